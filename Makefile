@@ -1,0 +1,45 @@
+# make demo | test | check | setup. EXTRA=cpu or gpu overrides the choice of the vLLM build.
+SHELL := /bin/bash
+EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.sspa-$(EXTRA)
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+
+.PHONY: demo test test-all check format setup constraints clean
+
+setup: $(STAMP)
+
+$(VENV)-uv/bin/uv:
+	$(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv
+
+$(STAMP): pyproject.toml constraints/$(EXTRA).txt $(if $(findstring $(VENV)-uv,$(UV)),$(UV))
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),embedded,dev]' -c constraints/$(EXTRA).txt
+	@rm -f $(VENV)/.sspa-*; touch $@
+
+demo: $(STAMP)
+	$(BIN)/sspa-knowledge generate --labels voc.txt
+	$(BIN)/sspa-train run --knowledge artifacts/voc.parquet
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@# mypy reads the installed name `sspa` through links, since the folders are top-level in the clone.
+	@mkdir -p .mypy/sspa && for f in prompts shared stage1_knowledge stage2_training; do ln -sfn ../../$$f .mypy/sspa/$$f; done
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Exact versions, without registry hosts: run after a change of dependencies.
+constraints: $(STAMP)
+	for e in cpu gpu; do $(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra $$e --extra embedded --extra dev --no-header --no-annotate --no-emit-index-url -o constraints/$$e.txt; done
+
+clean:
+	rm -rf $(VENV) $(VENV)-uv .mypy build *.egg-info

@@ -1,0 +1,91 @@
+"""Files that are never left half-written, and the folder where built things are kept."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from sspa.shared.errors import UserError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; when the block ends well it takes the place of `path`.
+
+    The bytes are flushed to the disk before the rename, so that after a crash the file holds either
+    the old content or the new, never a part. When the block raises, the old file is left as it was.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    beside: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        beside = Path(name)
+        os.close(handle)
+        # mkstemp makes a private file; the finished one gets the mode any new file would have.
+        beside.chmod(0o666 & ~_umask())
+        yield beside
+        _flush(beside)
+        beside.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        if beside is not None:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a folder that is built once: `path` appears whole or not at all.
+
+    Where another process finished the same folder first, its copy stays and ours is dropped.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield beside
+        beside.chmod(0o777 & ~_umask())
+        try:
+            beside.replace(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def cache_folder(name: str) -> Path:
+    """The folder `name` under the user's cache: $SSPA_CACHE, or the platform's usual place."""
+    root = os.environ.get("SSPA_CACHE") or platformdirs.user_cache_dir("sspa")
+    folder = Path(root) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder} cannot be made ({error.strerror}); set SSPA_CACHE to a folder you can write"
+        ) from error
+    return folder
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

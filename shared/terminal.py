@@ -1,0 +1,108 @@
+"""What both commands show and how they end: messages, progress, exit codes."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from sspa.shared.errors import UserError
+
+# Results go to standard output, everything said along the way to standard error, so that
+# `--json` and tables can be piped.
+output = Console(highlight=False, soft_wrap=True)
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_LINE_EVERY_S = 10.0
+
+
+def say(message: str) -> None:
+    """One plain line to standard error; markup in `message` is shown as it is."""
+    messages.print(escape(message))
+
+
+def run_command(app: Any) -> None:
+    """Run a typer application: a UserError becomes one line and exit code 2, a fault keeps its traceback."""
+    try:
+        app()
+    except UserError as error:
+        messages.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        messages.print("interrupted")
+        sys.exit(130)
+
+
+class Progress:
+    """Counts finished items; drawn by `progress`."""
+
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done = 0
+        self._started = self._last_line = time.monotonic()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more items as done; `note` is shown behind the figures."""
+        self.done += count
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_S and self.done < self.total:
+            self._last_line = now
+            say(self._line(now, note))
+
+    def finish(self) -> None:
+        """Say the last line."""
+        say(self._line(time.monotonic(), "done"))
+
+    def _line(self, now: float, note: str) -> str:
+        rate = self.done / max(now - self._started, 1e-9)
+        left = (self.total - self.done) / rate if rate else float("inf")
+        ending = note if note == "done" else f"{left:.0f} s left{'; ' + note if note else ''}"
+        return f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {ending}"
+
+
+class _BarProgress(Progress):
+    """The same on a terminal: one moving bar with rate and time left."""
+
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        super().__init__(description, total, unit)
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} {task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=messages,
+        )
+        self._task = self._bar.add_task(escape(description), total=total, rate="", note="")
+        self._bar.start()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        rate = self.done / max(time.monotonic() - self._started, 1e-9)
+        self._bar.update(self._task, advance=count, rate=f"{rate:.1f} {self.unit}/s", note=escape(note))
+
+    def finish(self) -> None:
+        self._bar.stop()
+
+
+@contextmanager
+def progress(description: str, total: int, unit: str) -> Iterator[Progress]:
+    """Show long work: a bar with rate and time left on a terminal, a plain line every ten seconds elsewhere.
+
+    Example:
+        with progress("asking", total=20, unit="labels") as bar:
+            bar.advance()
+    """
+    shown = (_BarProgress if messages.is_terminal else Progress)(description, total, unit)
+    try:
+        yield shown
+    finally:
+        shown.finish()
