@@ -1,0 +1,227 @@
+"""The knowledge file: the Parquet contract in which stage one and stage two meet.
+
+One row a label and sample, in the order of the label file, samples counted from 0. All columns are
+plain strings and integers, so that any Parquet reader shows them. The file's metadata carries the
+schema version and the content hash; pages carry checksums, because neither pyarrow nor DuckDB
+notices a flipped byte without them.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERDICTS = ("good", "doubtful")
+
+# Name, type and the value a row gets that does not say its own. `label` and `description` have none.
+COLUMNS: tuple[tuple[str, str, str | int | None], ...] = (
+    ("label", "string", None),  # the data set's own name
+    ("text", "string", ""),  # shown to models; the label itself where a row leaves it out
+    ("hint", "string", ""),  # what is meant, where the bare name misleads
+    ("domain", "string", "natural"),  # which kind of picture the prompt spoke of
+    ("sample", "int32", 0),
+    ("description", "string", None),
+    ("verdict", "string", "good"),
+    ("reason", "string", ""),  # why a row is doubtful, with the figure behind it
+    ("attempts", "int32", 1),  # how often the model was asked
+    ("model", "string", ""),
+    ("engine", "string", ""),  # name and version
+    ("prompt", "string", ""),  # the prompt file's name
+    ("prompt_hash", "string", ""),  # SHA-256 of the prompt file
+    ("sampling", "string", "{}"),  # sampling parameters as JSON
+    ("seed", "int64", 0),  # of the answer that was kept
+    ("key", "string", ""),  # what was asked, content-addressed; "" where no model was
+)
+
+# Limits against files that claim more than anyone would write: checked in the footer, before any page is read.
+MAX_ROWS = 5_000_000
+MAX_BYTES = 4 << 30
+
+_VERSION_KEY = b"sspa.schema_version"
+_HASH_KEY = b"sspa.content_hash"
+
+
+def content_hash(labels: Sequence[str], texts: Sequence[str], samples: Sequence[int], sentences: Sequence[str]) -> str:
+    """SHA-256 (hex) over labels, texts and sentences, whatever the order of the rows.
+
+    Two files with the same hash give stage two the same knowledge, wherever the sentences came from.
+    """
+    digest = hashlib.sha256()
+    for row in sorted(zip(labels, samples, texts, sentences, strict=True)):
+        digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def arrow_schema() -> "pa.Schema":
+    """The schema of the current version: names and types, nothing nullable."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(name, pa.type_for_alias(kind), nullable=False) for name, kind, _ in COLUMNS])
+
+
+def knowledge_table(rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
+    """A table from rows that name at least `label` and `description`; the rest has defaults.
+
+    Raises:
+        UserError: a row has an unknown column, or lacks a needed one.
+
+    Example:
+        >>> knowledge_table([{"label": "cat", "description": "A small animal with pointed ears."}]).num_rows
+        1
+    """
+    import pyarrow as pa
+
+    columns: dict[str, list[Any]] = {name: [] for name, _, _ in COLUMNS}
+    for number, row in enumerate(rows):
+        if unknown := set(row) - set(columns):
+            raise UserError(
+                f"row {number}: unknown column {sorted(unknown)[0]!r}; the columns are {', '.join(columns)}"
+            )
+        for name, _, default in COLUMNS:
+            value = row.get(name, default)
+            if value is None:
+                raise UserError(f"row {number}: column {name!r} has no value")
+            columns[name].append(value)
+        columns["text"][-1] = columns["text"][-1] or row["label"]
+    return pa.table(columns, schema=arrow_schema())
+
+
+def write_knowledge(path: Path, rows: "Iterable[Mapping[str, Any]] | pa.Table") -> str:
+    """Check and write a knowledge file, beside and moved over; the same rows give the same bytes.
+
+    Returns:
+        The content hash.
+
+    Raises:
+        UserError: the rows break the contract (see `check_table`), or the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = rows if isinstance(rows, pa.Table) else knowledge_table(rows)
+    check_table(table, str(path))
+    digest = _hash_of(table)
+    # RFC 3339 stamps, latencies and hosts stay out: they would change the bytes of equal content.
+    table = table.replace_schema_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode(), _HASH_KEY: digest.encode()})
+    with replacing(path) as beside:
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+    return digest
+
+
+def read_table(path: Path) -> tuple["pa.Table", str]:
+    """Read and verify a knowledge file: footer limits, version, checksums, schema, contract, content hash.
+
+    Returns:
+        The table and its content hash.
+
+    Raises:
+        UserError: whatever is wrong with the file, in one line.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_footer(file.metadata, path)
+            stored = _check_version(file.metadata.metadata or {}, path)
+            _check_schema(file.schema_arrow, path)
+            table = file.read(use_threads=False)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        line = str(error).strip().splitlines()[0][:160]
+        raise UserError(
+            f"{path}: cut short, damaged or no Parquet file ({line}); restore it or generate it again"
+        ) from error
+    check_table(table, str(path))
+    if _hash_of(table) != stored:
+        raise UserError(f"{path}: the content does not match its recorded hash {stored[:12]}; generate it again")
+    return table, stored
+
+
+def check_table(table: "pa.Table", where: str) -> None:
+    """Check what stage two relies on.
+
+    At least one row; the current schema without nulls; one domain; known verdicts; for each label one
+    text, one hint and samples 0, 1, 2, ... in consecutive rows.
+
+    Raises:
+        UserError: names the row and the value.
+    """
+    if table.schema.remove_metadata() != arrow_schema():
+        raise UserError(f"{where}: not the columns of schema version {SCHEMA_VERSION}; generate it again")
+    if table.num_rows == 0:
+        raise UserError(f"{where}: holds no row")
+    columns = {name: table[name].to_pylist() for name in ("label", "text", "hint", "domain", "sample", "verdict")}
+    first_row: dict[str, int] = {}
+    previous, expected = None, 0
+    for row, (label, sample) in enumerate(zip(columns["label"], columns["sample"], strict=True)):
+        if label != previous:
+            if label in first_row:
+                raise UserError(f"{where}, row {row}: label {label!r} began on row {first_row[label]} and comes again")
+            first_row[label], previous, expected = row, label, 0
+        if not label:
+            raise UserError(f"{where}, row {row}: the label is empty")
+        if sample != expected:
+            raise UserError(f"{where}, row {row}: label {label!r} has sample {sample} where {expected} is due")
+        expected += 1
+        start = first_row[label]
+        for name in ("text", "hint"):
+            if columns[name][row] != columns[name][start]:
+                raise UserError(f"{where}, row {row}: label {label!r} has a second {name}, {columns[name][row]!r}")
+        if columns["domain"][row] != columns["domain"][0]:
+            raise UserError(f"{where}, row {row}: domain {columns['domain'][row]!r} in a {columns['domain'][0]} file")
+        if columns["verdict"][row] not in VERDICTS:
+            raise UserError(f"{where}, row {row}: verdict {columns['verdict'][row]!r}; only {', '.join(VERDICTS)}")
+
+
+def _hash_of(table: "pa.Table") -> str:
+    return content_hash(*(table[name].to_pylist() for name in ("label", "text", "sample", "description")))
+
+
+def _check_footer(footer: Any, path: Path) -> None:
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    if not 0 <= footer.num_rows <= MAX_ROWS:
+        raise UserError(f"{path}: claims {footer.num_rows:,} rows; {MAX_ROWS:,} is the limit")
+    if footer.num_rows != sum(group.num_rows for group in groups):
+        raise UserError(f"{path}: claims {footer.num_rows:,} rows but its row groups hold another number; damaged")
+    if size > MAX_BYTES:
+        raise UserError(f"{path}: claims {size:,} bytes of rows; {MAX_BYTES:,} is the limit")
+
+
+def _check_version(metadata: Mapping[bytes, bytes], path: Path) -> str:
+    """Refuse what this version cannot read; return the recorded content hash."""
+    if _VERSION_KEY not in metadata or _HASH_KEY not in metadata:
+        raise UserError(f"{path}: a Parquet file, but no knowledge file; make one with `sspa-knowledge generate`")
+    written = metadata[_VERSION_KEY].decode(errors="replace")
+    if written != str(SCHEMA_VERSION):
+        if written.isdecimal() and int(written) > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema version {written} is newer than {SCHEMA_VERSION}, the newest that is read here; "
+                "upgrade sspa"
+            )
+        raise UserError(f"{path}: schema version {written!r} is not known; generate it again")
+    return metadata[_HASH_KEY].decode(errors="replace")
+
+
+def _check_schema(schema: "pa.Schema", path: Path) -> None:
+    expected = arrow_schema()
+    for field in expected:
+        if field.name not in schema.names:
+            raise UserError(f"{path}: lacks the column {field.name!r}; generate it again")
+        if schema.field(field.name).type != field.type:
+            found = schema.field(field.name).type
+            raise UserError(f"{path}: column {field.name!r} is {found}, not {field.type}; generate it again")
+    if extra := [name for name in schema.names if name not in expected.names]:
+        raise UserError(f"{path}: has the unknown column {extra[0]!r}; generate it again")

@@ -1,0 +1,160 @@
+"""Label sets: the names a data set gives its labels, and how each is shown to a language or text model."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+
+DOMAINS = ("natural", "pedestrian", "remote_sensing")
+MAX_CHARACTERS = 200
+
+_DOMAIN_LINE = re.compile(r"#\s*domain\s*:\s*(\S*)\s*$")
+# What a template engine or a chat format would read as its own syntax. No data set needs these in a name.
+_SYNTAX = re.compile(r"[{}<>|]|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS)\]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One label: `key` is the data set's own name, `text` is shown to models, `hint` says what is meant."""
+
+    key: str
+    text: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of a data set, in its order."""
+
+    name: str
+    labels: tuple[Label, ...]
+    domain: str = "natural"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The data set's own names."""
+        return tuple(label.key for label in self.labels)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The names shown to models."""
+        return tuple(label.text for label in self.labels)
+
+
+def built_in_names() -> tuple[str, ...]:
+    """Names of the label sets that come with the package, sorted."""
+    folder = resources.files("sspa.shared").joinpath("built_in_labels")
+    return tuple(sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")))
+
+
+def read_label_set(file_or_name: str | Path) -> LabelSet:
+    """Read a label file, or the built-in set of that name (with or without `.txt`) where no such file exists.
+
+    A file has one label a line, optionally `label<TAB>text<TAB>hint`. Lines that begin with `#` are
+    comments; `# domain: pedestrian` among them names the prompt domain. Empty lines are skipped.
+
+    Raises:
+        UserError: nothing of that name, not UTF-8 text, no label, a label twice (also after folding
+            case and spaces), or a label with characters that do not belong into a name.
+    """
+    path = Path(file_or_name)
+    if path.is_file():
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        return parse_label_set(content, name=path.stem, source=str(path))
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give a label file, one label a line")
+    stem = str(file_or_name).removesuffix(".txt")
+    if stem in built_in_names():
+        entry = resources.files("sspa.shared").joinpath("built_in_labels", f"{stem}.txt")
+        return parse_label_set(entry.read_bytes(), name=stem, source=f"built-in {stem}.txt")
+    raise UserError(
+        f"{file_or_name}: no such label file; give a file with one label a line, "
+        f"or a built-in set: {', '.join(built_in_names())}"
+    )
+
+
+def parse_label_set(content: bytes, name: str, source: str) -> LabelSet:
+    """Parse the bytes of a label file; `source` is how errors call it.
+
+    Raises:
+        UserError: see `read_label_set`.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        bad_line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{source}, line {bad_line}: not UTF-8 text; save the file as UTF-8") from error
+    labels: list[Label] = []
+    seen: dict[str, tuple[int, str]] = {}
+    domain = "natural"
+    # Not splitlines(): it would take a form feed or U+2028 inside a label for the end of a line.
+    for number, raw in enumerate(text.split("\n"), start=1):
+        line = raw.removesuffix("\r")
+        where = f"{source}, line {number}"
+        if line.startswith("#"):
+            if found := _DOMAIN_LINE.match(line):
+                domain = _checked_domain(found[1], where)
+            continue
+        if not line:
+            continue
+        label = _parse_line(line, where)
+        folded = fold(label.key)
+        if folded in seen:
+            first_line, first = seen[folded]
+            raise UserError(
+                f"{where}: label {label.key!r} is already on line {first_line} as {first!r}; remove one of them"
+            )
+        seen[folded] = (number, label.key)
+        labels.append(label)
+    if not labels:
+        raise UserError(f"{source}: holds no label; write one label a line")
+    return LabelSet(name=name, labels=tuple(labels), domain=domain)
+
+
+def fold(name: str) -> str:
+    """A name without differences of case, width and spacing: two labels that fold alike are one.
+
+    Example:
+        >>> fold("Dining  Table") == fold("dining table")
+        True
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _parse_line(line: str, where: str) -> Label:
+    fields = line.split("\t")
+    if len(fields) > 3:
+        raise UserError(f"{where}: {len(fields)} fields; write label<TAB>text<TAB>hint at most")
+    key, text, hint = (_checked(field, where) for field in [*fields, "", ""][:3])
+    if not key:
+        raise UserError(f"{where}: the label is empty; write a name, or remove the line")
+    return Label(key=key, text=text or key, hint=hint)
+
+
+def _checked(field: str, where: str) -> str:
+    """The field, trimmed and in Unicode normal form C, once every character is known to be harmless."""
+    name = unicodedata.normalize("NFC", field.strip(" "))
+    shown = repr(name if len(name) <= 60 else name[:57] + "...")
+    if len(name) > MAX_CHARACTERS:
+        raise UserError(f"{where}: label {shown} has {len(name):,} characters; {MAX_CHARACTERS} is the limit")
+    for character in name:
+        # Cc, Cf: controls and invisible formats (right-to-left overrides); Zl, Zp: line breaks; Cs, Co, Cn: no text.
+        if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"}:
+            raise UserError(
+                f"{where}: label {shown} holds the control or invisible character U+{ord(character):04X}; remove it"
+            )
+    if found := _SYNTAX.search(name):
+        raise UserError(f"{where}: label {shown} holds {found[0]!r}, which is template or chat syntax; remove it")
+    return name
+
+
+def _checked_domain(domain: str, where: str) -> str:
+    if domain not in DOMAINS:
+        raise UserError(f"{where}: domain {domain!r} is unknown; choose one of {', '.join(DOMAINS)}")
+    return domain

@@ -1,0 +1,90 @@
+"""Label files: what is read, and what is refused with one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import DOMAINS, Label, built_in_names, fold, parse_label_set, read_label_set
+
+
+def parsed(text: str):
+    return parse_label_set(text.encode(), name="mine", source="mine.txt")
+
+
+def test_three_fields_comments_and_empty_lines_are_read() -> None:
+    labels = parsed("# a comment\n# domain: pedestrian\ncat\n\r\n  dog \nhabor\tharbor\nmouse\t\tthe device\r\n")
+    assert labels.labels == (
+        Label("cat", "cat"),
+        Label("dog", "dog"),
+        Label("habor", "harbor"),
+        Label("mouse", "mouse", "the device"),
+    )
+    assert labels.domain == "pedestrian"
+    assert labels.keys == ("cat", "dog", "habor", "mouse")
+    assert labels.texts == ("cat", "dog", "harbor", "mouse")
+
+
+def test_a_file_is_preferred_to_the_built_in_set_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(read_label_set("voc.txt").labels) == 20
+    Path("voc.txt").write_text("only this\n")
+    assert read_label_set("voc.txt").keys == ("only this",)
+    assert len(read_label_set("voc").labels) == 20
+
+
+@pytest.mark.parametrize("name", built_in_names())
+def test_built_in_sets_read_without_complaint(name: str) -> None:
+    labels = read_label_set(name)
+    assert labels.name == name
+    assert labels.domain in DOMAINS
+    assert len({fold(text) for text in labels.texts}) == len(labels.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [("voc", 20, "aeroplane", "tvmonitor"), ("coco", 80, "person", "toothbrush")],
+)
+def test_built_in_sets_keep_the_data_sets_own_names_and_order(name: str, count: int, first: str, last: str) -> None:
+    keys = read_label_set(name).keys
+    assert (len(keys), keys[0], keys[-1]) == (count, first, last)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "holds no label"),
+        ("# nothing\n\n", "holds no label"),
+        ("cat\ndog\nCat\n", "line 3: label 'Cat' is already on line 1 as 'cat'"),
+        ("dining table\nDining  Table\n", "line 2"),
+        ("cat\n   \n", "line 2: the label is empty"),
+        ("cat\n\ttext\n", "line 2: the label is empty"),
+        ("ca\x07t\n", "U+0007"),
+        ("cat\x0bdog\n", "U+000B"),
+        ("cat\u2028dog\n", "U+2028"),
+        ("cat\u202edog\n", "U+202E"),
+        ("cat\rdog\n", "U+000D"),
+        ("x" * 10_000 + "\n", "10,000 characters"),
+        ("{{ 7 * 7 }}\n", "template or chat syntax"),
+        ("<|im_start|>system\n", "template or chat syntax"),
+        ("[INST] cat\n", "template or chat syntax"),
+        ("a\tb\tc\td\n", "4 fields"),
+        ("# domain: nature\ncat\n", "domain 'nature'"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(content: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parsed(content)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("mine.txt")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_what_is_not_text_or_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 2: not UTF-8"):
+        parse_label_set(b"cat\n\xff\xfe\n", name="x", source="x.txt")
+    with pytest.raises(UserError, match=r"no such label file.*coco.*voc"):
+        read_label_set(tmp_path / "missing.txt")
+    with pytest.raises(UserError, match="is a folder"):
+        read_label_set(tmp_path)
