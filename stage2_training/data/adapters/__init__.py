@@ -1,0 +1,32 @@
+"""One file for each data set's official layout; `get_adapter` finds it by name."""
+
+import difflib
+import importlib
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.data.adapters.adapter import Adapter
+
+# Name on the command line -> (file, class).
+_ADAPTERS = {
+    "voc2007": ("voc", "Voc2007"),
+}
+
+
+def adapter_names() -> tuple[str, ...]:
+    """The names `--data` understands, besides the path of a manifest."""
+    return tuple(_ADAPTERS)
+
+
+def get_adapter(name: str) -> Adapter:
+    """The adapter of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in _ADAPTERS:
+        near = difflib.get_close_matches(name, _ADAPTERS, n=1)
+        hint = f"did you mean {near[0]}" if near else "known are " + ", ".join(_ADAPTERS)
+        raise UserError(f"there is no data set {name!r}; {hint}, or the path of a manifest (*.parquet)")
+    file, class_name = _ADAPTERS[name]
+    adapter: Adapter = getattr(importlib.import_module(f"{__name__}.{file}"), class_name)()
+    return adapter

@@ -1,0 +1,99 @@
+"""What training and evaluation take: a Dataset of Splits, always made from a manifest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import LabelSet
+from sspa.stage2_training.data.manifest import Manifest, check_manifest, read_manifest, resolve_paths
+from sspa.stage2_training.data.splitting import hold_out_val
+from sspa.stage2_training.evaluation.protocol import Protocol
+from sspa.stage2_training.evaluation.protocols import get_protocol
+
+
+@dataclass(frozen=True)
+class Split:
+    """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown."""
+
+    name: str
+    ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+    targets: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Splits by name (train, val, test), the labels of their columns, and the rules that made them.
+
+    `note` is what a result must say about the data; `content_hash` covers ids, paths, splits, targets and labels.
+    """
+
+    name: str
+    root: Path
+    labels: LabelSet
+    protocol: Protocol
+    splits: Mapping[str, Split]
+    content_hash: str
+    note: str
+
+
+def load_dataset(
+    name: str,
+    root: Path | None = None,
+    protocol: str | None = None,
+    val_fraction: float | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """A data set by its adapter's name ("scenes", "voc2007", ...) or by the path of a manifest (*.parquet).
+
+    Args:
+        name: see above.
+        root: the folder with the data; "scenes" needs none (it is made once, in the cache).
+        protocol: the name of a protocol of that data set; its first one if None.
+        val_fraction: the share of training that is held out for val, stratified by label. None keeps the data set's
+            own val list, or holds out a tenth where it has none.
+        seed: for that hold-out.
+
+    Raises:
+        UserError: an unknown name or protocol, a root without the data, or data that a check refuses.
+    """
+    from sspa.stage2_training.data.adapters import get_adapter
+
+    if name.endswith(".parquet"):
+        manifest = read_manifest(Path(name))
+        if protocol not in (None, manifest.protocol):
+            raise UserError(f"{name} was prepared under {manifest.protocol}, not {protocol}; prepare it again")
+        if root is None:
+            raise UserError(f"{name}: a manifest holds relative paths; say where the pictures are with --root")
+    else:
+        adapter = get_adapter(name)
+        root = adapter.find_root(root)
+        manifest = adapter.read(root, get_protocol(protocol or adapter.protocols[0]))
+        check_manifest(manifest, str(root))
+    return dataset_from_manifest(hold_out_val(manifest, val_fraction, seed), root)
+
+
+def dataset_from_manifest(manifest: Manifest, root: Path) -> Dataset:
+    """The Dataset of a checked manifest over the pictures under `root`."""
+    paths = np.array(resolve_paths(manifest, root), dtype=object)
+    ids = np.array(manifest.ids, dtype=object)
+    splits = {}
+    for split in dict.fromkeys(manifest.splits):
+        rows = manifest.rows_of(split)
+        splits[split] = Split(split, tuple(ids[rows]), tuple(paths[rows]), manifest.targets[rows])
+    return Dataset(
+        name=manifest.dataset,
+        root=root,
+        labels=manifest.labels,
+        protocol=get_protocol(manifest.protocol),
+        splits=splits,
+        content_hash=manifest.content_hash,
+        note=manifest.note,
+    )

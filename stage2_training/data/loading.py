@@ -1,0 +1,224 @@
+"""Pictures to batches, so that a run can be repeated whatever the number of workers.
+
+The order of an epoch is a pure function of (seed, epoch); what augmentation does to a picture is one of (seed,
+epoch, the picture's id). Neither depends on workers, batch size or on what was read before.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.transforms import PictureTransform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Training goes on without an unreadable picture until more than this share of the split is unreadable.
+UNREADABLE_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture ready for a batch; `message` says why another took its place (or why there is none)."""
+
+    image: "Tensor | None"
+    target: "Tensor"
+    index: int
+    message: str = ""
+
+
+class PictureDataset(TorchDataset[Any]):
+    """The pictures of one split as tensors.
+
+    Items are (image (3, H, W) float, target (C,) int8, index). The key is an index, or (epoch, index) where the
+    transform varies pictures from epoch to epoch.
+
+    Args:
+        split: the pictures.
+        transform: from `make_transform`.
+        seed: of the augmentation.
+        unreadable: "stop" raises at a picture that cannot be read; "substitute" takes another in its place, chosen
+            by (seed, epoch, id), with that one's labels and index.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        transform: PictureTransform,
+        seed: int = 0,
+        unreadable: Literal["stop", "substitute"] = "stop",
+    ) -> None:
+        self.split, self.transform, self.seed, self.unreadable = split, transform, seed, unreadable
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple["Tensor", "Tensor", int]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        sample = self.sample(epoch, index)
+        if sample.image is None:
+            raise UserError(sample.message)
+        return sample.image, sample.target, sample.index
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """The picture of one epoch; where none can be had, `image` is None and `message` names the picture."""
+        message = ""
+        for attempt in range(10):
+            seed = _seed_of(self.seed, epoch, self.split.ids[index], attempt)
+            try:
+                image = self._image(index, seed)
+            except UserError as error:
+                message = message or str(error)
+                if self.unreadable == "stop":
+                    break
+                index = seed % len(self.split)
+            else:
+                return Sample(image, torch.from_numpy(self.split.targets[index]), index, message)
+        return Sample(None, torch.from_numpy(self.split.targets[index]), index, message)
+
+    def _image(self, index: int, seed: int) -> "Tensor":
+        picture = load_picture(self.split.paths[index], at_least=self.transform.decode_at_least)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(picture)
+
+
+@dataclass
+class PictureLoader:
+    """Batches of a PictureDataset: images (B, 3, H, W), targets (B, C) int8, indices (B,) int64.
+
+    Args:
+        dataset: the pictures.
+        batch_size: B; the last batch of an epoch may be smaller.
+        shuffle: a new order each epoch (training).
+        workers: reading processes, kept alive between epochs; 0 reads in this one.
+        drop_last: leave out a last, smaller batch.
+        rank, world: this process's share: every world-th picture, never padded. When shuffling, the few left over
+            at the end of an epoch are dropped so that all processes make equally many steps.
+
+    Example:
+        for images, targets, indices in loader.epoch(3): ...
+    """
+
+    dataset: PictureDataset
+    batch_size: int
+    shuffle: bool = False
+    workers: int = 0
+    drop_last: bool = False
+    rank: int = 0
+    world: int = 1
+    substituted: dict[str, int] = field(default_factory=dict, init=False)
+    _loader: DataLoader[Any] = field(init=False)
+    _batches: "_EpochBatches" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._batches = _EpochBatches(self)
+        self._loader = DataLoader(
+            _Samples(self.dataset),
+            batch_sampler=self._batches,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
+        return self.epoch(0)
+
+    def epoch(self, epoch: int) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
+        """The batches of one epoch.
+
+        Raises:
+            UserError: a picture cannot be read (evaluation), or too many cannot (training).
+        """
+        self._batches.epoch = epoch
+        for batch in self._loader:
+            images, targets, indices, messages, missing = batch
+            if missing:
+                raise UserError(messages[0])
+            for message in messages:
+                self._count_substitution(message)
+            yield images, targets, indices
+
+    def _count_substitution(self, message: str) -> None:
+        self.substituted[message] = self.substituted.get(message, 0) + 1
+        if len(self.substituted) > max(1.0, UNREADABLE_SHARE * len(self.dataset)):
+            raise UserError(
+                f"{len(self.substituted)} of {len(self.dataset)} training pictures cannot be read, more than"
+                f" {UNREADABLE_SHARE:.0%}; mend the data first: {next(iter(self.substituted))}"
+            )
+
+    def report_substituted(self) -> list[str]:
+        """One line for each picture that training could not read, with how often another took its place."""
+        return [f"{message} (another took its place {count} times)" for message, count in self.substituted.items()]
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(count,) the order of one shuffled epoch: a pure function of its arguments."""
+    return np.random.Generator(np.random.Philox(key=_seed_of(seed, epoch, "order", 0))).permutation(count)
+
+
+class _EpochBatches:
+    """Batch sampler: lists of (epoch, index), so that workers kept alive learn the epoch from the key itself."""
+
+    def __init__(self, loader: PictureLoader) -> None:
+        self.loader, self.epoch = loader, 0
+
+    def __len__(self) -> int:
+        count = self._count()
+        size = self.loader.batch_size
+        return count // size if self.loader.drop_last else math.ceil(count / size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        loader, total = self.loader, len(self.loader.dataset)
+        order = epoch_order(total, loader.dataset.seed, self.epoch) if loader.shuffle else np.arange(total)
+        mine = order[loader.rank :: loader.world][: self._count()]
+        for batch in range(len(self)):
+            part = mine[batch * loader.batch_size : (batch + 1) * loader.batch_size]
+            yield [(self.epoch, int(index)) for index in part]
+
+    def _count(self) -> int:
+        """How many pictures of an epoch are this process's."""
+        loader, total = self.loader, len(self.loader.dataset)
+        if loader.shuffle:
+            return total // loader.world
+        return len(range(loader.rank, total, loader.world))
+
+
+class _Samples(TorchDataset[Sample]):
+    """PictureDataset.sample by (epoch, index): problems travel as values, since a worker's exception loses its form."""
+
+    def __init__(self, dataset: PictureDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        return self.dataset.sample(*key)
+
+
+def _collate(samples: list[Sample]) -> tuple["Tensor | None", "Tensor", "Tensor", list[str], bool]:
+    lost = [sample.message for sample in samples if sample.image is None]
+    targets = torch.stack([sample.target for sample in samples])
+    indices = torch.tensor([sample.index for sample in samples])
+    if lost:
+        return None, targets, indices, lost, True
+    images = torch.stack([sample.image for sample in samples if sample.image is not None])
+    return images, targets, indices, [sample.message for sample in samples if sample.message], False
+
+
+def _seed_of(seed: int, epoch: int, key: str, attempt: int) -> int:
+    """63 bits from a hash: neighbouring seeds or epochs share nothing."""
+    text = f"{seed}\0{epoch}\0{key}\0{attempt}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1

@@ -1,0 +1,216 @@
+"""The manifest: the one form that every data set takes before anything trains on it.
+
+A Parquet table with a row for each picture: `id` (the data set's own), `path` (relative to a root, with slashes),
+`split` (train, val, test) and `labels` (a list of small integers, one for each label: 1 there, 0 not there, -1
+unknown). Which label stands where, and under which protocol the list was made, is in the table's metadata.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.shared.label_sets import Label, LabelSet
+
+SPLITS = ("train", "val", "test")
+FORMAT_VERSION = 1
+_COLUMNS = ("id", "path", "split", "labels")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole data set, without its pictures.
+
+    Attributes:
+        dataset: the adapter's name, or the name given to custom data.
+        labels: the C labels, in the order of `targets`.
+        protocol: name of the protocol whose rules made `targets`.
+        note: what a result must say about the data.
+        ids, paths, splits: one entry for each of the N pictures.
+        targets: (N, C) int8; 1 there, 0 not there, -1 unknown.
+    """
+
+    dataset: str
+    labels: LabelSet
+    protocol: str
+    note: str
+    ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    splits: tuple[str, ...]
+    targets: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.ids), len(self.paths), len(self.splits), len(self.targets)}
+        if len(sizes) != 1 or self.targets.shape != (len(self.ids), len(self.labels.keys)):
+            raise ValueError(f"manifest columns of different length: {sizes}, targets {self.targets.shape}")
+
+    @property
+    def content_hash(self) -> str:
+        """Hex digest over everything but the note: the same data under the same rules hash alike."""
+        digest = hashlib.sha256()
+        head = [self.dataset, self.protocol, self.labels.keys, self.ids, self.paths, self.splits]
+        digest.update(json.dumps(head).encode())
+        digest.update(np.ascontiguousarray(self.targets).tobytes())
+        return digest.hexdigest()[:32]
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """The row numbers of one split, in order."""
+        return np.flatnonzero(np.array(self.splits) == split)
+
+
+def check_manifest(manifest: Manifest, where: str) -> None:
+    """Refuse a manifest that would train or measure the wrong thing; `where` names it in the message.
+
+    Raises:
+        UserError: an id twice, an unknown split or label value, a path that leaves the root, or a split in which no
+            picture has a label.
+    """
+    doubled = [key for key, count in Counter(manifest.ids).items() if count > 1]
+    if doubled:
+        raise UserError(f"{where}: {len(doubled)} ids have two rows, the first is {doubled[0]!r}; keep one of each")
+    for split in sorted(set(manifest.splits)):
+        if split not in SPLITS:
+            raise UserError(f"{where}: unknown split {split!r}; use {', '.join(SPLITS)}")
+        if not (manifest.targets[manifest.rows_of(split)] == 1).any():
+            raise UserError(f"{where}: no picture of split {split!r} has a positive label; check its labels")
+    if not np.isin(manifest.targets, (-1, 0, 1)).all():
+        row, label = np.argwhere(~np.isin(manifest.targets, (-1, 0, 1)))[0]
+        raise UserError(
+            f"{where}: label {manifest.labels.keys[label]!r} of {manifest.ids[row]!r} is"
+            f" {manifest.targets[row, label]}; allowed are 1, 0 and -1"
+        )
+    for path in manifest.paths:
+        if leaves_root(path):
+            raise UserError(f"{where}: the path {path!r} leaves the data root; write it relative, without '..'")
+
+
+def leaves_root(path: str) -> bool:
+    """Whether a manifest path, by its text alone, is absolute, steps upwards, or is empty."""
+    return (
+        not path
+        or "\\" in path
+        or "\0" in path
+        or PurePosixPath(path).is_absolute()
+        or PureWindowsPath(path).drive != ""
+        or ".." in PurePosixPath(path).parts
+    )
+
+
+def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
+    """The pictures under `root`.
+
+    Raises:
+        UserError: `root` is no folder, or a link below it leads out of it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; give the data root with --root")
+    real_root = Path(os.path.realpath(root))
+    inside: dict[str, bool] = {}
+    paths = []
+    for relative in manifest.paths:
+        path = root / relative
+        folder = os.path.dirname(relative)  # noqa: PTH120 - a hundred thousand Path.parent cost seconds
+        if folder not in inside:
+            inside[folder] = Path(os.path.realpath(root / folder)).is_relative_to(real_root)
+        linked_out = os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(real_root)  # noqa: PTH114
+        if linked_out or not inside[folder]:
+            raise UserError(f"{path}: a link leads out of the data root {root}; copy the pictures or move the root")
+        paths.append(path)
+    return tuple(paths)
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write the manifest, checked, with page checksums, all or nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_manifest(manifest, str(path))
+    flat = pa.array(np.ascontiguousarray(manifest.targets).reshape(-1), pa.int8())
+    offsets = pa.array(np.arange(len(manifest.ids) + 1, dtype=np.int32) * len(manifest.labels.keys))
+    table = pa.table(
+        {
+            "id": pa.array(manifest.ids, pa.string()),
+            "path": pa.array(manifest.paths, pa.string()),
+            "split": pa.array(manifest.splits, pa.string()),
+            "labels": pa.ListArray.from_arrays(offsets, flat),
+        }
+    ).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest))})
+    with replacing(path) as beside:
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        UserError: missing, no manifest, damaged, of a newer form, or refused by `check_manifest`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such manifest; make one with: sspa-train data prepare")
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable manifest ({error}); make it again") from None
+    head = _read_head(table.schema.metadata, path)
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(f"{path}: the manifest lacks the column {missing[0]!r}; it has {', '.join(table.column_names)}")
+    if table.num_rows == 0:
+        raise UserError(f"{path}: the manifest has no rows")
+    manifest = Manifest(
+        dataset=head["dataset"],
+        labels=LabelSet(
+            head["label_set"], tuple(Label(**label) for label in head["labels"]), domain=head["domain"]
+        ),
+        protocol=head["protocol"],
+        note=head["note"],
+        ids=tuple(table["id"].to_pylist()),
+        paths=tuple(table["path"].to_pylist()),
+        splits=tuple(table["split"].to_pylist()),
+        targets=_targets(table["labels"].combine_chunks(), len(head["labels"]), path),
+    )
+    check_manifest(manifest, str(path))
+    return manifest
+
+
+def _head(manifest: Manifest) -> dict[str, Any]:
+    labels = [{"key": label.key, "text": label.text, "hint": label.hint} for label in manifest.labels.labels]
+    return {
+        "version": FORMAT_VERSION,
+        "dataset": manifest.dataset,
+        "label_set": manifest.labels.name,
+        "domain": manifest.labels.domain,
+        "labels": labels,
+        "protocol": manifest.protocol,
+        "note": manifest.note,
+    }
+
+
+def _read_head(metadata: dict[bytes, bytes] | None, path: Path) -> dict[str, Any]:
+    text = (metadata or {}).get(b"sspa_manifest")
+    if text is None:
+        raise UserError(f"{path}: a Parquet file, but no manifest; make one with: sspa-train data prepare")
+    head: dict[str, Any] = json.loads(text)
+    if head["version"] > FORMAT_VERSION:
+        raise UserError(f"{path}: manifest form {head['version']} is newer than this sspa reads ({FORMAT_VERSION})")
+    return head
+
+
+def _targets(column: Any, label_count: int, path: Path) -> NDArray[np.int8]:
+    lengths = np.diff(column.offsets.to_numpy())
+    if (lengths != label_count).any():
+        row = int(np.argmax(lengths != label_count))
+        raise UserError(f"{path}: row {row} has {lengths[row]} labels, the manifest names {label_count}")
+    flat: NDArray[np.int8] = column.flatten().to_numpy(zero_copy_only=False).astype(np.int8)
+    return flat.reshape(-1, label_count)

@@ -1,0 +1,82 @@
+"""Reading one picture into RGB, whatever a camera, scanner or web page made of it.
+
+What happens to the odd ones, on purpose:
+- EXIF orientation is applied. Animations and multi-page files: the first frame.
+- Grey, palette and CMYK pictures become RGB; transparency lies on white.
+- 16-bit grey is scaled to 8 bit (Pillow alone would clip it to white); 32-bit integer and float pictures are scaled
+  by their own extremes, since they state no range.
+- A truncated or undecodable file is an error, never a half-grey picture.
+- Above 178 megapixels (Pillow's own limit against decompression bombs) a picture is refused by its header.
+- JPEG decodes at 1/2, 1/4 or 1/8 where the caller needs no more (`at_least`).
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sspa.shared.errors import UserError
+
+_WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
+    """The picture as RGB, upright.
+
+    Args:
+        path: the file.
+        at_least: the side in pixels that the short side must keep; a larger JPEG may be decoded smaller.
+
+    Raises:
+        UserError: the file is missing, no picture, damaged, truncated or too large; the message names it.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Between 89 and 178 megapixels Pillow warns; we read those.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                if at_least is not None and min(opened.size) > at_least:
+                    _draft(opened, at_least)
+                opened.load()
+                return _rgb(ImageOps.exif_transpose(opened))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such picture; the manifest or list names it") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too many pixels to decode ({error}); scale the picture down first") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a picture that Pillow can read; replace or remove it") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: damaged picture ({error}); replace or remove it") from None
+
+
+def _draft(opened: Image.Image, at_least: int) -> None:
+    """Ask the decoder (JPEG only) for the smallest scale whose short side keeps `at_least`."""
+    scale = at_least / min(opened.size)
+    opened.draft("RGB" if opened.mode == "RGB" else None, tuple(int(-(-side * scale // 1)) for side in opened.size))  # type: ignore[arg-type]
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in _WIDE_MODES:
+        picture = _eight_bit(picture)
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        picture = picture.convert("RGBA")
+        canvas = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(canvas, picture)
+    return picture.convert("RGB")
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    values: np.ndarray[Any, Any] = np.asarray(picture).astype(np.float64)
+    if picture.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    elif not np.isfinite(values).all():
+        raise ValueError("pixels that are not finite")
+    else:
+        low, high = values.min(), values.max()
+        if low >= 0 and high <= 65535 and picture.mode == "I":
+            # Pillow opens some 16-bit PNGs as 32-bit integers.
+            low, high = 0.0, 65535.0 if high > 255 else 255.0
+    scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
+    return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,106 @@
+"""From an RGB picture to the tensor a backbone wants; every choice is an option."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TransformOptions:
+    """How pictures are brought to size, and how training varies them.
+
+    Attributes:
+        test_resize: "squash" (both sides to size, nothing is cut off) or "crop" (short side, then the centre).
+        train_resize: "crop" (random resized crop) or "squash".
+        crop_scale: the share of the area that a random crop keeps, at least and at most.
+        flip: the probability of a mirrored picture.
+        randaugment: how many RandAugment operations; 0 for none.
+        randaugment_magnitude: their strength, 0 to 30.
+        cutout: the probability that one square of the picture is blanked.
+        cutout_size: that square's share of the area.
+    """
+
+    test_resize: Literal["squash", "crop"] = "squash"
+    train_resize: Literal["squash", "crop"] = "crop"
+    crop_scale: tuple[float, float] = (0.6, 1.0)
+    flip: float = 0.5
+    randaugment: int = 0
+    randaugment_magnitude: int = 9
+    cutout: float = 0.0
+    cutout_size: float = 0.1
+
+
+@dataclass(frozen=True)
+class PictureTransform:
+    """A callable picture -> (3, H, W) float tensor; `decode_at_least` is the short side it can make use of."""
+
+    steps: Callable[[Image.Image], "Tensor"]
+    decode_at_least: int
+
+    def __call__(self, picture: Image.Image) -> "Tensor":
+        return self.steps(picture)
+
+
+def make_transform(
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    train: bool,
+    options: TransformOptions | None = None,
+) -> PictureTransform:
+    """The torchvision v2 pipeline for one backbone.
+
+    Args:
+        size: (H, W) in pixels.
+        mean, std: the backbone's normalisation, per channel.
+        train: vary the picture (random choices come from torch's generator: seed it per sample).
+        options: see TransformOptions.
+    """
+    import torch
+    from torchvision.transforms import v2
+
+    options = options or TransformOptions()
+    height, width = size
+    steps: list[Callable[..., object]] = []
+    least = float(max(size))
+    if train and options.train_resize == "crop":
+        steps.append(v2.RandomResizedCrop(size, scale=options.crop_scale, antialias=True))
+        least /= options.crop_scale[0] ** 0.5
+    elif not train and options.test_resize == "crop":
+        steps.append(_CentreCrop(height, width))
+    else:
+        steps.append(v2.Resize(size, antialias=True))
+    if train:
+        if options.flip:
+            steps.append(v2.RandomHorizontalFlip(options.flip))
+        if options.randaugment:
+            steps.append(v2.RandAugment(options.randaugment, options.randaugment_magnitude))
+    steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    if train and options.cutout:
+        share = options.cutout_size
+        # After normalisation 0 is the mean colour.
+        steps.append(v2.RandomErasing(options.cutout, scale=(share, share), ratio=(1.0, 1.0), value=0.0))
+    return PictureTransform(v2.Compose(steps), int(least) + 1)
+
+
+@dataclass(frozen=True)
+class _CentreCrop:
+    """The largest centred box of the wanted shape, scaled to (height, width).
+
+    The same as scaling and then cutting, but a picture one pixel wide and 10,000 high is never blown up whole.
+    """
+
+    height: int
+    width: int
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        scale = min(picture.width / self.width, picture.height / self.height)
+        wide, high = self.width * scale, self.height * scale
+        left, top = (picture.width - wide) / 2, (picture.height - high) / 2
+        box = (left, top, left + wide, top + high)
+        return picture.resize((self.width, self.height), Image.Resampling.BILINEAR, box=box)

@@ -1,0 +1,27 @@
+"""One file for each protocol; `get_protocol` finds it by name, `protocol_names` lists them."""
+
+import difflib
+import importlib
+import pkgutil
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.evaluation.protocol import Protocol
+
+
+def protocol_names() -> tuple[str, ...]:
+    """The names of all protocols, sorted."""
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in protocol_names():
+        near = difflib.get_close_matches(name, protocol_names(), n=1)
+        hint = f"did you mean {near[0]}" if near else "known are " + ", ".join(protocol_names())
+        raise UserError(f"there is no protocol {name!r}; {hint}")
+    protocol: Protocol = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PROTOCOL
+    return protocol

@@ -1,0 +1,57 @@
+"""The probability from which a label counts as predicted: fixed, tuned for all labels, or tuned for each.
+
+Tuning reads val only; the description goes with every figure that a threshold enters.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """values: (C,) thresholds; description: where they come from."""
+
+    values: NDArray[np.float64]
+    description: str
+
+    @classmethod
+    def fixed(cls, value: float, label_count: int) -> "Thresholds":
+        """One untuned threshold for all labels."""
+        return cls(np.full(label_count, value), f"{value:g} for all labels")
+
+
+def tune_one(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]) -> Thresholds:
+    """The one threshold with the best overall F1 (OF1) on the given (val) scores, (N, C) each."""
+    known = targets >= 0
+    best = _best_f1_threshold(probabilities[known], targets[known] == 1)
+    return Thresholds(np.full(targets.shape[1], best), f"{best:.4f} for all labels, tuned on val for OF1")
+
+
+def tune_each(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]) -> Thresholds:
+    """For each label the threshold with its best F1 on the given (val) scores; 0.5 for a label without positives."""
+    values = np.full(targets.shape[1], 0.5)
+    untuned = 0
+    for label in range(targets.shape[1]):
+        known = targets[:, label] >= 0
+        positive = targets[known, label] == 1
+        if positive.any():
+            values[label] = _best_f1_threshold(probabilities[known, label], positive)
+        else:
+            untuned += 1
+    note = f", 0.5 for {untuned} without positives there" if untuned else ""
+    return Thresholds(values, f"one for each label, tuned on val for its F1{note}")
+
+
+def _best_f1_threshold(scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:
+    """The score s for which "score >= s" has the best F1; the highest such where several tie."""
+    if not positive.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores = scores[order].astype(np.float64)
+    right = np.cumsum(positive[order])
+    f1 = 2 * right / (np.arange(1, len(scores) + 1) + positive.sum())
+    ends = np.append(sorted_scores[1:] != sorted_scores[:-1], True)
+    return float(sorted_scores[np.argmax(np.where(ends, f1, -1.0))])

@@ -1,0 +1,101 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import read_label_set
+from sspa.stage2_training.data.dataset import load_dataset
+
+KEYS = read_label_set("voc").keys
+CAT, DOG = KEYS.index("cat"), KEYS.index("dog")
+
+
+def write_devkit(root: Path, year: str = "2007", lists: tuple[str, ...] = ("train", "val", "test")) -> Path:
+    """Four pictures in each list; picture k has a cat, where the fourth has only a difficult dog."""
+    base = root / "VOCdevkit" / f"VOC{year}"
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (base / folder).mkdir(parents=True)
+    for number, name in enumerate(lists):
+        ids = [f"{number:03}{k:03}" for k in range(4)]
+        (base / "ImageSets/Main" / f"{name}.txt").write_text("\n".join(ids) + "\n")
+        for key in KEYS:
+            marks = {"cat": (1, 1, -1, -1), "dog": (-1, 1, 1, 0)}.get(key, (-1, -1, -1, -1))
+            lines = [f"{i} {mark:2d}" for i, mark in zip(ids, marks, strict=True)]
+            (base / "ImageSets/Main" / f"{key}_{name}.txt").write_text("\n".join(lines) + "\n")
+        for i in ids:
+            Image.new("RGB", (6, 5)).save(base / "JPEGImages" / f"{i}.jpg")
+    return base
+
+
+@pytest.mark.parametrize("below", [".", "VOCdevkit", "VOCdevkit/VOC2007"])
+def test_reads_the_devkit_from_any_of_its_folders(tmp_path: Path, below: str) -> None:
+    base = write_devkit(tmp_path)
+    dataset = load_dataset("voc2007", tmp_path / below)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 4, "val": 4, "test": 4}
+    test = dataset.splits["test"]
+    assert test.ids[0] == "002000"
+    assert test.paths[0] == base / "JPEGImages" / "002000.jpg"
+    assert test.targets[:, CAT].tolist() == [1, 1, 0, 0]
+    assert dataset.labels.keys == KEYS
+    assert "cut" in dataset.note
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mark"),
+    [("voc2007-ignore-difficult", -1), ("voc2007-dualcoop", 0), ("voc2007-positive-difficult", 1)],
+)
+def test_only_difficult_objects_follow_the_protocol(tmp_path: Path, protocol: str, mark: int) -> None:
+    write_devkit(tmp_path)
+    dataset = load_dataset("voc2007", tmp_path, protocol)
+    assert dataset.protocol.name == protocol
+    assert dataset.splits["test"].targets[:, DOG].tolist() == [0, 1, 1, mark]
+
+
+def test_held_out_part_is_drawn_from_training_only(tmp_path: Path) -> None:
+    write_devkit(tmp_path)
+    dataset = load_dataset("voc2007", tmp_path, val_fraction=0.25)
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    assert (sizes["train"] + sizes["val"], sizes["test"]) == (8, 4)
+    assert sizes["val"] in (1, 2)
+    assert dataset.splits["test"].ids == load_dataset("voc2007", tmp_path).splits["test"].ids
+    assert dataset.content_hash != load_dataset("voc2007", tmp_path).content_hash
+
+
+def test_wrong_roots_and_half_unpacked_archives(tmp_path: Path) -> None:
+    base = write_devkit(tmp_path)
+    with pytest.raises(UserError, match="needs the folder with the data"):
+        load_dataset("voc2007")
+    with pytest.raises(UserError, match="there is no such folder"):
+        load_dataset("voc2007", tmp_path / "none")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="holds no VOC2007 development kit"):
+        load_dataset("voc2007", tmp_path / "other")
+    cat_list = base / "ImageSets/Main/cat_test.txt"
+    whole = cat_list.read_text()
+    cat_list.write_text(whole.replace("002003 -1\n", ""))
+    with pytest.raises(UserError, match=r"cat_test\.txt: says nothing about picture '002003'"):
+        load_dataset("voc2007", tmp_path)
+    cat_list.write_text(whole.replace("002003 -1", "002003 7"))
+    with pytest.raises(UserError, match=r"cat_test\.txt, line 4"):
+        load_dataset("voc2007", tmp_path)
+    cat_list.unlink()
+    with pytest.raises(UserError, match=r"cat_test\.txt: cannot be read .* unpacked completely"):
+        load_dataset("voc2007", tmp_path)
+
+
+@pytest.mark.real_data
+def test_the_real_photos_have_the_counts_of_their_devkit() -> None:
+    root = Path(os.environ.get("SSPA_VOC2007_ROOT", "../shared/data/VOCdevkit"))
+    if not root.is_dir():
+        pytest.skip("the VOC2007 photos are not here: set SSPA_VOC2007_ROOT")
+    dataset = load_dataset("voc2007", root)
+    if len(dataset.splits["test"]) != 1000:
+        pytest.skip("these are not the 3,000 photos of ../shared")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1600, "val": 400, "test": 1000}
+    assert (dataset.splits["test"].targets == -1).sum() == 135
+    positives = np.concatenate([split.targets for split in dataset.splits.values()]) == 1
+    assert positives[:, KEYS.index("person")].sum() == 674 + 167 + 391
+    assert all(path.is_file() for split in dataset.splits.values() for path in split.paths)

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.loading import PictureDataset, PictureLoader, epoch_order
+from sspa.stage2_training.data.transforms import TransformOptions, make_transform
+
+TRAIN = make_transform((16, 16), (0.5,) * 3, (0.5,) * 3, True, TransformOptions(randaugment=2, cutout=0.5))
+TEST = make_transform((16, 16), (0.5,) * 3, (0.5,) * 3, False)
+
+
+def make_split(folder: Path, count: int = 11) -> Split:
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{i}.png" for i in range(count)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    targets = np.arange(count * 2).reshape(count, 2).astype(np.int8)
+    return Split("train", tuple(f"id{i}" for i in range(count)), tuple(paths), targets)
+
+
+def read(loader: PictureLoader, epoch: int) -> list[torch.Tensor]:
+    return [torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True)]
+
+
+def test_epochs_repeat_exactly_whatever_workers_and_batches(tmp_path: Path) -> None:
+    split = make_split(tmp_path)
+    here = PictureLoader(PictureDataset(split, TRAIN, seed=5), 4, shuffle=True)
+    workers = PictureLoader(PictureDataset(split, TRAIN, seed=5), 3, shuffle=True, workers=2)
+    epochs = {}
+    for epoch in (2, 0, 1):  # what was read before does not matter either
+        torch.manual_seed(epoch)
+        images, targets, indices = epochs[epoch] = read(here, epoch)
+        again = read(workers, epoch)
+        assert torch.equal(images, again[0])
+        assert torch.equal(indices, again[2])
+        assert torch.equal(targets, torch.from_numpy(split.targets)[indices])
+        assert sorted(indices.tolist()) == list(range(11))
+    assert not torch.equal(epochs[0][2], epochs[1][2])
+    # The same picture looks different in another epoch and under another seed.
+    position = {e: epochs[e][2].tolist().index(3) for e in (0, 1)}
+    assert not torch.equal(epochs[0][0][position[0]], epochs[1][0][position[1]])
+    other = PictureDataset(split, TRAIN, seed=6)[(0, 3)][0]
+    assert not torch.equal(epochs[0][0][position[0]], other)
+
+
+def test_reading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    dataset = PictureDataset(make_split(tmp_path, 2), TRAIN)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    dataset[0]
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_processes_share_an_epoch_without_padding(tmp_path: Path, shuffle: bool) -> None:
+    dataset = PictureDataset(make_split(tmp_path, 11), TEST)
+    shares = [
+        read(PictureLoader(dataset, 2, shuffle=shuffle, rank=rank, world=3), 0)[2].tolist() for rank in range(3)
+    ]
+    together = sum(shares, [])
+    assert len(set(together)) == len(together)
+    if shuffle:
+        assert [len(share) for share in shares] == [3, 3, 3]
+    else:
+        assert sorted(together) == list(range(11))
+
+
+def test_drop_last(tmp_path: Path) -> None:
+    loader = PictureLoader(PictureDataset(make_split(tmp_path, 5), TEST), 2, drop_last=True)
+    assert len(loader) == 2
+    assert [len(indices) for _, _, indices in loader] == [2, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_stops_at_an_unreadable_picture_and_names_it(tmp_path: Path, workers: int) -> None:
+    split = make_split(tmp_path)
+    split.paths[7].write_bytes(b"broken")
+    loader = PictureLoader(PictureDataset(split, TEST), 4, workers=workers)
+    with pytest.raises(UserError, match=r"7\.png: not a picture") as caught:
+        read(loader, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_substitutes_the_same_picture_each_time_and_lists_it(tmp_path: Path, workers: int) -> None:
+    split = make_split(tmp_path)
+    split.paths[7].write_bytes(b"broken")
+    dataset = PictureDataset(split, TEST, unreadable="substitute")
+    loader = PictureLoader(dataset, 4, shuffle=True, workers=workers)
+    images, targets, indices = read(loader, 0)
+    read(loader, 1)
+    assert 7 not in indices.tolist()
+    assert len(indices) == 11
+    assert torch.equal(targets, torch.from_numpy(split.targets)[indices])
+    assert torch.equal(images, read(PictureLoader(dataset, 5, shuffle=True), 0)[0])
+    (line,) = loader.report_substituted()
+    assert "7.png" in line
+    assert line.endswith("took its place 2 times)")
+
+
+def test_training_stops_when_too_many_pictures_are_unreadable(tmp_path: Path) -> None:
+    split = make_split(tmp_path)
+    for path in split.paths[3:6]:
+        path.unlink()
+    loader = PictureLoader(PictureDataset(split, TEST, unreadable="substitute"), 4)
+    with pytest.raises(UserError, match="2 of 11 training pictures cannot be read, more than 1%"):
+        read(loader, 0)
+
+
+def test_order_is_a_permutation_of_seed_and_epoch() -> None:
+    assert epoch_order(50, 1, 2).tolist() == epoch_order(50, 1, 2).tolist()
+    assert sorted(epoch_order(50, 1, 2)) == list(range(50))
+    orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
