@@ -170,9 +170,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: the manifest has no rows")
     manifest = Manifest(
         dataset=head["dataset"],
-        labels=LabelSet(
-            head["label_set"], tuple(Label(**label) for label in head["labels"]), domain=head["domain"]
-        ),
+        labels=LabelSet(head["label_set"], tuple(Label(**label) for label in head["labels"]), domain=head["domain"]),
         protocol=head["protocol"],
         note=head["note"],
         ids=tuple(table["id"].to_pylist()),

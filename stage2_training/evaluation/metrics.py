@@ -102,9 +102,7 @@ def evaluate_scores(
         protocol_hash=protocol.hash,
         images=len(targets),
         mAP=float(np.nanmean(average_precisions)),
-        per_class={
-            key: float(ap) for key, ap in zip(labels, average_precisions, strict=True) if not math.isnan(ap)
-        },
+        per_class={key: float(ap) for key, ap in zip(labels, average_precisions, strict=True) if not math.isnan(ap)},
         absent=tuple(key for key, ap in zip(labels, average_precisions, strict=True) if math.isnan(ap)),
         at_threshold=precision_recall(decisions, targets),
         at_top_k=precision_recall(top_k_decisions(probabilities, targets, protocol.top_k), targets),

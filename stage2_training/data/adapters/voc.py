@@ -27,7 +27,8 @@ class _Voc(Adapter):
             if (candidate / "ImageSets" / "Main").is_dir():
                 return candidate
         raise UserError(
-            f"{root}: holds no VOC{self.year} development kit (VOCdevkit/VOC{self.year}/ImageSets/Main); unpack it there"
+            f"{root}: holds no VOC{self.year} development kit (VOCdevkit/VOC{self.year}/ImageSets/Main);"
+            " unpack it there"
         )
 
     def read(self, root: Path, protocol: Protocol) -> Manifest:
@@ -60,10 +61,12 @@ class _Voc(Adapter):
     def _note(self, splits: list[str]) -> str:
         test = splits.count("test")
         trainval = len(splits) - test
-        whole = self.published["trainval"].images, self.published["test"].images
-        if (trainval, test) == whole:
+        all_trainval, all_test = self.published["trainval"].images, self.published["test"].images
+        if (trainval, test) == (all_trainval, all_test):
             return ""
-        return f"a cut of {self.title}: {trainval:,} train and val, {test:,} test pictures of {whole[0]:,} and {whole[1]:,}"
+        return (
+            f"a cut of {self.title}: {trainval:,} of {all_trainval:,} training and {test:,} of {all_test:,} test photos"
+        )
 
 
 class Voc2007(_Voc):

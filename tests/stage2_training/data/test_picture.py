@@ -80,7 +80,12 @@ def test_truncated_text_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
     (tmp_path / "text.jpg").write_text("not a picture")
     (tmp_path / "empty.png").touch()
-    for name, reason in {"cut.jpg": "damaged", "text.jpg": "not a picture", "empty.png": "not a", "none.png": "no such"}.items():
+    for name, reason in {
+        "cut.jpg": "damaged",
+        "text.jpg": "not a picture",
+        "empty.png": "not a",
+        "none.png": "no such",
+    }.items():
         with pytest.raises(UserError, match=f"{name}: .*{reason}") as caught:
             load_picture(tmp_path / name)
         assert "\n" not in str(caught.value)

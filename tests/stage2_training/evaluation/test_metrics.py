@@ -59,9 +59,11 @@ def test_against_scikit_learn_and_torchmetrics(seed: int) -> None:
         sk_precision, sk_recall, _, _ = precision_recall_fscore_support(targets, probabilities > 0.5, average=average)
         assert getattr(ours, precision) == pytest.approx(sk_precision, abs=1e-12)
         assert getattr(ours, recall) == pytest.approx(sk_recall, abs=1e-12)
-        assert getattr(ours, precision) == pytest.approx(float(multilabel_precision(p, t, c, average=average)), abs=1e-6)
+        assert getattr(ours, precision) == pytest.approx(
+            float(multilabel_precision(p, t, c, average=average)), abs=1e-6
+        )
         assert getattr(ours, recall) == pytest.approx(float(multilabel_recall(p, t, c, average=average)), abs=1e-6)
-    assert metrics.at_threshold.OF1 == pytest.approx(float(multilabel_f1_score(p, t, c, average="micro")), abs=1e-6)
+    assert pytest.approx(float(multilabel_f1_score(p, t, c, average="micro")), abs=1e-6) == metrics.at_threshold.OF1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -114,17 +116,20 @@ def test_precision_recall_by_hand() -> None:
     decisions = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], bool)
     targets = np.array([[1, 1, 1], [0, 0, 0], [1, 0, -1]], np.int8)
     figures = precision_recall(decisions, targets)
-    assert figures.CP == pytest.approx((1 / 2 + 0 + 1) / 3)
-    assert figures.CR == pytest.approx((1 / 2 + 0 + 1) / 3)
-    assert (figures.OP, figures.OR) == (pytest.approx(2 / 3), pytest.approx(2 / 4))
-    assert figures.OF1 == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    assert pytest.approx((1 / 2 + 0 + 1) / 3) == figures.CP
+    assert pytest.approx((1 / 2 + 0 + 1) / 3) == figures.CR
+    assert (pytest.approx(2 / 3), pytest.approx(2 / 4)) == (figures.OP, figures.OR)
+    assert pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2)) == figures.OF1
 
 
 def test_top_k_by_hand() -> None:
     probabilities = np.array([[0.4, 0.1, 0.3, 0.2], [0.2, 0.2, 0.2, 0.2]])
     targets = np.array([[1, 0, -1, 0], [0, 0, 1, 0]], np.int8)
     # The unknown third label takes no place; ties go to the first labels.
-    assert top_k_decisions(probabilities, targets, 2).tolist() == [[True, False, False, True], [True, True, False, False]]
+    assert top_k_decisions(probabilities, targets, 2).tolist() == [
+        [True, False, False, True],
+        [True, True, False, False],
+    ]
     assert top_k_decisions(probabilities, targets, 9).sum() == 7
 
 
