@@ -8,6 +8,7 @@ from sspa.stage2_training.data.adapters.adapter import Adapter
 
 # Name on the command line -> (file, class).
 _ADAPTERS = {
+    "scenes": ("scenes", "Scenes"),
     "voc2007": ("voc", "Voc2007"),
 }
 

