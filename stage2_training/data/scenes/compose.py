@@ -117,17 +117,16 @@ def _background(dice: Dice) -> "Image.Image":
     kind = dice.roll(5)
     if kind == 0:
         return Image.new("RGB", (SIDE, SIDE), colour())
-    # A few random pixels, scaled up: smoothly for gradients, blobs and landscapes, sharply for tiles.
-    columns, rows = {1: (2, 2), 2: (dice.between(4, 9), dice.between(4, 9)), 3: (1, 2), 4: (2, 2)}[kind]
+    if kind == 3:
+        picture, ground = Image.new("RGB", (SIDE, SIDE), colour()), colour()
+        picture.paste(ground, (0, dice.between(SIDE * 3 // 10, SIDE * 7 // 10), SIDE, SIDE))
+        return picture
+    # A few random pixels, scaled up: smoothly for gradients and blobs, sharply for tiles.
+    columns, rows = (dice.between(4, 9), dice.between(4, 9)) if kind == 2 else (2, 2)
     small = Image.new("RGB", (columns, rows))
     for x in range(columns):
         for y in range(rows):
             small.putpixel((x, y), colour())
-    if kind == 3:
-        horizon = dice.between(SIDE * 3 // 10, SIDE * 7 // 10)
-        picture = Image.new("RGB", (SIDE, SIDE), small.getpixel((0, 0)))  # type: ignore[arg-type]
-        picture.paste(small.getpixel((0, 1)), (0, horizon, SIDE, SIDE))  # type: ignore[arg-type]
-        return picture
     if kind == 4:
         times = dice.between(2, 10)
         tiles = Image.new("RGB", (2 * times, 2 * times))
