@@ -48,6 +48,19 @@ def test_the_plan_of_all_scenes_never_changes() -> None:
     assert [Dice("a").roll(100) for _ in range(2)] == [Dice("a").roll(100)] * 2
 
 
+def test_the_paint_of_scenes_never_changes() -> None:
+    """Golden mean colours, with room for another platform's rounding. A changed recipe must raise RECIPE."""
+    means = [np.asarray(draw_scene(plan_scene("train", number, 0), 0)).mean(axis=(0, 1)) for number in range(5)]
+    golden = [
+        [193.9, 128.6, 172.2],
+        [132.9, 165.9, 130.7],
+        [128.8, 173.5, 124.7],
+        [140.9, 191.4, 113.4],
+        [150.0, 151.6, 135.1],
+    ]
+    assert np.abs(np.array(means) - golden).max() < 0.5
+
+
 def test_scenes_hold_one_to_five_labelled_drawings_and_every_label_often_enough() -> None:
     scenes = [plan_scene("test", number, 0) for number in range(COUNTS["test"])]
     labelled = [sum(bool(item.drawing.labels) for item in scene.placed) for scene in scenes]
