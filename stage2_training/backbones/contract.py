@@ -1,0 +1,169 @@
+"""The one contract that every backbone keeps: pictures and prompts into one joint space.
+
+Tensor names: B pictures, M regions, C labels, L text tokens, w token width, d joint width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from torch import Tensor, nn
+
+_TEXTS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What an image tower gives, in the joint space and not normalised: pooled (B, d), regions (B, M, d)."""
+
+    pooled: Tensor
+    regions: Tensor
+
+
+class ImageTower(nn.Module, ABC):
+    """Pictures (B, 3, H, W) -> `ImageFeatures`, regions in rows from the top left; `grid` is (rows, columns)."""
+
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> ImageFeatures:
+        """images (B, 3, H, W), already normalised with the backbone's mean and std."""
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The tower's blocks from the first to the last, for training only the last of them."""
+
+    @abstractmethod
+    def head(self) -> list[nn.Parameter]:
+        """What follows the last block (final norm, pooling, projection); it trains with the last block."""
+
+
+class TextTower(nn.Module, ABC):
+    """Token ids or prompt vectors -> text features in the joint space."""
+
+    width: int
+    context_length: int
+
+    @abstractmethod
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """ids (C, L) -> word vectors (C, L, w), without positions."""
+
+    @abstractmethod
+    def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """embeddings (C, L, w), ids (C, L) -> (C, d); the ids tell where each text ends."""
+
+    @abstractmethod
+    def used_length(self, ids: Tensor) -> int:
+        """How many leading positions of ids (C, L) can change the features; the rest may be cut."""
+
+
+class Backbone(nn.Module):
+    """An image tower and a frozen text tower with one joint space.
+
+    `fingerprint` names architecture, options and weights as they were when the backbone was made; it
+    enters cache keys. `initial_temperature` multiplies a cosine to give a sensible first logit. With
+    `bf16` the image tower runs under bfloat16 autocast; what `encode_image` returns is float32 anyway.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        description: str,
+        image_tower: ImageTower,
+        text_tower: TextTower,
+        tokenizer: SimpleTokenizer | HFTokenizer,
+        image_size: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        width: int,
+        initial_temperature: float,
+        fingerprint: str,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.name, self.description, self.fingerprint = name, description, fingerprint
+        self.image_tower, self.text_tower = image_tower, text_tower
+        self.image_size, self.mean, self.std = image_size, mean, std
+        self.width, self.initial_temperature, self.bf16 = width, initial_temperature, bf16
+        self._tokenizer = tokenizer
+        self.text_tower.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of regions; their product is M."""
+        return self.image_tower.grid
+
+    @property
+    def text_width(self) -> int:
+        """The width w of a word vector."""
+        return self.text_tower.width
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens, start and end included, one prompt may hold."""
+        return self.text_tower.context_length
+
+    def encode_image(self, images: Tensor) -> ImageFeatures:
+        """images (B, 3, H, W) -> pooled (B, d) and regions (B, M, d), float32, not normalised."""
+        # Where bf16 is off, a caller's own autocast stays in force.
+        with torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            features = self.image_tower(images)
+        return ImageFeatures(features.pooled.float(), features.regions.float())
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> ids (C, context_length), on the backbone's device; longer texts are cut (see `token_counts`)."""
+        ids = self._tokenizer(list(texts), context_length=self.context_length)
+        return ids.to(next(self.text_tower.parameters()).device)
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens that each text needs, start and end included; more than `context_length` means it is cut."""
+        if isinstance(self._tokenizer, HFTokenizer):
+            return [len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text)).input_ids) for text in texts]
+        return [2 + len(self._tokenizer.encode(text)) for text in texts]
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """ids (C, L) -> word vectors (C, L, w)."""
+        return self.text_tower.embed_tokens(ids)
+
+    def used_length(self, ids: Tensor) -> int:
+        """The prompts' length once cut after the longest end token; L where the tower reads its padding."""
+        return self.text_tower.used_length(ids)
+
+    def encode_prompts(self, embeddings: Tensor, ids: Tensor) -> Tensor:
+        """Word or prompt vectors (C, L, w) with their ids (C, L) -> (C, d), not normalised.
+
+        Gradients flow to `embeddings`. A learnable context position holds any ordinary id (the id of
+        padding, start or end would move the text's end). Prompts are cut after the longest end token.
+        """
+        used = self.used_length(ids)
+        return self.text_tower(embeddings[:, :used], ids[:, :used])
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> (C, d), not normalised, without gradients, some hundred texts at a time."""
+        chunks = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            ids = self.tokenize(texts[start : start + _TEXTS_AT_ONCE])
+            ids = ids[:, : self.used_length(ids)]
+            chunks.append(self.encode_prompts(self.embed_tokens(ids), ids))
+        return torch.cat(chunks) if chunks else torch.empty(0, self.width)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Training mode for what is trained only.
+
+        The text tower, frozen blocks and every batch norm stay in evaluation mode: a batch norm that
+        followed small fine-tuning batches would make a picture's features depend on its neighbours.
+        """
+        super().train(mode)
+        if mode:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) or not any(
+                    parameter.requires_grad for parameter in module.parameters()
+                ):
+                    module.training = False
+        return self

@@ -1,0 +1,93 @@
+"""Loading open_clip models at their native size: by name and pretrained tag, from the hub, with random weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+import open_clip
+from open_clip.factory import get_model_config
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+from sspa.shared.errors import UserError
+
+Tokenizer: TypeAlias = SimpleTokenizer | HFTokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An open_clip model with its tokenizer; `weights` says what was loaded into it."""
+
+    model: Any
+    tokenizer: Tokenizer
+    width: int
+    weights: str
+    description: str
+    # Of prompts, where it is shorter than the text tower's own.
+    context_length: int | None = None
+
+
+def load_open_clip(spec: str, weights: str | None) -> LoadedModel:
+    """spec "open_clip:NAME", "hf-hub:OWNER/NAME" or "local-dir:FOLDER" -> the model at its native input size.
+
+    Raises:
+        UserError: unknown name or tag, weights missing or not to be had.
+    """
+    name = spec.removeprefix("open_clip:")
+    if name != spec:
+        return _load_named(name, weights)
+    if weights is not None and weights != "random":
+        raise UserError(f"{spec} brings its own weights; leave out weights={weights}")
+    config = _fetch(spec, lambda: get_model_config(name))
+    model = _fetch(
+        spec,
+        lambda: open_clip.create_model(
+            name, load_weights=weights is None, require_pretrained=weights is None, pretrained_hf=False
+        ),
+    )
+    return LoadedModel(model, _tokenizer(name), config["embed_dim"], weights or spec, spec)
+
+
+def _load_named(name: str, weights: str | None) -> LoadedModel:
+    config = get_model_config(name)
+    if config is None:
+        near = get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.3)
+        raise UserError(f"open_clip:{name}: no such architecture; the nearest are {', '.join(near) or 'none'}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if weights is None:
+        raise UserError(f"open_clip:{name} needs weights: a tag ({', '.join(tags) or 'none known'}), a file, or random")
+    if weights == "random":
+        model = open_clip.create_model(name, pretrained_hf=False)
+    elif weights in tags:
+        _check_activation_of_tag(name, config, weights)
+        model = _fetch(f"open_clip:{name} {weights}", lambda: open_clip.create_model(name, pretrained=weights))
+    else:
+        raise UserError(
+            f"open_clip:{name}: weights={weights} is neither a file nor a tag; tags are {', '.join(tags) or 'none'}"
+        )
+    return LoadedModel(model, _tokenizer(name), config["embed_dim"], weights, f"open_clip {name}, weights {weights}")
+
+
+def _check_activation_of_tag(name: str, config: dict[str, Any], tag: str) -> None:
+    quick = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
+    if quick != bool(config.get("quick_gelu", False)):
+        right = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+        raise UserError(
+            f"open_clip:{name}: the weights {tag} were trained with {'QuickGELU' if quick else 'GELU'};"
+            f" name open_clip:{right}"
+        )
+
+
+def _tokenizer(name: str) -> Tokenizer:
+    return _fetch(f"the tokenizer of {name}", lambda: open_clip.get_tokenizer(name))
+
+
+def _fetch(what: str, load: Callable[[], Any]) -> Any:
+    """Run a loader that may use the network or the disk; what it cannot get is the user's to mend."""
+    try:
+        return load()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{what} cannot be loaded ({reason[:200]}); check the name and the network, or give a file"
+        ) from error

@@ -1,0 +1,88 @@
+"""open_clip's own vision transformers as image towers."""
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import Transformer, VisionTransformer
+from torch import Tensor, nn
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.backbones.contract import ImageFeatures, ImageTower
+
+
+class VitTower(ImageTower):
+    """A `VisionTransformer`: regions are the patch tokens after the final norm and projection.
+
+    With `value_path` the last block's attention is the identity for the regions (each token reads only
+    itself: the value path of MaskCLIP, Zhou et al., ECCV 2022); the pooled feature is never changed.
+    """
+
+    def __init__(self, visual: VisionTransformer, image_size: tuple[int, int] | None, value_path: bool) -> None:
+        super().__init__()
+        if visual.attn_pool is not None:
+            raise UserError("image towers with an attentional pooler (CoCa) are not supported; name a CLIP ViT")
+        if image_size is not None and tuple(image_size) != tuple(visual.image_size):
+            resize_vit(visual, image_size)
+        self.visual, self.value_path = visual, value_path
+        self.grid = tuple(visual.grid_size)
+
+    def forward(self, images: Tensor) -> ImageFeatures:
+        visual = self.visual
+        x = visual._embeds(images)  # (B, 1 + M, width)
+        if self.value_path:
+            before_last = len(visual.transformer.resblocks) - 2
+            if before_last < 0:
+                before, x = x, visual.transformer(x)
+            else:
+                x, (before,) = visual.transformer.forward_intermediates(x, indices=[before_last])
+            tokens = identity_attention_block(visual.transformer, before)
+        else:
+            x = tokens = visual.transformer(x)
+        pooled, _ = visual._pool(x)  # (B, width)
+        regions = visual.ln_post(tokens[:, 1:])
+        if visual.proj is not None:
+            pooled, regions = pooled @ visual.proj, regions @ visual.proj  # (B, d), (B, M, d)
+        return ImageFeatures(pooled, regions)
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.visual.transformer.resblocks)
+
+    def head(self) -> list[nn.Parameter]:
+        projection = [] if self.visual.proj is None else [self.visual.proj]
+        return [*self.visual.ln_post.parameters(), *projection]
+
+
+def identity_attention_block(transformer: Transformer, x: Tensor) -> Tensor:
+    """The transformer's last block on x (B, L, width) with every token attending to itself alone."""
+    alone = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device, dtype=x.dtype)
+    alone.fill_diagonal_(0.0)
+    if transformer.batch_first:
+        return transformer.resblocks[-1](x, attn_mask=alone)
+    return transformer.resblocks[-1](x.transpose(0, 1), attn_mask=alone).transpose(0, 1)
+
+
+def resize_vit(visual: VisionTransformer, image_size: tuple[int, int]) -> None:
+    """Give a loaded ViT another input size (H, W): its positions are interpolated (bicubic, antialiased).
+
+    Raises:
+        UserError: the patch does not divide the size.
+    """
+    patch = visual.patch_size
+    if image_size[0] % patch[0] or image_size[1] % patch[1]:
+        raise UserError(
+            f"image size {image_size[0]}x{image_size[1]}: the tower's patches of {patch[0]}x{patch[1]} pixels do not"
+            f" divide it; take multiples of {patch[0]}"
+        )
+    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+    visual.positional_embedding = nn.Parameter(
+        interpolate_positions(visual.positional_embedding.data, tuple(visual.grid_size), grid),
+        requires_grad=visual.positional_embedding.requires_grad,
+    )
+    visual.grid_size, visual.image_size = grid, tuple(image_size)
+
+
+def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """positions (1 + old M, width), first row for the class or mean token -> (1 + new M, width)."""
+    first, grid = positions[:1], positions[1:]
+    grid = grid.reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, width, rows, columns)
+    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([first, grid.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1)])
