@@ -1,0 +1,120 @@
+"""`sspa-train`: train, evaluate and use the model. Heavy imports happen inside the commands."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sspa.shared.terminal import output, run_command, say
+
+app = typer.Typer(
+    help="Stage two: train and evaluate SSPA with the knowledge that sspa-knowledge wrote.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
+Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` made.")]
+
+
+@app.command()
+def run(
+    knowledge: Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")] = None,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one under runs/ by default.")] = None,
+    config: Annotated[list[Path] | None, typer.Option(help="A YAML file of settings; may be repeated.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in model.qsm.layers=2.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train on train, choose the best epoch on val, evaluate on test once, and leave a run folder."""
+    from sspa.stage2_training.configuration import resolve_config
+    from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.run import run as train
+
+    options = {
+        "knowledge": knowledge,
+        "data.name": data,
+        "data.root": root,
+        "training.epochs": epochs,
+        "training.seed": seed,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    resolved = resolve_config(config or [], set_ or [], given)
+    chosen = choose_device(device)
+    result = train(resolved, out, chosen)
+    show_metrics("test", {"untrained": result.untrained["both"], **result.test})
+    say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")
+    say(f"report: {write_report(result.folder, chosen)}")
+
+
+@app.command()
+def evaluate(
+    run_path: RunArgument,
+    data: Annotated[str | None, typer.Option(help="Another data set or manifest; the run's own by default.")] = None,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
+    knowledge: Annotated[
+        Path | None, typer.Option(help="Knowledge about other labels than the run was trained on.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
+    from sspa.stage2_training.training.evaluate import evaluate_run
+    from sspa.stage2_training.training.run import choose_device
+
+    metrics = evaluate_run(run_path, data, root, split, knowledge, choose_device(device))
+    if as_json:
+        output.print_json(json.dumps({branch: figures.to_dict() for branch, figures in metrics.items()}))
+    else:
+        show_metrics(split, metrics)
+
+
+@app.command()
+def predict(
+    run_path: RunArgument,
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Picture files.")],
+    top: Annotated[int, typer.Option(min=1, help="How many labels to show of each picture.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture, with every label.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Tag pictures: labels with probabilities."""
+    from sspa.stage2_training.training.evaluate import predict_pictures
+    from sspa.stage2_training.training.run import choose_device
+
+    for path, labels in predict_pictures(run_path, pictures, choose_device(device)):
+        ranked = sorted(labels.items(), key=lambda item: -item[1])
+        if as_json:
+            output.print(json.dumps({"path": str(path), "labels": dict(ranked)}), markup=False)
+        else:
+            shown = ", ".join(f"{label} {probability:.2f}" for label, probability in ranked[:top])
+            output.print(f"{path}: {shown}", markup=False)
+
+
+def show_metrics(title: str, metrics: dict[str, Any]) -> None:
+    """A table of the headline figures, one row a branch, in percent."""
+    from rich.table import Table
+
+    first = next(iter(metrics.values()))
+    table = Table(title=f"{title}: {first.images} pictures, protocol {first.protocol} ({first.protocol_hash})")
+    for column in ("", "mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, figures in metrics.items():
+        at, top = figures.at_threshold, figures.at_top_k
+        values = (figures.mAP, at.CP, at.CR, at.CF1, at.OP, at.OR, at.OF1, top.CF1, top.OF1)
+        table.add_row(name, *(f"{100 * value:.2f}" for value in values))
+    output.print(table)
+    if first.absent:
+        output.print(f"no positives, so no AP and in no mean: {', '.join(first.absent)}", markup=False)
+
+
+def main() -> None:
+    """The console script."""
+    run_command(app)

@@ -1,0 +1,90 @@
+"""CAP, context-aware prompting: learnable context vectors before the label's name, through the frozen
+text tower.
+
+Legend: C labels, L text tokens, w width of the tower's word embeddings, d width of the joint space.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.model.options import CapOptions
+
+
+class ContextAwarePrompting(nn.Module):
+    """`options.context` vectors, shared by all labels or one set for each -> T (C, d).
+
+    Which positions hold the context is found by tokenizing the prompts with two different
+    placeholder words and comparing: no assumption is made about the tokenizer's start token.
+    """
+
+    token_ids: Tensor
+    is_context: Tensor
+
+    def __init__(self, options: CapOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.context: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
+
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        """Prepare the prompts of the labels; the context vectors are made the first time.
+
+        Raises:
+            UserError: the context does not fit the tower, or the initial words are not as many tokens.
+        """
+        names = [label.text for label in knowledge.labels]
+        ids, is_context = _slots(backbone, names, self.options.context)
+        self.register_buffer("token_ids", ids, persistent=False)
+        self.register_buffer("is_context", is_context, persistent=False)
+        if isinstance(self.context, nn.UninitializedParameter):
+            self.context = nn.Parameter(_initial_context(backbone, self.options))
+            if self.options.class_specific:
+                self.context = nn.Parameter(self.context.detach().expand(len(names), -1, -1).clone())
+        elif self.options.class_specific and len(self.context) != len(names):
+            raise UserError(
+                f"this run learned a context for each of its {len(self.context)} labels (cap.class_specific) and "
+                f"cannot take {len(names)} others; train with a shared context for that"
+            )
+
+    def forward(self, backbone: Backbone) -> Tensor:
+        """T (C, d), with gradients to the context vectors."""
+        words = backbone.embed_tokens(self.token_ids)  # (C, L, w)
+        context = self.context.expand(len(words), -1, -1).to(words.dtype)
+        embeddings = words.masked_scatter(self.is_context[..., None], context)
+        return backbone.encode_prompts(embeddings, self.token_ids)
+
+
+def _slots(backbone: Backbone, names: list[str], length: int) -> tuple[Tensor, Tensor]:
+    """Token ids (C, L) of "x x x x name" and where the x stand (C, L)."""
+    first, second = (backbone.tokenize([f"{word} " * length + name for name in names]) for word in ("x", "y"))
+    is_context = first != second
+    if (is_context.sum(dim=1) != length).any() or not _name_fits(backbone, names, length):
+        raise UserError(
+            f"{length} context vectors and the longest label name do not fit the text tower of {backbone.name}, "
+            f"which holds {backbone.context_length} tokens; set a smaller model.cap.context"
+        )
+    return first, is_context
+
+
+def _name_fits(backbone: Backbone, names: list[str], length: int) -> bool:
+    needed = backbone.token_counts(names)
+    return int(max(needed)) + length <= backbone.context_length
+
+
+def _initial_context(backbone: Backbone, options: CapOptions) -> Tensor:
+    """(options.context, w)."""
+    if options.initial_words is None:
+        return torch.randn(options.context, backbone.text_width) * 0.02
+    ids = backbone.tokenize([options.initial_words, f"x {options.initial_words}"])
+    # The words' own tokens: those that a word put before them moves on by one place.
+    moved = backbone.token_counts([options.initial_words])[0] - backbone.token_counts([""])[0]
+    if moved != options.context:
+        raise UserError(
+            f"model.cap.initial_words {options.initial_words!r} is {moved} tokens of {backbone.name}, but "
+            f"model.cap.context is {options.context}: make them equal, or initial_words null"
+        )
+    start = int((ids[0] != ids[1]).nonzero()[0])
+    with torch.no_grad():
+        return backbone.embed_tokens(ids[:1])[0, start : start + options.context].float().clone()

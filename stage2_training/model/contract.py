@@ -1,0 +1,80 @@
+"""What every head is to the trainer: image features and label features in, logits by branch out.
+
+Legend: B images, M regions, C labels, d width of the backbone's joint space.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+
+# What a head computed from the label texts; which tensors, each (C, ...), is its own affair.
+LabelFeatures = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a person may want to see; None where the head has no such part.
+
+    dsf_attention (B, C, M): where each label's text looked. v_to_s (B, C, M) and s_to_v (B, M, C):
+    both cross-attentions, mean over heads. text_gate (B, C, d or 1) and image_gate (B, M, d or 1):
+    how much was let in. region_logits (B, M, C) and region_weights (B, M, C): what each region said,
+    and how much it counted.
+    """
+
+    region_logits: Tensor
+    region_weights: Tensor
+    dsf_attention: Tensor | None = None
+    v_to_s: Tensor | None = None
+    s_to_v: Tensor | None = None
+    text_gate: Tensor | None = None
+    image_gate: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Logits (B, C) by branch ("region", "global"), and the evidence where it was asked for."""
+
+    logits: Mapping[str, Tensor]
+    evidence: Evidence | None = None
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """(B, C) float32 by branch, and under "both" their mean (reconstruction): the prediction."""
+        by_branch = {name: logits.float().sigmoid() for name, logits in self.logits.items()}
+        return {**by_branch, "both": torch.stack(list(by_branch.values())).mean(dim=0)}
+
+
+class Head(nn.Module, ABC):
+    """A method on top of a backbone. `bind` comes first; a head whose parameters do not belong to
+    single labels (`open_vocabulary`) may be bound again, to labels it never saw."""
+
+    open_vocabulary = False
+
+    @abstractmethod
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        """Take over the labels, in the order of `knowledge`: what their texts need is computed here, once."""
+
+    def initialise(self, sample: ImageFeatures) -> None:
+        """Set what starts from data, given the features of training pictures. Nothing by default."""
+
+    def prompt_parameters(self) -> list[nn.Parameter]:
+        """The parameters that go through the text tower and want a learning rate of their own."""
+        return []
+
+    def encode_labels(self, backbone: Backbone) -> LabelFeatures:
+        """The label features: at every step in training (gradients flow to prompts), once in evaluation."""
+        return {}
+
+    @abstractmethod
+    def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
+        """Score the labels of the bound knowledge."""
+
+
+def trainable_count(module: nn.Module) -> int:
+    """How many numbers in `module` are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

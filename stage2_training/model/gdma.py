@@ -1,0 +1,106 @@
+"""GDMA, gated dual-modal alignments: text and image each take from the other what a gate lets through.
+
+Legend: B images, M regions, C labels, d width of the joint space, H heads.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.model.options import GdmaOptions
+
+
+class Alignment(NamedTuple):
+    """One gated direction's result: the aligned features (B, Q, d), and for the eye the attention
+    (B, Q, K), mean over heads, and the gate (B, Q, d or 1), each None unless asked for."""
+
+    features: Tensor
+    attention: Tensor | None
+    gate: Tensor | None
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of LN(queries) over LN(context).
+
+    Shapes: queries (B, Q, d), context (B, K, d) -> (B, Q, d); attention (B, Q, K) when asked for.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise UserError(f"model.gdma.heads = {heads} does not divide the width {width}; choose a divisor")
+        self.heads, self.dropout = heads, dropout
+        self.query_norm, self.context_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        # What is aligned starts as it came: the untrained model equals zero-shot.
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, queries: Tensor, context: Tensor, explain: bool = False) -> tuple[Tensor, Tensor | None]:
+        def by_head(x: Tensor) -> Tensor:  # (B, N, d) -> (B, H, N, d/H)
+            return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q = by_head(self.query(self.query_norm(queries)))
+        k, v = (by_head(x) for x in self.key_value(self.context_norm(context)).chunk(2, dim=-1))
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        attention = None
+        if explain:  # the fused kernel does not give its weights away
+            attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)
+        return self.out(mixed.transpose(1, 2).flatten(2)), attention
+
+
+class GatedAlignment(nn.Module):
+    """y = q + G * A with A = attention of q over the context and G = sigmoid([q; A] W + b).
+
+    The gate removes the cross-modal information that the query does not need; its form is a
+    reconstruction: "element" (a value for each channel), "scalar" (one for each query) or "none".
+
+    Shapes: queries (B, Q, d), context (B, K, d) -> `Alignment`.
+    """
+
+    def __init__(self, width: int, options: GdmaOptions) -> None:
+        super().__init__()
+        self.attention = CrossAttention(width, options.heads, options.dropout)
+        values = {"element": width, "scalar": 1, "none": 0}[options.gate]
+        self.gate = nn.Linear(2 * width, values) if values else None
+
+    def forward(self, queries: Tensor, context: Tensor, explain: bool = False) -> Alignment:
+        taken, attention = self.attention(queries, context, explain)
+        if self.gate is None:
+            return Alignment(queries + taken, attention, None)
+        gate = self.gate(torch.cat([queries, taken], dim=-1)).sigmoid()
+        return Alignment(queries + gate * taken, attention, gate if explain else None)
+
+
+class GatedDualModalAlignments(nn.Module):
+    """Both directions in parallel, each reading the same T_uf and X.
+
+    V-to-S: T_fn (B, C, d), the labels take from the regions. S-to-V: X_fn (B, M, d), the regions take
+    from the labels. A direction that is switched off passes its features on unchanged. More than one
+    layer stacks the pair (reconstruction; the default is one).
+    """
+
+    def __init__(self, width: int, options: GdmaOptions) -> None:
+        super().__init__()
+
+        def direction(wanted: bool) -> nn.ModuleList:
+            return nn.ModuleList(GatedAlignment(width, options) for _ in range(options.layers if wanted else 0))
+
+        self.layers = options.layers
+        self.v_to_s, self.s_to_v = direction(options.v_to_s), direction(options.s_to_v)
+
+    def forward(self, t_uf: Tensor, regions: Tensor, explain: bool = False) -> tuple[Alignment, Alignment]:
+        """t_uf (B, C, d), regions (B, M, d) -> the V-to-S and the S-to-V alignment, of the last layer."""
+        text, image = Alignment(t_uf, None, None), Alignment(regions, None, None)
+        for layer in range(self.layers):
+            before_text, before_image = text.features, image.features
+            if self.v_to_s:
+                text = self.v_to_s[layer](before_text, before_image, explain)
+            if self.s_to_v:
+                image = self.s_to_v[layer](before_image, before_text, explain)
+        return text, image

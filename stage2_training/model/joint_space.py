@@ -1,0 +1,57 @@
+"""The space the boxes work in: the backbone's joint space, or a narrower one that starts as its PCA.
+
+Legend: d width of the backbone's joint space, w width of the boxes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def principal_basis(features: Tensor, width: int) -> Tensor:
+    """The orthonormal directions that keep most of the features' energy: (N, d) -> (width, d).
+
+    Uncentred, so that products of two projected vectors stay near what they were.
+    """
+    features = features.double()
+    _, vectors = torch.linalg.eigh(features.mT @ features)  # ascending eigenvalues
+    return vectors[:, -width:].mT.flip(0).float()
+
+
+def unit_rms(features: Tensor) -> Tensor:
+    """Scaled to a root mean square of 1 along the last axis: what every box reads."""
+    return F.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
+
+
+class JointSpace(nn.Module):
+    """Maps of image and of text features, (..., d) -> (..., w), scaled to a root mean square of 1.
+
+    Where w is d (every CLIP) there is nothing to learn. Where it is less, two linear maps start as
+    the same PCA basis of the image regions, so that the untrained model still equals zero-shot
+    (reconstruction).
+    """
+
+    def __init__(self, backbone_width: int, width: int | None) -> None:
+        super().__init__()
+        self.width = width or backbone_width
+        self.narrower = self.width < backbone_width
+        self.image = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()
+        self.text = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()
+
+    @torch.no_grad()
+    def start_from(self, regions: Tensor) -> None:
+        """Start both maps as the principal basis of `regions` (..., d)."""
+        if self.narrower:
+            basis = principal_basis(regions.reshape(-1, regions.shape[-1]).float(), self.width)
+            for mapping in (self.image, self.text):
+                mapping.weight.copy_(basis)
+
+    def of_image(self, features: Tensor) -> Tensor:
+        """(..., d) -> (..., w)."""
+        return unit_rms(self.image(features))
+
+    def of_text(self, features: Tensor) -> Tensor:
+        """(..., d) -> (..., w)."""
+        return unit_rms(self.text(features))

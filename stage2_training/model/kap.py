@@ -1,0 +1,47 @@
+"""KAP, knowledge-aware prompting: what the LLM knows of each label, through the frozen text tower.
+
+Legend: C labels, d width of the backbone's joint space.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.model.options import KapOptions
+
+
+def knowledge_prompts(knowledge: Knowledge, template: str) -> list[list[str]]:
+    """The prompts of each label, one for each of its sentences; the bare name where it has none."""
+    return [
+        [
+            template.format(label=label.text, sentence=sentence).strip()
+            for sentence in knowledge.sentences[label.key] or ("",)
+        ]
+        for label in knowledge.labels
+    ]
+
+
+def mean_of_sentences(features: Tensor, counts: Sequence[int]) -> Tensor:
+    """Mean of the normalised features of each label's sentences (reconstruction): (sum(counts), d) -> (C, d)."""
+    normalised = F.normalize(features, dim=-1)
+    return torch.stack([part.mean(dim=0) for part in normalised.split(list(counts))])
+
+
+@torch.no_grad()
+def knowledge_aware_features(backbone: Backbone, knowledge: Knowledge, options: KapOptions) -> tuple[Tensor, Tensor]:
+    """T_ka (S, d) and the label (an index, (S,)) that each of its rows belongs to.
+
+    Image-independent and parameter-free, so computed once for a run. One row a label; one a sentence
+    where `options.average` is "logits".
+    """
+    prompts = knowledge_prompts(knowledge, options.template)
+    features = backbone.encode_text([prompt for of_label in prompts for prompt in of_label])
+    counts = [len(of_label) for of_label in prompts]
+    rows = torch.arange(len(prompts), device=features.device)
+    if options.average == "logits":
+        return F.normalize(features, dim=-1), rows.repeat_interleave(torch.tensor(counts, device=rows.device))
+    return mean_of_sentences(features, counts), rows

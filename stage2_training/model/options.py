@@ -1,0 +1,100 @@
+"""Every choice of the model, with its default: the one place where defaults of the boxes live.
+
+What the paper's figure does not fix is marked "reconstruction"; each such choice is an option so that
+an ablation can change it.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Options(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KapOptions(Options):
+    """KAP, knowledge-aware prompting."""
+
+    template: str = Field("A photo of a {label}. {sentence}", description="what joins name and sentence")
+    average: Literal["embeddings", "logits"] = Field(
+        "embeddings", description="of several sentences a label (reconstruction)"
+    )
+
+
+class CapOptions(Options):
+    """CAP, context-aware prompting; the global branch's own prompts take the same form."""
+
+    context: Annotated[int, Field(ge=1, le=64)] = Field(4, description="learnable context vectors")
+    initial_words: str | None = Field(
+        "a photo of a", description="words whose embeddings start the context; null: random (reconstruction)"
+    )
+    class_specific: bool = Field(False, description="a context for each label in place of a shared one")
+
+
+class DsfOptions(Options):
+    """DSF, dynamic semantic filtering."""
+
+    enabled: bool = Field(True, description="off: T_ca is the label's own text")
+    scale: PositiveFloat = Field(10.0, description="of the cosine, at the start (reconstruction)")
+    residual: bool = Field(False, description="T + A X in place of A X (reconstruction)")
+
+
+class QsmOptions(Options):
+    """QSM, quaternion semantic modelling."""
+
+    kind: Literal["quaternion", "mlp", "concat", "sum", "none"] = Field(
+        "quaternion",
+        description="mlp: real layers of the same parameter budget; concat: one linear layer; sum: of the "
+        "inputs; none: T_ka as it is",
+    )
+    layers: Annotated[int, Field(ge=2)] = Field(2, description="quaternion layers")
+    residual_weight: float = Field(1.0, description="of the synthesized part, at the start (reconstruction)")
+    axes: tuple[Literal["T_ka", "T_ca", "x0"], ...] = Field(
+        ("T_ka", "T_ca", "x0"), description="inputs in the order of the axes i, j, k; leave one out to ablate it"
+    )
+    dropout: Fraction = Field(0.0, description="on hidden channels (reconstruction)")
+
+
+class GdmaOptions(Options):
+    """GDMA, gated dual-modal alignments."""
+
+    v_to_s: bool = Field(True, description="labels take from regions")
+    s_to_v: bool = Field(True, description="regions take from labels")
+    gate: Literal["element", "scalar", "none"] = Field("element", description="its form is a reconstruction")
+    heads: PositiveInt = Field(8, description="of each cross-attention (reconstruction)")
+    layers: PositiveInt = Field(1, description="of the pair (reconstruction)")
+    dropout: Fraction = Field(0.0, description="on attention weights (reconstruction)")
+
+
+class AggregatorOptions(Options):
+    """The soft aggregator and the scale of its logits."""
+
+    kind: Literal["soft", "max", "mean", "top"] = "soft"
+    temperature: PositiveFloat = Field(0.05, description="tau_s at the start (reconstruction)")
+    top: PositiveInt = Field(5, description="regions averaged by kind `top`")
+
+
+class SspaOptions(Options):
+    """The whole method."""
+
+    head: Literal["sspa"] = "sspa"
+    width: Annotated[int, Field(multiple_of=4, ge=4)] | None = Field(
+        None, description="of the boxes; null: the joint space's own width, else a learned map that starts as PCA"
+    )
+    kap: KapOptions = KapOptions()
+    cap: CapOptions = CapOptions()
+    dsf: DsfOptions = DsfOptions()
+    qsm: QsmOptions = QsmOptions()
+    gdma: GdmaOptions = GdmaOptions()
+    aggregator: AggregatorOptions = AggregatorOptions()
+    global_branch: bool = True
+    scale: PositiveFloat = Field(20.0, description="of both branches' logits at the start (reconstruction)")
+    bias: float = Field(-2.0, description="of both branches' logits at the start (reconstruction)")
+    region_dropout: Fraction = Field(0.0, description="whole regions left out in training (reconstruction)")

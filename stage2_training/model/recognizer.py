@@ -1,0 +1,47 @@
+"""A backbone and a head on it: pictures in, logits out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
+
+
+class Recognizer(nn.Module):
+    """The whole model. Its input is pictures (B, 3, H, W), or their features where those are kept."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def encode_labels(self) -> LabelFeatures:
+        """The label features, to hand to `forward` where labels stay the same from batch to batch."""
+        return self.head.encode_labels(self.backbone)
+
+    def forward(
+        self, inputs: Tensor | ImageFeatures, labels: LabelFeatures | None = None, explain: bool = False
+    ) -> Prediction:
+        features = self.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
+        return self.head(features, self.encode_labels() if labels is None else labels, explain)
+
+    def trained_modules(self) -> nn.ModuleDict:
+        """The parts that a run changes and therefore keeps: the head, and the image tower unless frozen."""
+        modules: dict[str, nn.Module] = {"head": self.head}
+        if any(parameter.requires_grad for parameter in self.backbone.image_tower.parameters()):
+            modules["image_tower"] = self.backbone.image_tower
+        return nn.ModuleDict(modules)
+
+
+@contextmanager
+def weights_of(source: nn.Module, target: nn.Module) -> Iterator[None]:
+    """Within the block `target` has the parameters and buffers of `source`; then, bit by bit, its own again."""
+    own = {name: value.detach().clone() for name, value in target.state_dict().items()}
+    target.load_state_dict(source.state_dict())
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            target.load_state_dict(own)

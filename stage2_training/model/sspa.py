@@ -1,0 +1,110 @@
+"""SSPA: split, synthesize, align, aggregate. The whole figure, box by box.
+
+Legend: B images, M regions, C labels, S text rows (one a label, or one a sentence where logits are
+averaged), d width of the backbone's joint space, w width of the boxes.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.cap import ContextAwarePrompting
+from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
+from sspa.stage2_training.model.dsf import DynamicSemanticFiltering
+from sspa.stage2_training.model.gdma import GatedDualModalAlignments
+from sspa.stage2_training.model.global_branch import GlobalBranch, LogitScale
+from sspa.stage2_training.model.joint_space import JointSpace
+from sspa.stage2_training.model.kap import knowledge_aware_features
+from sspa.stage2_training.model.options import SspaOptions
+from sspa.stage2_training.model.soft_aggregator import SoftAggregator, region_similarities
+from sspa.stage2_training.model.synthesis import make_synthesis
+
+
+class SSPA(Head):
+    """Split-and-synthesize prompting with gated alignments.
+
+    Untrained, both branches equal zero-shot: the joint space starts as one basis for image and text,
+    and every residual branch starts at zero.
+    """
+
+    open_vocabulary = True
+    t_ka: Tensor
+    label_of_row: Tensor
+
+    def __init__(self, options: SspaOptions, backbone_width: int) -> None:
+        super().__init__()
+        self.options = options
+        self.joint_space = JointSpace(backbone_width, options.width)
+        width = self.joint_space.width
+        self.cap = ContextAwarePrompting(options.cap)
+        self.dsf = DynamicSemanticFiltering(width, options.dsf) if options.dsf.enabled else None
+        self.qsm = make_synthesis(width, options.qsm)
+        self.gdma = GatedDualModalAlignments(width, options.gdma)
+        self.aggregator = SoftAggregator(options.aggregator)
+        self.to_logit = LogitScale(options.scale, options.bias)
+        self.global_cap = ContextAwarePrompting(options.cap) if options.global_branch else None
+        self.global_branch = GlobalBranch(options.scale, options.bias) if options.global_branch else None
+        self.region_dropout = nn.Dropout1d(options.region_dropout)
+
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        t_ka, label_of_row = knowledge_aware_features(backbone, knowledge, self.options.kap)
+        self.register_buffer("t_ka", t_ka, persistent=False)
+        self.register_buffer("label_of_row", label_of_row, persistent=False)
+        for prompts in (self.cap, self.global_cap):
+            if prompts is not None:
+                prompts.bind(backbone, knowledge)
+
+    def initialise(self, sample: ImageFeatures) -> None:
+        self.joint_space.start_from(sample.regions)
+
+    def prompt_parameters(self) -> list[nn.Parameter]:
+        return [prompts.context for prompts in (self.cap, self.global_cap) if prompts is not None]
+
+    def encode_labels(self, backbone: Backbone) -> LabelFeatures:
+        """T_ka (S, d), T (C, d) and T_g (C, d), in the backbone's joint space."""
+        features = {"T_ka": self.t_ka, "T": self.cap(backbone)}
+        if self.global_cap is not None:
+            features["T_g"] = self.global_cap(backbone)
+        return features
+
+    def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
+        x0 = self.joint_space.of_image(features.pooled)  # (B, w)
+        regions = self.joint_space.of_image(features.regions)  # (B, M, w)
+        t_ka = self.joint_space.of_text(labels["T_ka"])  # (S, w)
+        t = self.joint_space.of_text(labels["T"])[self.label_of_row]  # (S, w)
+
+        if self.dsf is not None:
+            t_ca, dsf_attention = self.dsf(t, regions)  # (B, S, w)
+        else:
+            t_ca, dsf_attention = t.expand(len(x0), -1, -1), None
+        t_uf = self.qsm(t_ka, t_ca, x0)  # (B, S, w)
+        text, image = self.gdma(t_uf, regions, explain)
+        similarities = region_similarities(self.region_dropout(image.features), text.features)  # (B, M, S)
+        scores, weights = self.aggregator(similarities)
+
+        logits = {"region": self._by_label(self.to_logit(scores))}
+        if self.global_branch is not None:
+            logits["global"] = self.global_branch(x0, self.joint_space.of_text(labels["T_g"]))
+        if not explain:
+            return Prediction(logits)
+        evidence = Evidence(
+            region_logits=self._by_label(self.to_logit(similarities)),
+            region_weights=self._by_label(weights),
+            dsf_attention=None if dsf_attention is None else self._by_label(dsf_attention.mT).mT,
+            v_to_s=None if text.attention is None else self._by_label(text.attention.mT).mT,
+            s_to_v=None if image.attention is None else self._by_label(image.attention) * self._rows_a_label(),
+            text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
+            image_gate=image.gate,
+        )
+        return Prediction(logits, evidence)
+
+    def _by_label(self, by_row: Tensor) -> Tensor:
+        """Mean over each label's rows: (..., S) -> (..., C)."""
+        if len(self.label_of_row) == int(self.label_of_row[-1]) + 1:
+            return by_row
+        return by_row @ (F.one_hot(self.label_of_row) / self._rows_a_label()).to(by_row.dtype)
+
+    def _rows_a_label(self) -> Tensor:
+        return torch.bincount(self.label_of_row)

@@ -1,0 +1,98 @@
+"""A trained run, used: scored on a split, or asked about pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.data.dataset import load_dataset
+from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.evaluation.metrics import Metrics
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.training.run import Inputs, make_recognizer
+from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
+from sspa.stage2_training.training.scoring import metrics_by_branch, score
+
+_AT_ONCE = 32
+
+
+def load_recognizer(folder: RunFolder, device: torch.device) -> tuple[Recognizer, RunConfig, Knowledge]:
+    """The trained model of a run, in evaluation mode, bound to the labels it was trained on."""
+    config, knowledge = folder.config(), folder.knowledge()
+    recognizer = make_recognizer(config, knowledge, device)
+    folder.read_weights(recognizer.trained_modules())
+    return recognizer.eval(), config, knowledge
+
+
+def evaluate_run(
+    run_path: Path,
+    data: str | None,
+    root: Path | None,
+    split: str,
+    knowledge_file: Path | None,
+    device: torch.device,
+) -> dict[str, Metrics]:
+    """The metrics of each branch on one split, of the run's own data or of other data.
+
+    Raises:
+        UserError: the data has labels that the run does not know and no knowledge about them was given, or
+            the run's head cannot take new labels.
+    """
+    folder = open_run_folder(run_path)
+    recognizer, config, knowledge = load_recognizer(folder, device)
+    own = data is None or data == config.data.name
+    dataset = load_dataset(
+        data or config.data.name,
+        root or (config.data.root if own else None),
+        config.data.protocol if own else None,
+        config.data.val_fraction if own else None,
+        config.training.seed,
+    )
+    keys = dataset.labels.keys
+    if knowledge_file is not None:
+        rebind(recognizer, read_knowledge(knowledge_file).for_labels(keys))
+    elif [label.key for label in knowledge.labels] != list(keys):
+        rebind(recognizer, knowledge.for_labels(keys))
+    inputs = Inputs(config, dataset, recognizer.backbone, device)
+    wanted = inputs.split(split)
+    inputs.keep_features([wanted], config.evaluation.views)
+    return metrics_by_branch(score(recognizer, inputs.scoring(wanted)), wanted, dataset)
+
+
+def rebind(recognizer: Recognizer, knowledge: Knowledge) -> None:
+    """Give a trained model other labels.
+
+    Raises:
+        UserError: its parameters belong to the labels it was trained on.
+    """
+    if not recognizer.head.open_vocabulary:
+        raise UserError(
+            f"this run's head ({type(recognizer.head).__name__}) knows only the labels it was trained on; "
+            "train with model.head=sspa for labels that come later"
+        )
+    recognizer.head.bind(recognizer.backbone, knowledge)
+
+
+@torch.inference_mode()
+def predict_pictures(
+    run_path: Path, pictures: Sequence[Path], device: torch.device
+) -> Iterator[tuple[Path, dict[str, float]]]:
+    """Each picture with its labels' probabilities, in the order given.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    recognizer, config, knowledge = load_recognizer(open_run_folder(run_path), device)
+    backbone, labels = recognizer.backbone, recognizer.encode_labels()
+    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    for start in range(0, len(pictures), _AT_ONCE):
+        paths = pictures[start : start + _AT_ONCE]
+        images = torch.stack([transform(load_picture(path, transform.decode_at_least)) for path in paths]).to(device)
+        views = [images.flip(-1) if view == "mirrored" else images for view in config.evaluation.views]
+        scores = torch.stack([recognizer(view, labels).probabilities()["both"] for view in views]).mean(dim=0)
+        for path, row in zip(paths, scores.tolist(), strict=True):
+            yield path, {label.key: value for label, value in zip(knowledge.labels, row, strict=True)}

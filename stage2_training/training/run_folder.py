@@ -1,0 +1,189 @@
+"""What a run leaves: a folder that says what was done, with what, and how well; and how it is read again."""
+
+import json
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.stage2_training.configuration import RunConfig, validated
+from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.training.scoring import Probabilities
+
+FORMAT_VERSION = 1
+_LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run's files.
+
+    run.json: version, environment, hashes, label order. config.json: the resolved configuration.
+    knowledge.parquet: the knowledge that was used. metrics.jsonl: one line an epoch.
+    weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
+    predictions.safetensors: probabilities and targets of the test split. report.html: all of it to read.
+    """
+
+    path: Path
+
+    def file(self, name: str) -> Path:
+        """The path of one of the run's files."""
+        return self.path / name
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write one file beside and move it over."""
+        with replacing(self.file(name)) as beside:
+            beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def read_json(self, name: str) -> Any:
+        """Read one of the run's JSON files.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = self.file(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.file("metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        lines = self.file("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def write_weights(self, modules: torch.nn.Module) -> None:
+        """Write the state of the trained modules."""
+        with replacing(self.file("weights.safetensors")) as beside:
+            save_file({name: value.contiguous() for name, value in modules.state_dict().items()}, beside)
+
+    def read_weights(self, modules: torch.nn.Module) -> None:
+        """Load the state of the trained modules.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another model.
+        """
+        path = self.file("weights.safetensors")
+        try:
+            modules.load_state_dict(load_file(path))
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: is not a finished run (weights.safetensors is missing)") from error
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: does not hold this run's weights ({reason}); it is damaged") from error
+
+    def write_predictions(self, probabilities: Probabilities, split: Split) -> None:
+        """Write the test split's probabilities by branch, its targets and its ids' order."""
+        tensors = {f"probabilities.{name}": torch.from_numpy(values) for name, values in probabilities.items()}
+        with replacing(self.file("predictions.safetensors")) as beside:
+            save_file({**tensors, "targets": torch.from_numpy(np.ascontiguousarray(split.targets))}, beside)
+        self.write_json("test_ids.json", list(split.ids))
+
+    def read_predictions(self) -> tuple[Probabilities, np.ndarray[Any, np.dtype[np.int8]]]:
+        """The test split's probabilities by branch, and its targets (N, C)."""
+        tensors = load_file(self.file("predictions.safetensors"))
+        targets = tensors.pop("targets").numpy()
+        return {name.removeprefix("probabilities."): values.numpy() for name, values in tensors.items()}, targets
+
+    def config(self) -> RunConfig:
+        """The run's configuration, as it was resolved."""
+        return validated(self.read_json("config.json"))
+
+    def knowledge(self) -> Knowledge:
+        """The knowledge the run was trained with, in the order of its labels."""
+        return read_knowledge(self.file("knowledge.parquet")).for_labels(self.read_json("run.json")["labels"])
+
+
+def create_run_folder(path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge) -> RunFolder:
+    """Make a new run folder and write what is known before training.
+
+    Args:
+        path: where; a free name under runs/ if None.
+
+    Raises:
+        UserError: `path` exists and is not an empty folder, or cannot be written.
+    """
+    path = path or _free_name(Path("runs"), f"{dataset.name}-{config.model.head}-seed{config.training.seed}")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists already; nothing in it was changed. Choose another folder with --out")
+    folder = RunFolder(path)
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    folder.write_json(
+        "run.json",
+        {
+            "format": FORMAT_VERSION,
+            "labels": list(dataset.labels.keys),
+            "data": {"name": dataset.name, "hash": dataset.content_hash, "note": dataset.note},
+            "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
+            "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
+            "environment": environment(),
+        },
+    )
+    with replacing(folder.file("knowledge.parquet")) as beside:
+        shutil.copyfile(knowledge.path, beside)
+    return folder
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """A run folder that exists, of a version this program reads.
+
+    Raises:
+        UserError: it is no run folder, or of a newer version.
+    """
+    if not (path / "run.json").is_file():
+        raise UserError(f"{path}: is not a run folder (no run.json); give one that `sspa-train run` made")
+    folder = RunFolder(path)
+    if (version := folder.read_json("run.json").get("format", 0)) > FORMAT_VERSION:
+        raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+    return folder
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and the state of the source tree, for the record."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"python": platform.python_version(), "libraries": versions, "gpu": cuda, "git": _git_state()}
+
+
+def _git_state() -> str | None:
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a wheel, or without git
+    return said.stdout.strip()
+
+
+def _free_name(parent: Path, name: str) -> Path:
+    count = 1
+    while (path := parent / (name if count == 1 else f"{name}-{count}")).exists():
+        count += 1
+    return path

@@ -1,0 +1,51 @@
+"""A model's probabilities for a split, and the metrics of each branch.
+
+Legend: N pictures, C labels.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.training.batches import Batches
+
+# (N, C) float32 by branch: "region", "global", and "both", the mean of them, which is the prediction.
+Probabilities = dict[str, NDArray[np.float32]]
+
+
+@torch.inference_mode()
+def score(
+    recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None] = lambda count: None
+) -> Probabilities:
+    """The probabilities of one split: by branch, averaged over its views.
+
+    Args:
+        views: the same split under each view, in the split's order.
+        done: called with the number of pictures of each batch.
+    """
+    recognizer.eval()
+    labels = recognizer.encode_labels()
+    sums: Probabilities = {}
+    for view in views:
+        parts: dict[str, list[torch.Tensor]] = {}
+        for inputs, _, indices in view.epoch(0):
+            for branch, values in recognizer(inputs, labels).probabilities().items():
+                parts.setdefault(branch, []).append(values.cpu())
+            done(len(indices))
+        for branch, tensors in parts.items():
+            values = torch.cat(tensors).numpy() / np.float32(len(views))
+            sums[branch] = sums[branch] + values if branch in sums else values
+    return sums
+
+
+def metrics_by_branch(probabilities: Probabilities, split: Split, dataset: Dataset) -> dict[str, Metrics]:
+    """The metrics of each branch on one split, under the data set's protocol."""
+    return {
+        branch: evaluate_scores(values, split.targets, dataset.labels.keys, dataset.protocol)
+        for branch, values in probabilities.items()
+    }
