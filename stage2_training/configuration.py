@@ -76,7 +76,7 @@ class RunConfig(Options):
     knowledge: Path
     data: DataOptions = DataOptions()
     backbone: BackboneOptions = BackboneOptions()
-    model: HeadOptions = SspaOptions(width=512)
+    model: HeadOptions = SspaOptions()
     loss: LossOptions = LossOptions()
     training: TrainingOptions = TrainingOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
@@ -113,6 +113,9 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: see `resolve_config`.
     """
+    model = tree.get("model", {})
+    if isinstance(model, dict):
+        tree = {**tree, "model": {"head": "sspa", **model}}
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -25,6 +25,10 @@ def unit_rms(features: Tensor) -> Tensor:
     return F.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
 
 
+# The widest joint space that the boxes work in as it is; a wider one is narrowed to `_NARROWED`.
+_WIDEST, _NARROWED = 1024, 512
+
+
 class JointSpace(nn.Module):
     """Maps of image and of text features, (..., d) -> (..., w), scaled to a root mean square of 1.
 
@@ -35,7 +39,7 @@ class JointSpace(nn.Module):
 
     def __init__(self, backbone_width: int, width: int | None) -> None:
         super().__init__()
-        self.width = width or backbone_width
+        self.width = width or (backbone_width if backbone_width <= _WIDEST else _NARROWED)
         self.narrower = self.width < backbone_width
         self.image = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()
         self.text = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()
