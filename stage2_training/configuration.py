@@ -42,7 +42,7 @@ class BackboneOptions(Options):
     regions: Literal["default", "projected", "value"] = Field(
         "default", description="projected tokens, or the last layer's value path; default: what suits the tower"
     )
-    train_tower: Annotated[int, Field(ge=-1)] = Field(0, description="last blocks trained: 0 none, -1 all of it")
+    tower: str = Field("frozen", description="what of the image tower is trained: `frozen`, `last:2` blocks, `all`")
 
 
 class TrainingOptions(Options):

@@ -16,4 +16,4 @@ _HEADS: dict[type, type[Head]] = {SspaOptions: SSPA, LinearProbeOptions: LinearP
 
 def create_head(options: SspaOptions | LinearProbeOptions, backbone_width: int) -> Head:
     """The head that `options` configures, for a joint space of `backbone_width`; still without labels."""
-    return _HEADS[type(options)](options, backbone_width)  # type: ignore[call-arg]
+    return _HEADS[type(options)](options, backbone_width)

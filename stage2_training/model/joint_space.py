@@ -50,7 +50,7 @@ class JointSpace(nn.Module):
         if self.narrower:
             basis = principal_basis(regions.reshape(-1, regions.shape[-1]).float(), self.width)
             for mapping in (self.image, self.text):
-                mapping.weight.copy_(basis)
+                mapping.load_state_dict({"weight": basis})
 
     def of_image(self, features: Tensor) -> Tensor:
         """(..., d) -> (..., w)."""

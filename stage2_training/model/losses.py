@@ -44,9 +44,7 @@ def masked_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor
         return (each * known).sum() / len(logits)
     # timm sums over all labels: an unknown one is sent in as a certain, correct negative, whose
     # loss and gradient are zero.
-    asl = AsymmetricLossMultiLabel(
-        options.gamma_negative, options.gamma_positive, options.clip, reduction="sum"
-    )
+    asl = AsymmetricLossMultiLabel(options.gamma_negative, options.gamma_positive, options.clip, reduction="sum")
     return asl(logits.masked_fill(~known, -1e4), smooth.masked_fill(~known, 0.0)) / len(logits)
 
 

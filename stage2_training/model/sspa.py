@@ -4,6 +4,8 @@ Legend: B images, M regions, C labels, S text rows (one a label, or one a senten
 averaged), d width of the backbone's joint space, w width of the boxes.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,7 +62,7 @@ class SSPA(Head):
         self.joint_space.start_from(sample.regions)
 
     def prompt_parameters(self) -> list[nn.Parameter]:
-        return [prompts.context for prompts in (self.cap, self.global_cap) if prompts is not None]
+        return [cast(nn.Parameter, prompts.context) for prompts in (self.cap, self.global_cap) if prompts is not None]
 
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         """T_ka (S, d), T (C, d) and T_g (C, d), in the backbone's joint space."""

@@ -61,9 +61,8 @@ def kept_features(
         needed = sum(len(split) for split, _ in missing) * (regions + 1) * width * 2
         free = shutil.disk_usage(folders[0].parent).free
         names = ", ".join(split.name for split, _ in missing)
-        say(
-            f"keeping the frozen tower's features of {names} ({view} view): {needed / 1e6:,.0f} MB in {folders[0].parent}"
-        )
+        where = folders[0].parent
+        say(f"keeping the frozen tower's features of {names} ({view} view): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
                 f"{folders[0].parent}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; "

@@ -58,7 +58,7 @@ class Inputs:
 
     def __init__(self, config: RunConfig, dataset: Dataset, backbone: Backbone, device: torch.device) -> None:
         self.config, self.dataset, self.backbone, self.device = config, dataset, backbone, device
-        self.frozen = config.backbone.train_tower == 0
+        self.frozen = config.backbone.tower == "frozen"
 
     def keep_features(self, splits: list[Split], views: tuple[View, ...]) -> None:
         """Compute what is missing of the features of `splits`, all at once, if the tower is frozen."""
@@ -116,7 +116,7 @@ class Inputs:
 def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.device) -> Recognizer:
     """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set."""
     from sspa.stage2_training.backbones.factory import create_backbone
-    from sspa.stage2_training.backbones.trained import select_trained
+    from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
 
     options = config.backbone
     torch.manual_seed(config.training.seed)
@@ -127,7 +127,8 @@ def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.devic
         regions=options.regions,
         bf16=config.training.precision == "bf16",
     ).to(device)
-    select_trained(backbone, options.train_tower)
+    set_trainable(backbone, options.tower)
+    say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
     head = create_head(config.model, backbone.width).to(device)
     head.bind(backbone, knowledge)
     return Recognizer(backbone, head.to(device))
@@ -147,7 +148,6 @@ def run(config: RunConfig, out: Path | None, device: torch.device) -> RunResult:
     say(f"data: {dataset.name}, " + ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items()))
     say(f"protocol: {dataset.protocol}; {dataset.note}")
     recognizer = make_recognizer(config, knowledge, device)
-    say(f"backbone: {recognizer.backbone.name}, {recognizer.backbone.description}; on {device}")
     inputs = Inputs(config, dataset, recognizer.backbone, device)
     train, val, test = (inputs.split(name) for name in ("train", "val", "test"))
     folder = create_run_folder(out, config, dataset, knowledge)
@@ -210,8 +210,8 @@ def _train_epoch(
             loss = total_loss(prediction.logits, targets, config.loss)
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"epoch {epoch}, step {optimization.step_count + 1}: the loss is {loss.item()}; the best weights so "
-                    "far are kept in the run folder. Lower training.lr, or training.clip_norm"
+                    f"epoch {epoch}, step {optimization.step_count + 1}: the loss is {loss.item()}; the best weights "
+                    "so far are kept in the run folder. Lower training.lr, or training.clip_norm"
                 )
             optimization.step(loss)
             losses.append(loss.item())

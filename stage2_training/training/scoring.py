@@ -38,7 +38,7 @@ def score(
                 parts.setdefault(branch, []).append(values.cpu())
             done(len(indices))
         for branch, tensors in parts.items():
-            values = torch.cat(tensors).numpy() / np.float32(len(views))
+            values = (torch.cat(tensors) / len(views)).numpy()
             sums[branch] = sums[branch] + values if branch in sums else values
     return sums
 
