@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import open_clip
@@ -10,6 +11,7 @@ from open_clip.factory import get_model_config
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.backbones.weight_files import load_weights_file
 
 Tokenizer: TypeAlias = SimpleTokenizer | HFTokenizer
 
@@ -57,10 +59,13 @@ def _load_named(name: str, weights: str | None) -> LoadedModel:
     if weights is None:
         raise UserError(f"open_clip:{name} needs weights: a tag ({', '.join(tags) or 'none known'}), a file, or random")
     if weights == "random":
-        model = open_clip.create_model(name, pretrained_hf=False)
+        model = _fetch(f"open_clip:{name}", lambda: open_clip.create_model(name, pretrained_hf=False))
     elif weights in tags:
         _check_activation_of_tag(name, config, weights)
         model = _fetch(f"open_clip:{name} {weights}", lambda: open_clip.create_model(name, pretrained=weights))
+    elif Path(weights).is_file():
+        model = _fetch(f"open_clip:{name}", lambda: open_clip.create_model(name, pretrained_hf=False))
+        load_weights_file(Path(weights), name, bool(config.get("quick_gelu", False)), model)
     else:
         raise UserError(
             f"open_clip:{name}: weights={weights} is neither a file nor a tag; tags are {', '.join(tags) or 'none'}"

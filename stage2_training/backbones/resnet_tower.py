@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor, cat, nn
 
-from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures, ImageTower
-from sspa.stage2_training.backbones.vit_tower import interpolate_positions
+from sspa.stage2_training.backbones.resolution import grid_of, interpolate_positions
 
+# A CLIP ResNet halves its input five times.
 _STRIDE = 32
 
 
@@ -20,18 +20,13 @@ class ResNetTower(ImageTower):
 
     def __init__(self, visual: ModifiedResNet, image_size: tuple[int, int] | None, value_path: bool) -> None:
         super().__init__()
-        native = visual.image_size
-        native = (native, native) if isinstance(native, int) else tuple(native)
-        size = native if image_size is None else tuple(image_size)
-        if size[0] % _STRIDE or size[1] % _STRIDE:
-            raise UserError(
-                f"image size {size[0]}x{size[1]}: a CLIP ResNet halves it five times; take multiples of {_STRIDE}"
-            )
-        self.grid = (size[0] // _STRIDE, size[1] // _STRIDE)
+        side = visual.image_size
+        native = (side, side) if isinstance(side, int) else side
+        size = image_size or native
+        self.grid = grid_of(size, (_STRIDE, _STRIDE))
         if size != native:
             positions = visual.attnpool.positional_embedding
-            old = (native[0] // _STRIDE, native[1] // _STRIDE)
-            resized = interpolate_positions(positions.data, old, self.grid)
+            resized = interpolate_positions(positions.data, grid_of(native, (_STRIDE, _STRIDE)), self.grid)
             visual.attnpool.positional_embedding = nn.Parameter(resized, requires_grad=positions.requires_grad)
             visual.image_size = size
         self.visual, self.value_path = visual, value_path

@@ -6,6 +6,10 @@ from torch import Tensor, nn
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures, ImageTower
+from sspa.stage2_training.backbones.resolution import grid_of
+
+# Where timm's families keep their blocks; a tower has one of the first three, or the four stages of a ResNet.
+_BLOCK_HOLDERS = ("blocks", "stages", "layers", "layer1", "layer2", "layer3", "layer4")
 
 
 class TimmTower(ImageTower):
@@ -19,12 +23,13 @@ class TimmTower(ImageTower):
     def __init__(self, visual: TimmModel, image_size: tuple[int, int] | None, value_path: bool) -> None:
         super().__init__()
         trunk = visual.trunk
-        if value_path and not hasattr(trunk, "blocks"):
-            raise UserError("regions=value needs a tower with attention blocks; take regions=projected for this one")
+        if value_path and not (hasattr(trunk, "blocks") and hasattr(trunk, "patch_embed")):
+            raise UserError("regions=value needs a timm vision transformer; take regions=projected for this one")
         if image_size is not None and tuple(image_size) != tuple(visual.image_size):
             _resize(visual, image_size)
         self.visual, self.value_path = visual, value_path
-        self._convolutional = _is_convolutional(visual)
+        # Sequences have no memory format to choose; maps are convolved much faster with channels last.
+        self._convolutional = not hasattr(trunk, "patch_embed")
         if self._convolutional:
             visual.to(memory_format=torch.channels_last)
         self._channels_last_map = getattr(trunk, "output_fmt", "NCHW") == "NHWC"
@@ -85,36 +90,21 @@ class TimmTower(ImageTower):
 
     def blocks(self) -> list[nn.Module]:
         trunk = self.visual.trunk
-        for name in ("blocks", "stages", "layers"):
-            if hasattr(trunk, name):
-                return list(getattr(trunk, name).children())
-        names = [name for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(trunk, name)]
-        if not names:
+        held = [name for name in _BLOCK_HOLDERS if hasattr(trunk, name)]
+        if not held:
             raise UserError(f"{type(trunk).__name__}: its blocks are not known; train the whole tower or none of it")
-        return [getattr(trunk, name) for name in names]
+        return [block for name in held for block in getattr(trunk, name).children()]
 
     def head(self) -> list[nn.Parameter]:
         children = list(self.visual.trunk.named_children())
-        last = max(
-            (i for i, (name, _) in enumerate(children) if name in ("blocks", "stages", "layers", "layer4")),
-            default=-1,
-        )
+        last = max(i for i, (name, _) in enumerate(children) if name in _BLOCK_HOLDERS)
         after = [parameter for _, module in children[last + 1 :] for parameter in module.parameters()]
         return [*after, *self.visual.head.parameters()]
 
 
-def _is_convolutional(visual: TimmModel) -> bool:
-    return any(
-        isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1 and module.stride == (1, 1)
-        for module in visual.modules()
-    )
-
-
 def _resize(visual: TimmModel, image_size: tuple[int, int]) -> None:
-    patch = getattr(getattr(visual.trunk, "patch_embed", None), "patch_size", None)
-    if patch is not None and (image_size[0] % patch[0] or image_size[1] % patch[1]):
-        raise UserError(
-            f"image size {image_size[0]}x{image_size[1]}: the tower's patches of {patch[0]}x{patch[1]} pixels do not"
-            f" divide it; take multiples of {patch[0]}"
-        )
+    """Give a loaded tower another input size; a convolutional one takes any, in whole strides or not."""
+    patch_embed = getattr(visual.trunk, "patch_embed", None)
+    if patch_embed is not None:
+        grid_of(image_size, patch_embed.patch_size)
     visual.set_input_size(image_size)

@@ -1,12 +1,12 @@
 """open_clip's own vision transformers as image towers."""
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import Transformer, VisionTransformer
 from torch import Tensor, nn
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures, ImageTower
+from sspa.stage2_training.backbones.resolution import grid_of, interpolate_positions
 
 
 class VitTower(ImageTower):
@@ -21,7 +21,7 @@ class VitTower(ImageTower):
         if visual.attn_pool is not None:
             raise UserError("image towers with an attentional pooler (CoCa) are not supported; name a CLIP ViT")
         if image_size is not None and tuple(image_size) != tuple(visual.image_size):
-            resize_vit(visual, image_size)
+            _resize(visual, image_size)
         self.visual, self.value_path = visual, value_path
         self.grid = tuple(visual.grid_size)
 
@@ -60,29 +60,11 @@ def identity_attention_block(transformer: Transformer, x: Tensor) -> Tensor:
     return transformer.resblocks[-1](x.transpose(0, 1), attn_mask=alone).transpose(0, 1)
 
 
-def resize_vit(visual: VisionTransformer, image_size: tuple[int, int]) -> None:
-    """Give a loaded ViT another input size (H, W): its positions are interpolated (bicubic, antialiased).
-
-    Raises:
-        UserError: the patch does not divide the size.
-    """
-    patch = visual.patch_size
-    if image_size[0] % patch[0] or image_size[1] % patch[1]:
-        raise UserError(
-            f"image size {image_size[0]}x{image_size[1]}: the tower's patches of {patch[0]}x{patch[1]} pixels do not"
-            f" divide it; take multiples of {patch[0]}"
-        )
-    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+def _resize(visual: VisionTransformer, image_size: tuple[int, int]) -> None:
+    """Give a loaded ViT another input size (H, W)."""
+    grid = grid_of(image_size, visual.patch_size)
+    positions = visual.positional_embedding
     visual.positional_embedding = nn.Parameter(
-        interpolate_positions(visual.positional_embedding.data, tuple(visual.grid_size), grid),
-        requires_grad=visual.positional_embedding.requires_grad,
+        interpolate_positions(positions.data, visual.grid_size, grid), requires_grad=positions.requires_grad
     )
-    visual.grid_size, visual.image_size = grid, tuple(image_size)
-
-
-def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """positions (1 + old M, width), first row for the class or mean token -> (1 + new M, width)."""
-    first, grid = positions[:1], positions[1:]
-    grid = grid.reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, width, rows, columns)
-    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([first, grid.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1)])
+    visual.grid_size, visual.image_size = grid, image_size

@@ -1,0 +1,33 @@
+"""Features of texts that do not depend on pictures: computed once, kept in the cache."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sspa.shared.files import cache_folder, replacing
+from sspa.stage2_training.backbones.contract import Backbone
+
+
+def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_hash: str) -> Tensor:
+    """`backbone.encode_text(texts)`, (C, d), from the cache where these texts were encoded before.
+
+    The entry's name is a hash over the backbone's fingerprint, the knowledge's content hash and the texts
+    themselves with their order, so that a changed sentence, template, label order or tower misses.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save_file
+
+    parts = json.dumps([backbone.fingerprint, knowledge_hash, list(texts)])
+    path = cache_folder("texts") / f"{hashlib.sha256(parts.encode()).hexdigest()}.safetensors"
+    device = next(backbone.text_tower.parameters()).device
+    if path.is_file():
+        try:
+            return load_file(path)["features"].to(device)
+        except (SafetensorError, KeyError):
+            path.unlink()  # Damaged: as good as absent, and written anew below.
+    features = backbone.encode_text(texts)
+    with replacing(path) as beside:
+        save_file({"features": features.cpu().contiguous()}, beside)
+    return features
