@@ -18,8 +18,10 @@ from sspa.shared.files import replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERDICTS = ("good", "doubtful")
+# Who wrote a sentence: a language model, a person, or `sspa-knowledge control`.
+ORIGINS = ("model", "human", "control")
 
 # Name, type and the value a row gets that does not say its own. `label` and `description` have none.
 COLUMNS: tuple[tuple[str, str, str | int | None], ...] = (
@@ -31,20 +33,33 @@ COLUMNS: tuple[tuple[str, str, str | int | None], ...] = (
     ("description", "string", None),
     ("verdict", "string", "good"),
     ("reason", "string", ""),  # why a row is doubtful, with the figure behind it
+    ("origin", "string", "model"),
+    ("clip_tokens", "int32", 0),  # what "A photo of a {text}. {description}" needs of CLIP's 77; 0 where not counted
+    ("clip_cut", "string", ""),  # the end of the description that CLIP does not read
     ("attempts", "int32", 1),  # how often the model was asked
+    ("answers", "string", "[]"),  # all its answers in order, as JSON: text, finish, tokens
     ("model", "string", ""),
+    ("revision", "string", ""),  # pins the model's weights
+    ("quantisation", "string", ""),
     ("engine", "string", ""),  # name and version
     ("prompt", "string", ""),  # the prompt file's name
     ("prompt_hash", "string", ""),  # SHA-256 of the prompt file
+    ("answer_form", "string", ""),  # sentence or fields
     ("sampling", "string", "{}"),  # sampling parameters as JSON
     ("seed", "int64", 0),  # of the answer that was kept
-    ("key", "string", ""),  # what was asked, content-addressed; "" where no model was
+    ("key", "string", ""),  # what was asked first, content-addressed; "" where no model was
 )
+
+# What each version added; `sspa-knowledge migrate` fills these with their defaults.
+ADDED_SINCE: dict[int, tuple[str, ...]] = {
+    1: ("origin", "clip_tokens", "clip_cut", "answers", "revision", "quantisation", "answer_form"),
+}
 
 # Limits against files that claim more than anyone would write: checked in the footer, before any page is read.
 MAX_ROWS = 5_000_000
 MAX_BYTES = 4 << 30
 
+_CHECKED = ("label", "text", "hint", "domain", "sample", "verdict", "origin")
 _VERSION_KEY = b"sspa.schema_version"
 _HASH_KEY = b"sspa.content_hash"
 
@@ -126,27 +141,33 @@ def read_table(path: Path) -> tuple["pa.Table", str]:
     Raises:
         UserError: whatever is wrong with the file, in one line.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_footer(file.metadata, path)
-            stored = _check_version(file.metadata.metadata or {}, path)
-            _check_schema(file.schema_arrow, path)
-            table = file.read(use_threads=False)
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        line = str(error).strip().splitlines()[0][:160]
-        raise UserError(
-            f"{path}: cut short, damaged or no Parquet file ({line}); restore it or generate it again"
-        ) from error
+    table, stored, _ = _read(path, older=False)
     check_table(table, str(path))
-    if _hash_of(table) != stored:
-        raise UserError(f"{path}: the content does not match its recorded hash {stored[:12]}; generate it again")
     return table, stored
+
+
+def migrate(path: Path) -> int:
+    """Rewrite a file of an older schema version in the current one; what it lacks gets its default.
+
+    Returns:
+        The version the file had.
+
+    Raises:
+        UserError: the file is damaged, newer, or of the current version already.
+    """
+    import pyarrow as pa
+
+    table, stored, version = _read(path, older=True)
+    if version == SCHEMA_VERSION:
+        raise UserError(f"{path}: has schema version {SCHEMA_VERSION} already; nothing to do")
+    defaults = {name: default for name, _, default in COLUMNS}
+    for field in arrow_schema():
+        if field.name not in table.column_names:
+            values = pa.array([defaults[field.name]] * table.num_rows, field.type)
+            table = table.append_column(field, values)
+    if write_knowledge(path, table.select(arrow_schema().names).cast(arrow_schema())) != stored:
+        raise RuntimeError(f"{path}: migrating changed the content")
+    return version
 
 
 def check_table(table: "pa.Table", where: str) -> None:
@@ -162,7 +183,7 @@ def check_table(table: "pa.Table", where: str) -> None:
         raise UserError(f"{where}: not the columns of schema version {SCHEMA_VERSION}; generate it again")
     if table.num_rows == 0:
         raise UserError(f"{where}: holds no row")
-    columns = {name: table[name].to_pylist() for name in ("label", "text", "hint", "domain", "sample", "verdict")}
+    columns = {name: table[name].to_pylist() for name in _CHECKED}
     first_row: dict[str, int] = {}
     previous, expected = None, 0
     for row, (label, sample) in enumerate(zip(columns["label"], columns["sample"], strict=True)):
@@ -181,12 +202,37 @@ def check_table(table: "pa.Table", where: str) -> None:
                 raise UserError(f"{where}, row {row}: label {label!r} has a second {name}, {columns[name][row]!r}")
         if columns["domain"][row] != columns["domain"][0]:
             raise UserError(f"{where}, row {row}: domain {columns['domain'][row]!r} in a {columns['domain'][0]} file")
-        if columns["verdict"][row] not in VERDICTS:
-            raise UserError(f"{where}, row {row}: verdict {columns['verdict'][row]!r}; only {', '.join(VERDICTS)}")
+        for name, allowed in (("verdict", VERDICTS), ("origin", ORIGINS)):
+            if columns[name][row] not in allowed:
+                raise UserError(f"{where}, row {row}: {name} {columns[name][row]!r}; only {', '.join(allowed)}")
 
 
 def _hash_of(table: "pa.Table") -> str:
     return content_hash(*(table[name].to_pylist() for name in ("label", "text", "sample", "description")))
+
+
+def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
+    """Table, content hash and version of a file whose bytes and columns are as they should be."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_footer(file.metadata, path)
+            stored, version = _check_version(file.metadata.metadata or {}, path, older)
+            _check_columns(file.schema_arrow, path, version)
+            table = file.read(use_threads=False)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        line = str(error).strip().splitlines()[0][:160]
+        raise UserError(
+            f"{path}: cut short, damaged or no Parquet file ({line}); restore it or generate it again"
+        ) from error
+    if _hash_of(table) != stored:
+        raise UserError(f"{path}: the content does not match its recorded hash {stored[:12]}; generate it again")
+    return table, stored, version
 
 
 def _check_footer(footer: Any, path: Path) -> None:
@@ -200,28 +246,33 @@ def _check_footer(footer: Any, path: Path) -> None:
         raise UserError(f"{path}: claims {size:,} bytes of rows; {MAX_BYTES:,} is the limit")
 
 
-def _check_version(metadata: Mapping[bytes, bytes], path: Path) -> str:
-    """Refuse what this version cannot read; return the recorded content hash."""
+def _check_version(metadata: Mapping[bytes, bytes], path: Path, older: bool) -> tuple[str, int]:
+    """Refuse what this version cannot read; return the recorded content hash and the version."""
     if _VERSION_KEY not in metadata or _HASH_KEY not in metadata:
         raise UserError(f"{path}: a Parquet file, but no knowledge file; make one with `sspa-knowledge generate`")
     written = metadata[_VERSION_KEY].decode(errors="replace")
-    if written != str(SCHEMA_VERSION):
-        if written.isdecimal() and int(written) > SCHEMA_VERSION:
-            raise UserError(
-                f"{path}: schema version {written} is newer than {SCHEMA_VERSION}, the newest that is read here; "
-                "upgrade sspa"
-            )
+    version = int(written) if written.isdecimal() and len(written) < 6 else 0
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: schema version {version} is newer than {SCHEMA_VERSION}, the newest that is read here; "
+            "upgrade sspa"
+        )
+    if version != SCHEMA_VERSION and version not in ADDED_SINCE:
         raise UserError(f"{path}: schema version {written!r} is not known; generate it again")
-    return metadata[_HASH_KEY].decode(errors="replace")
+    if version != SCHEMA_VERSION and not older:
+        raise UserError(
+            f"{path}: schema version {version} is older than {SCHEMA_VERSION}; run `sspa-knowledge migrate {path}`"
+        )
+    return metadata[_HASH_KEY].decode(errors="replace"), version
 
 
-def _check_schema(schema: "pa.Schema", path: Path) -> None:
-    expected = arrow_schema()
-    for field in expected:
-        if field.name not in schema.names:
-            raise UserError(f"{path}: lacks the column {field.name!r}; generate it again")
-        if schema.field(field.name).type != field.type:
-            found = schema.field(field.name).type
-            raise UserError(f"{path}: column {field.name!r} is {found}, not {field.type}; generate it again")
-    if extra := [name for name in schema.names if name not in expected.names]:
+def _check_columns(schema: "pa.Schema", path: Path, version: int) -> None:
+    later = {name for since, names in ADDED_SINCE.items() if since >= version for name in names}
+    expected = {field.name: field.type for field in arrow_schema() if field.name not in later}
+    for name, kind in expected.items():
+        if name not in schema.names:
+            raise UserError(f"{path}: lacks the column {name!r}; generate it again")
+        if schema.field(name).type != kind:
+            raise UserError(f"{path}: column {name!r} is {schema.field(name).type}, not {kind}; generate it again")
+    if extra := [name for name in schema.names if name not in expected]:
         raise UserError(f"{path}: has the unknown column {extra[0]!r}; generate it again")

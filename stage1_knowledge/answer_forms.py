@@ -1,0 +1,101 @@
+"""The two forms of an answer: a free sentence, or fields that a schema constrains."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import Label
+from sspa.stage1_knowledge.engines.contract import Answer, Message
+from sspa.stage1_knowledge.prompt import Prompt
+
+FORMS = ("sentence", "fields")
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"”’')]*\s+(?=[\"“‘'(]*[A-Z])")
+_DECORATION = re.compile(r"^(?:[\s\"“”'*_`#>-]+|(?:answer|description|sentence|a)\s*:\s*)+", re.IGNORECASE)
+_TRAILING = re.compile(r"[\s\"“”*_`]+$")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an answer says: the sentence to keep, or "" and what is wrong with the form of the answer."""
+
+    sentence: str
+    complete: bool
+    fault: str = ""
+
+
+class Fields(BaseModel):
+    """A label's looks in parts; the constraint of the answer form `fields`."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    appearance: str = Field(min_length=3, max_length=160, description="overall shape, colour and material")
+    parts: list[str] = Field(min_length=1, max_length=5, description="visible parts")
+    company: list[str] = Field(min_length=1, max_length=5, description="things often seen with it")
+    look_alikes: list[str] = Field(max_length=3, description="things that look similar")
+
+
+class SentenceForm:
+    """The answer is one sentence in plain words; of more, the first is kept."""
+
+    name = "sentence"
+    max_tokens = 80
+    schema: dict[str, Any] | None = None
+
+    def messages(self, prompt: Prompt, label: Label) -> list[Message]:
+        """The chat that asks for a sentence."""
+        return prompt.chat(label)
+
+    def read(self, answer: Answer, prompt: Prompt, label: Label) -> Read:
+        """The first sentence of the answer, without quotes, bullets and line breaks."""
+        text = " ".join(answer.text.split())
+        text = _TRAILING.sub("", _DECORATION.sub("", text))
+        sentences = _SENTENCE_END.split(text)
+        sentence = _TRAILING.sub("", sentences[0])
+        # The model ran out of room inside the very sentence we keep; a cut second one costs nothing.
+        cut = answer.finish == "length" and len(sentences) == 1 and not sentence.endswith((".", "!", "?"))
+        return Read(sentence, complete=not cut)
+
+
+class FieldsForm:
+    """The answer is JSON of `Fields`, held to its schema while decoding and checked again here."""
+
+    name = "fields"
+    max_tokens = 240
+    schema: dict[str, Any] | None = Fields.model_json_schema()
+
+    def messages(self, prompt: Prompt, label: Label) -> list[Message]:
+        """The chat that asks for fields."""
+        return prompt.chat(label, question="fields_question", answer="demonstration_fields")
+
+    def read(self, answer: Answer, prompt: Prompt, label: Label) -> Read:
+        """The sentence that the template's block `fields_sentence` makes of the fields."""
+        try:
+            fields = Fields.model_validate_json(answer.text)
+        except ValidationError as error:
+            if answer.finish == "length":
+                return Read("", complete=False)
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the answer"
+            return Read("", complete=True, fault=f"not the asked fields: {where}: {first['msg']}")
+        sentence = prompt.block("fields_sentence", label, text=label.text, hint=label.hint, **fields.model_dump())
+        return Read(" ".join(sentence.split()), complete=True)
+
+
+AnswerForm = SentenceForm | FieldsForm
+
+
+def answer_form(name: str) -> AnswerForm:
+    """The form of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name == SentenceForm.name:
+        return SentenceForm()
+    if name == FieldsForm.name:
+        return FieldsForm()
+    raise UserError(f"--form {name}: unknown; choose one of {', '.join(FORMS)}")

@@ -1,0 +1,135 @@
+"""Asking: from questions to settled sentences, in rounds, each answer kept before it is judged.
+
+All that happens here is a pure function of the answers: whatever order they arrive in, and however
+often the run is killed between, the same answers settle to the same sentences.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sspa.shared.label_sets import Label
+from sspa.stage1_knowledge.answer_forms import AnswerForm
+from sspa.stage1_knowledge.engines.contract import Answer, Engine, Request, Sampling
+from sspa.stage1_knowledge.keys import messages_digest, request_key
+from sspa.stage1_knowledge.prompt import Prompt
+from sspa.stage1_knowledge.verdicts import Verdict, judge
+
+# Seeds of one question's attempts follow each other; those of the next sample begin this much later.
+ATTEMPTS_PER_SAMPLE = 1000
+# A cut answer doubles the room of the next attempt, up to this many times the first.
+MOST_ROOM = 4
+
+
+@dataclass(slots=True)
+class Question:
+    """One label and sample, with the answers it got so far."""
+
+    label: Label
+    sample: int
+    messages_hash: str
+    answers: list[Answer] = field(default_factory=list)
+    settled: "Settled | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The sentence that was kept, and which attempt it came from."""
+
+    sentence: str
+    verdict: Verdict
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Asker:
+    """What all questions of a run share.
+
+    `retries` is how often a question may be asked again. `known` looks up an answer that need not be
+    asked for.
+    """
+
+    prompt: Prompt
+    form: AnswerForm
+    sampling: Sampling
+    retries: int
+    common: str
+    known: Callable[[str], Answer | None]
+
+    def question(self, label: Label, samples: int) -> list[Question]:
+        """The questions about a label."""
+        messages_hash = messages_digest(self.form.messages(self.prompt, label))
+        return [Question(label, sample, messages_hash) for sample in range(samples)]
+
+    def draw(self, question: Question, attempt: int | None = None) -> tuple[int, int]:
+        """Seed and room (in tokens) of an attempt; of the next one where none is given."""
+        before = question.answers[:attempt]
+        cuts = sum(answer.finish == "length" for answer in before)
+        room = self.sampling.max_tokens * min(2**cuts, MOST_ROOM)
+        return self.sampling.seed + ATTEMPTS_PER_SAMPLE * question.sample + len(before), room
+
+    def key(self, question: Question, attempt: int | None = None) -> str:
+        """The key of an attempt; of the next one where none is given."""
+        seed, room = self.draw(question, attempt)
+        return request_key(self.common, question.messages_hash, seed, room)
+
+    def first_key(self, question: Question) -> str:
+        """The key of the question itself: that of its first attempt."""
+        return self.key(question, 0)
+
+    def advance(self, question: Question) -> bool:
+        """Take up known answers until the question is settled or has to be asked; True if settled."""
+        while not (question.answers and self._settle(question)):
+            answer = self.known(self.key(question))
+            if answer is None:
+                return False
+            question.answers.append(answer)
+        return True
+
+    def ask(self, questions: list[Question], engine: Engine, keep: Callable[[str, Answer], None]) -> Iterator[Question]:
+        """Ask until every question is settled; yield each question when it is.
+
+        Args:
+            questions: those not settled yet.
+            engine: who answers.
+            keep: called with key and answer before anything else is done with the answer.
+        """
+        pending = questions
+        while pending:
+            waiting: dict[str, list[Question]] = {}
+            for question in pending:
+                waiting.setdefault(self.key(question), []).append(question)
+            pending = []
+            for request, answer in engine.answer(self._requests(waiting)):
+                keep(request.key, answer)
+                for question in waiting.pop(request.key):
+                    question.answers.append(answer)
+                    if self.advance(question):
+                        yield question
+                    else:
+                        pending.append(question)
+            if waiting:
+                raise RuntimeError(f"the engine left {len(waiting)} requests unanswered")
+
+    def _requests(self, waiting: dict[str, list[Question]]) -> Iterable[Request]:
+        # The dictionary shrinks while the engine answers: walk over a copy of what is asked.
+        for key, first in [(key, questions[0]) for key, questions in waiting.items()]:
+            seed, room = self.draw(first)
+            yield Request(key, tuple(self.form.messages(self.prompt, first.label)), seed, room)
+
+    def _settle(self, question: Question) -> bool:
+        """Settle the question if its last answer is good or no attempt is left: then the least bad is kept."""
+        last = len(question.answers) - 1
+        sentence, verdict = self.judged(question.answers[last], question.label)
+        if verdict.good:
+            question.settled = Settled(sentence, verdict, last)
+        elif last >= self.retries:
+            all_judged = [self.judged(answer, question.label) for answer in question.answers]
+            attempt = min(range(len(all_judged)), key=lambda index: (all_judged[index][1].severity, index))
+            question.settled = Settled(*all_judged[attempt], attempt)
+        return question.settled is not None
+
+    def judged(self, answer: Answer, label: Label) -> tuple[str, Verdict]:
+        """The sentence of an answer, and the verdict on it."""
+        read = self.form.read(answer, self.prompt, label)
+        verdict = judge(read.sentence, label.text, self.prompt.demonstration_label, read.complete, read.fault)
+        return read.sentence, verdict

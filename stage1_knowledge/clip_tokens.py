@@ -1,0 +1,71 @@
+"""How many of the 77 tokens of CLIP's text tower a description needs, and what of it is cut.
+
+Built from the vocabulary file that open_clip carries, found without importing open_clip (which would
+load torch): the tokenizer is then the `tokenizers` library's, quick enough for hundreds of thousands of
+sentences.
+"""
+
+import gzip
+import importlib.util
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+CONTEXT = 77
+# A start and an end token are always there.
+_ROOM = CONTEXT - 2
+_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_MERGES = 49152 - 256 - 2
+
+
+def knowledge_prompt(text: str, description: str) -> str:
+    """The text stage two encodes for a label: "A photo of a {label}." joined with the description."""
+    return f"A photo of a {text}. {description}".strip()
+
+
+def clip_tokens(texts: Sequence[str], descriptions: Sequence[str]) -> list[tuple[int, str]]:
+    """For each label text and description: the tokens the joined prompt needs, start and end included, and its cut end.
+
+    Example:
+        >>> clip_tokens(["cat"], ["A small animal."])
+        [(13, '')]
+    """
+    prompts = [knowledge_prompt(text, description) for text, description in zip(texts, descriptions, strict=True)]
+    counted = []
+    for prompt, encoding in zip(prompts, _tokenizer().encode_batch(prompts), strict=True):
+        cut = prompt[encoding.offsets[_ROOM][0] :] if len(encoding.ids) > _ROOM else ""
+        counted.append((len(encoding.ids) + 2, cut))
+    return counted
+
+
+@cache
+def _tokenizer() -> Any:
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("open_clip_torch is a dependency of this package, but is not installed")
+    file = Path(spec.submodule_search_locations[0]) / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(file.read_bytes()).decode().split("\n")[1 : _MERGES + 1]
+    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    alphabet = _byte_characters()
+    tokens = [*alphabet, *(character + "</w>" for character in alphabet), *(a + b for a, b in merges)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return tokenizer
+
+
+def _byte_characters() -> list[str]:
+    """The printable stand-ins of the 256 bytes, in the order of CLIP's vocabulary (GPT-2's scheme)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in printable] + [chr(256 + offset) for offset in range(256 - len(printable))]

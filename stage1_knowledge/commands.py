@@ -1,0 +1,128 @@
+"""The command `sspa-knowledge`: what can be asked of it, and how that reaches the parts."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sspa.shared.label_sets import DOMAINS
+from sspa.shared.terminal import output, run_command, say
+from sspa.stage1_knowledge.engines.contract import Sampling
+
+app = typer.Typer(
+    help="Knowledge about labels, written by a language model, kept in a Parquet file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+KnowledgeFile = Annotated[Path, typer.Argument(metavar="FILE", help="A knowledge file (Parquet).")]
+
+
+@app.command()
+def generate(
+    labels: Annotated[str, typer.Option(help="Label file, one a line; or a built-in set such as voc or coco.")],
+    output_file: Annotated[
+        Path | None, typer.Option("--output", help="Where the table goes. [default: artifacts/<labels>.parquet]")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Local model folder or hub name. [default: the embedded SmolLM2-135M]"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Sentences a label.")] = 1,
+    domain: Annotated[
+        str | None, typer.Option(help=f"{', '.join(DOMAINS)}. [default: the label file's, else natural]")
+    ] = None,
+    template: Annotated[Path | None, typer.Option(help="Your own prompt (Jinja2) in place of the domain's.")] = None,
+    form: Annotated[str, typer.Option(help="sentence, or fields (held to a schema, composed by the template).")] = (
+        "sentence"
+    ),
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature.")] = Sampling.temperature,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Nucleus sampling.")] = Sampling.top_p,
+    repetition_penalty: Annotated[float, typer.Option(min=0.5, max=2, help="Above 1 avoids repetition.")] = (
+        Sampling.repetition_penalty
+    ),
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Room of an answer. [default: by form]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first attempt.")] = 0,
+    retries: Annotated[int, typer.Option(min=0, max=20, help="How often a poor answer is asked again.")] = 3,
+    cache: Annotated[Path | None, typer.Option(help="Folder of an answer cache that other label files share.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Repeat the answers recorded in this cache; no model.")] = None,
+    rejudge: Annotated[bool, typer.Option("--rejudge", help="Apply today's verdict rules to kept answers.")] = False,
+) -> None:
+    """Ask a language model to describe each label; what is known already is not asked again."""
+    from sspa.shared.label_sets import read_label_set
+    from sspa.stage1_knowledge.answer_forms import answer_form
+    from sspa.stage1_knowledge.answer_store import AnswerStore
+    from sspa.stage1_knowledge.engines.choice import choose_engine
+    from sspa.stage1_knowledge.generation import Job
+    from sspa.stage1_knowledge.generation import generate as run
+    from sspa.stage1_knowledge.prompt import built_in_prompt, read_prompt
+
+    label_set = read_label_set(labels)
+    asked_domain = domain or label_set.domain
+    chosen_form = answer_form(form)
+    built_in = built_in_prompt(asked_domain)
+    job = Job(
+        labels=label_set,
+        domain=asked_domain,
+        prompt=read_prompt(template) if template else built_in,
+        form=chosen_form,
+        sampling=Sampling(temperature, top_p, repetition_penalty, max_tokens or chosen_form.max_tokens, seed),
+        samples=samples,
+        retries=retries,
+        output=output_file or Path("artifacts") / f"{label_set.name}.parquet",
+        rejudge=rejudge,
+    )
+    engine = choose_engine(model=model, replay=replay, sampling=job.sampling, schema=chosen_form.schema)
+    outcome = run(job, engine, AnswerStore(cache) if cache else None)
+    if not outcome.written:
+        say(f"{job.output}: up to date, {outcome.rows} sentences; nothing was asked")
+        return
+    say(
+        f"{job.output}: {outcome.rows} sentences, {outcome.asked} asked with {outcome.answers} answers "
+        f"in {outcome.seconds:.1f} s"
+    )
+    if outcome.prompt_tokens:
+        say(
+            f"{outcome.output_tokens:,} tokens written; {outcome.cached_tokens / outcome.prompt_tokens:.0%} "
+            f"of {outcome.prompt_tokens:,} prompt tokens came from the prefix cache"
+        )
+
+
+@app.command()
+def query(
+    file: KnowledgeFile,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; the table is called knowledge.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+) -> None:
+    """Ask the table in SQL (DuckDB, read-only: no other file, no network)."""
+    from sspa.stage1_knowledge.query import run_query
+
+    columns, rows = run_query(file, sql)
+    if as_json:
+        for row in rows:
+            print(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))
+        return
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value).replace("[", r"\[") for value in row))
+    output.print(table)
+
+
+@app.command()
+def show(
+    file: KnowledgeFile,
+    label: Annotated[str | None, typer.Argument(help="Only this label, with where its sentences came from.")] = None,
+) -> None:
+    """Read the sentences; with a label, everything that is known about them."""
+    from sspa.stage1_knowledge.show import show_all, show_label
+
+    print(show_label(file, label) if label else show_all(file))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_command(app)

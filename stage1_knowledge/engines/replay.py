@@ -1,0 +1,51 @@
+"""Answers from a recorded cache: a run repeated without a model, and the engine of most tests."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from sspa.shared.errors import UserError
+from sspa.stage1_knowledge.answer_store import AnswerStore
+from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request
+
+_BLOCK = 512
+
+
+class Replay(Engine):
+    """Repeats the answers of the one engine and model that a cache holds."""
+
+    def __init__(self, store: AnswerStore, model: str | None = None) -> None:
+        """Take the recorded identity as one's own, so that keys and rows are those of the recorded run.
+
+        Raises:
+            UserError: the cache holds no answers of `model`, or those of several models and none is named.
+        """
+        self._store = store
+        found = [identity for identity in store.identities() if model in (None, identity.model)]
+        if not found:
+            raise UserError(f"{store.path}: holds no answers{f' of {model}' if model else ''} to replay")
+        if len({(identity.model, identity.revision) for identity in found}) > 1:
+            names = ", ".join(sorted({identity.model for identity in found}))
+            raise UserError(f"{store.path}: holds answers of several models ({names}); name one with --model")
+        self._identity = found[-1]
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
+        """Yield the recorded answers.
+
+        Raises:
+            UserError: a question was never recorded.
+        """
+        queue = iter(requests)
+        while block := list(islice(queue, _BLOCK)):
+            known = dict(self._store.find(request.key for request in block))
+            for request in block:
+                if request.key not in known:
+                    question = request.messages[-1]["content"]
+                    raise UserError(
+                        f"{self._store.path}: has no answer to {question[:80]!r} (key {request.key[:12]}); "
+                        "run once without --replay and with --cache to record it"
+                    )
+                yield request, known[request.key]

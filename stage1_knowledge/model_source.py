@@ -1,0 +1,127 @@
+"""Where a language model comes from: a folder, a hub name, or the embedded one; and what pins it.
+
+The identity of a model must be known without starting an engine, and a second run must know it in a
+fraction of a second: hashes of weights are remembered by path, size and time of change.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import cache_folder, replacing
+from sspa.shared.terminal import say
+from sspa.stage1_knowledge import embedded_model
+
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt")
+_CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found, its files not necessarily ready yet (see `folder`).
+
+    `revision` pins the weights: a commit of the hub, or a hash over all files of the folder.
+    """
+
+    name: str
+    revision: str
+    quantisation: str
+    chat_template: str
+    path: Path | None
+
+    def folder(self) -> Path:
+        """The folder an engine loads; the embedded model is converted here if it was not yet."""
+        return self.path or embedded_model.model_folder()
+
+
+def find_model(spec: str | None) -> ModelSource:
+    """Find the model named by --model; without a name, the embedded one.
+
+    Raises:
+        UserError: no such folder or hub name, or a folder that holds no model.
+    """
+    if spec is None:
+        weights = embedded_model.weights_file()
+        return ModelSource(
+            name=embedded_model.NAME,
+            revision=_file_hash(weights),
+            quantisation=embedded_model.QUANTISATION,
+            chat_template="",
+            path=None,
+        )
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _from_folder(path, name=path.resolve().name)
+    if path.exists() or spec.count("/") != 1 or spec.startswith((".", "/", "~")):
+        raise UserError(
+            f"--model {spec}: no such model folder; give a folder with config.json, or a hub name owner/name"
+        )
+    return _from_hub(spec)
+
+
+def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
+    if not (path / "config.json").is_file():
+        raise UserError(f"--model {path}: holds no config.json; give the folder of a transformers model")
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if not any(file.suffix in _WEIGHTS for file in files):
+        raise UserError(f"--model {path}: holds no weights ({', '.join(_WEIGHTS)})")
+    try:
+        config = json.loads((path / "config.json").read_bytes())
+    except ValueError as error:
+        raise UserError(f"--model {path}: config.json is not JSON") from error
+    if not revision:
+        whole = hashlib.sha256()
+        for file in files:
+            whole.update(f"{file.name} {_file_hash(file)}\n".encode())
+        revision = whole.hexdigest()
+    quantisation = (config.get("quantization_config") or {}).get("quant_method", "")
+    return ModelSource(name, revision, str(quantisation), _chat_template_hash(path), path)
+
+
+def _from_hub(name: str) -> ModelSource:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+    try:
+        # What is already here is used as it is: the same command gives the same key tomorrow.
+        found = snapshot_download(name, allow_patterns=patterns, local_files_only=True)
+    except LocalEntryNotFoundError:
+        say(f"downloading {name}")
+        try:
+            found = snapshot_download(name, allow_patterns=patterns)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise UserError(
+                f"--model {name}: neither a folder nor to be had from the hub ({reason}); name a local model folder, "
+                "or leave --model out for the embedded model"
+            ) from error
+    except HFValidationError as error:
+        raise UserError(f"--model {name}: neither a folder nor a hub name") from error
+    folder = Path(found)
+    return _from_folder(folder, name=name, revision=folder.name)
+
+
+def _chat_template_hash(folder: Path) -> str:
+    """SHA-256 over the files of a folder that can hold the chat template."""
+    whole = hashlib.sha256()
+    for name in _CHAT_TEMPLATES:
+        if (file := folder / name).is_file():
+            whole.update(file.read_bytes())
+    return whole.hexdigest()
+
+
+def _file_hash(file: Path) -> str:
+    """SHA-256 of a file, remembered by path, size and time of change."""
+    status = file.stat()
+    stamp = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    memory = cache_folder("file_hashes") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.txt"
+    if memory.is_file() and len(known := memory.read_text()) == 64:
+        return known
+    with file.open("rb") as opened:
+        computed = hashlib.file_digest(opened, "sha256").hexdigest()
+    with replacing(memory) as beside:
+        beside.write_text(computed)
+    return computed

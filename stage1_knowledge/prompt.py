@@ -1,0 +1,117 @@
+"""Prompts: a Jinja2 file becomes the chat that a language model continues.
+
+The chat is fixed up to the label: a question about the demonstration's label, its answer, and then the
+same question about the label at hand, so that a prefix cache serves all but the end of it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import DOMAINS, Label
+from sspa.stage1_knowledge.engines.contract import Message
+
+MAX_CHARACTERS = 20_000
+
+_NEEDED = ("demonstration_label", "question", "demonstration_answer")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A checked template: its file's name, the SHA-256 of the file, and the compiled blocks."""
+
+    name: str
+    hash: str
+    template: Template
+
+    def chat(self, label: Label, question: str = "question", answer: str = "demonstration_answer") -> list[Message]:
+        """The chat about `label`: (system,) question, demonstration, question.
+
+        Args:
+            label: whom to ask about.
+            question: the block that asks.
+            answer: the block that answers for the demonstration's label.
+
+        Raises:
+            UserError: the template lacks a block, or fails on this label.
+        """
+        demonstration = self.demonstration_label
+        turns = [
+            ("user", self.block(question, label, text=demonstration, hint="")),
+            ("assistant", self.block(answer, label)),
+            ("user", self.block(question, label, text=label.text, hint=label.hint)),
+        ]
+        if "system" in self.template.blocks:
+            turns.insert(0, ("system", self.block("system", label)))
+        return [{"role": role, "content": content} for role, content in turns]
+
+    @cached_property
+    def demonstration_label(self) -> str:
+        """The label whose answer is shown to the model."""
+        return self.block("demonstration_label", Label(key="(any)", text="(any)"))
+
+    def block(self, block: str, label: Label, **values: Any) -> str:
+        """The text of one block, given `values`.
+
+        Raises:
+            UserError: the template lacks the block, or fails on this label.
+        """
+        if block not in self.template.blocks:
+            raise UserError(f"{self.name}: lacks the block {block!r}, which this answer form needs")
+        context = self.template.new_context(values)
+        try:
+            content = "".join(self.template.blocks[block](context)).strip()
+        except Exception as error:
+            # What a template computes can fail in any way that Python can; it is the template that has to be mended.
+            what = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.name}: block {block!r} fails for label {label.key!r}: {what}") from error
+        if not content:
+            raise UserError(f"{self.name}: block {block!r} is empty for label {label.key!r}")
+        if len(content) > MAX_CHARACTERS:
+            raise UserError(
+                f"{self.name}: block {block!r} gives {len(content):,} characters for label {label.key!r}; "
+                f"{MAX_CHARACTERS:,} is the limit"
+            )
+        return content
+
+
+def built_in_prompt(domain: str) -> Prompt:
+    """The prompt of a domain: natural, pedestrian or remote_sensing."""
+    if domain not in DOMAINS:
+        raise UserError(f"--domain {domain}: unknown; choose one of {', '.join(DOMAINS)}")
+    name = f"{domain}.jinja"
+    return _compiled(name, resources.files("sspa.prompts").joinpath(name).read_bytes())
+
+
+def read_prompt(path: Path) -> Prompt:
+    """A user's own prompt file.
+
+    Raises:
+        UserError: not readable, not a Jinja2 template, or without one of the needed blocks.
+    """
+    try:
+        return _compiled(path.name, path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: the template cannot be read ({error.strerror})") from error
+
+
+def _compiled(name: str, content: bytes) -> Prompt:
+    # Sandboxed, because prompt files get passed around; strict, because a misspelt name must not vanish.
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, auto_reload=False)
+    try:
+        template = environment.from_string(content.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: the template is not UTF-8 text") from error
+    except TemplateError as error:
+        line = f", line {lineno}" if (lineno := getattr(error, "lineno", None)) else ""
+        raise UserError(f"{name}{line}: not a Jinja2 template: {error.message}") from error
+    if missing := [block for block in _NEEDED if block not in template.blocks]:
+        raise UserError(f"{name}: lacks the block {missing[0]!r}; a prompt has the blocks {', '.join(_NEEDED)}")
+    return Prompt(name=name, hash=hashlib.sha256(content).hexdigest(), template=template)

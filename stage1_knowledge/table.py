@@ -1,0 +1,156 @@
+"""Rows of the knowledge table: reading those of an earlier run, and building those of this one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sspa.shared.knowledge_format import COLUMNS, arrow_schema, read_table, write_knowledge
+from sspa.shared.label_sets import Label
+from sspa.stage1_knowledge.asking import Asker, Question
+from sspa.stage1_knowledge.clip_tokens import clip_tokens
+from sspa.stage1_knowledge.engines.contract import Answer, Identity, Sampling
+from sspa.stage1_knowledge.journal import answer_from_dict, answer_to_dict
+from sspa.stage1_knowledge.likeness import alike
+from sspa.stage1_knowledge.prompt import Prompt
+
+# How the reason begins that looks at the whole table; it comes and goes with the other labels.
+_ALIKE = "nearly the same as "
+
+
+class StoredTable:
+    """The rows of an earlier run, found by what was asked, or by label and sample where a person wrote them."""
+
+    def __init__(self, columns: dict[str, list[Any]], content_hash: str) -> None:
+        self.columns, self.content_hash = columns, content_hash
+        self.count = len(columns["label"])
+        self._by_key = {key: row for row, key in enumerate(columns["key"]) if key}
+        self._by_hand = {
+            (columns["label"][row], columns["sample"][row]): row
+            for row in range(self.count)
+            if columns["origin"][row] == "human"
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> "StoredTable":
+        """Read and verify an earlier output.
+
+        Raises:
+            UserError: it is no knowledge file of this version.
+        """
+        table, content_hash = read_table(path)
+        return cls({name: table[name].to_pylist() for name in table.column_names}, content_hash)
+
+    def find(self, label: Label, sample: int, key: str) -> int | None:
+        """The row a person wrote for this label and sample, or else the row of this key."""
+        return self._by_hand.get((label.key, sample), self._by_key.get(key))
+
+    def origin(self, row: int) -> str:
+        """model, human or control."""
+        return self.columns["origin"][row]
+
+    def is_settled(self, row: int, retries: int) -> bool:
+        """False where a doubtful answer may still be asked again."""
+        good = self.columns["verdict"][row] == "good" or self.columns["reason"][row].startswith(_ALIKE)
+        return good or self.columns["attempts"][row] > retries
+
+    def is_about(self, row: int, label: Label, domain: str) -> bool:
+        """False where the same question now stands for another label name."""
+        found = tuple(self.columns[name][row] for name in ("label", "text", "hint", "domain"))
+        return found == (label.key, label.text, label.hint, domain)
+
+    def answers(self, row: int) -> list[Answer]:
+        """All answers of the row's question so far."""
+        return [answer_from_dict(values) for values in json.loads(self.columns["answers"][row])]
+
+    def rows_without(self, kept: set[int], keys: set[str]) -> list[int]:
+        """The rows that are neither kept nor answer one of these questions."""
+        return [row for row in range(self.count) if row not in kept and self.columns["key"][row] not in keys]
+
+
+class Writer:
+    """Collects rows as columns, judges what only the whole table shows, and writes."""
+
+    def __init__(self, domain: str, prompt: Prompt, form: str, sampling: Sampling, identity: Identity) -> None:
+        self._columns: dict[str, list[Any]] = {name: [] for name, _, _ in COLUMNS}
+        self._sampling = sampling
+        self._domain = domain
+        self._same = {
+            "origin": "model",
+            "model": identity.model,
+            "revision": identity.revision,
+            "quantisation": identity.quantisation,
+            "engine": identity.engine,
+            "prompt": prompt.name,
+            "prompt_hash": prompt.hash,
+            "answer_form": form,
+            "clip_tokens": 0,
+            "clip_cut": "",
+        }
+
+    def add_stored(self, stored: StoredTable, row: int) -> None:
+        """Take a row over as it is."""
+        for name, values in self._columns.items():
+            values.append(stored.columns[name][row])
+        if self._columns["reason"][-1].startswith(_ALIKE):
+            self._columns["verdict"][-1], self._columns["reason"][-1] = "good", ""
+
+    def add_question(self, question: Question, asker: Asker) -> None:
+        """Add a settled question."""
+        settled = question.settled
+        if settled is None:
+            raise RuntimeError(f"{question.label.key!r}, sample {question.sample}: not settled")
+        seed, room = asker.draw(question, settled.attempt)
+        row = {
+            **self._same,
+            "label": question.label.key,
+            "text": question.label.text,
+            "hint": question.label.hint,
+            "domain": self._domain,
+            "sample": question.sample,
+            "description": settled.sentence,
+            "verdict": "good" if settled.verdict.good else "doubtful",
+            "reason": settled.verdict.reason,
+            "attempts": len(question.answers),
+            "answers": json.dumps([answer_to_dict(answer) for answer in question.answers], ensure_ascii=False),
+            "sampling": self._sampling_json(room),
+            "seed": seed,
+            "key": asker.first_key(question),
+        }
+        for name, values in self._columns.items():
+            values.append(row[name])
+
+    def write(self, path: Path) -> None:
+        """Judge the table as a whole and write it."""
+        import pyarrow as pa
+
+        self._mark_alike()
+        self._count_clip_tokens()
+        write_knowledge(path, pa.table(self._columns, schema=arrow_schema()))
+
+    def _sampling_json(self, room: int) -> str:
+        sampling = self._sampling
+        return json.dumps(
+            {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "repetition_penalty": sampling.repetition_penalty,
+                "max_tokens": room,
+            }
+        )
+
+    def _mark_alike(self) -> None:
+        columns = self._columns
+        for row, (other, index) in alike(columns["label"], columns["text"], columns["description"]).items():
+            # A person's sentence is a person's decision; a sentence that is doubtful already keeps its reason.
+            if columns["verdict"][row] == "good" and columns["origin"][row] == "model":
+                columns["verdict"][row] = "doubtful"
+                columns["reason"][row] = f"{_ALIKE}{columns['label'][other]}'s: {index:.0%} of the words in common"
+
+    def _count_clip_tokens(self) -> None:
+        columns = self._columns
+        uncounted = [row for row, count in enumerate(columns["clip_tokens"]) if not count]
+        counted = clip_tokens(
+            [columns["text"][row] for row in uncounted], [columns["description"][row] for row in uncounted]
+        )
+        for row, (count, cut) in zip(uncounted, counted, strict=True):
+            columns["clip_tokens"][row], columns["clip_cut"][row] = count, cut

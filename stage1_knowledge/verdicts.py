@@ -1,0 +1,154 @@
+"""Is a sentence a description? Each rule gives its reason with the figure behind it.
+
+The thresholds are set against sentences of real engines that a person judged
+(tests/stage1_knowledge/judged_sentences.tsv); docs/results.md reports precision and recall.
+"""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sspa.stage1_knowledge.visual_words import FUNCTION_WORDS, VISUAL_WORDS
+
+# A change of any rule or threshold gets a new number: stored verdicts of another number are judged afresh.
+RULES_VERSION = 1
+
+MIN_WORDS = 6
+MAX_WORDS = 60
+MAX_REPEATED_BIGRAMS = 0.12
+MAX_SAME_WORD = 3
+MIN_FUNCTION_WORDS = 0.15
+MAX_FOREIGN_LETTERS = 0.1
+MIN_VISUAL_WORDS = 2
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_BOILERPLATE = re.compile(
+    r"\b(?:i(?:'m| am| can| cannot| can't| do| don't| will| would| have)|i|my|me|sorry|sure|certainly|of course|"
+    r"let me|here (?:is|are|'s)|hope this|feel free|as an ai|as requested|you can|thank you)\b",
+    re.IGNORECASE,
+)
+_ABOUT_ITSELF = re.compile(
+    r"\b(?:language model|ai (?:model|assistant)|assistant|smollm|hugging face|openai|the question|the answer|"
+    r"(?:this|the|a) (?:sentence|prompt|label|word|term|phrase)|the description|in one sentence|"
+    r"(?:this|the|an?) (?:photo|picture|image|photograph|illustration)(?: \w+)? "
+    r"(?:of|shows?|depicts?|is|might|can|has)|"
+    r"(?:is|are) shown in the (?:photo|picture|image))\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Good, or doubtful for `reason`; `severity` orders the doubtful (0 is good, more is worse)."""
+
+    good: bool
+    reason: str = ""
+    severity: int = 0
+
+
+GOOD = Verdict(good=True)
+
+
+def judge(sentence: str, label_text: str, demonstration: str = "", complete: bool = True, fault: str = "") -> Verdict:
+    """Judge one sentence about one label.
+
+    Args:
+        sentence: as it would be kept.
+        label_text: the label as models see it.
+        demonstration: the label of the prompt's demonstration, which must not turn up in the sentence.
+        complete: False where the model ran out of room inside the sentence.
+        fault: what is wrong with the answer's form, if anything is.
+
+    Returns:
+        The verdict of the most severe rule that objects.
+
+    Example:
+        >>> judge("A cat, a cat and a cat.", "cat").reason
+        'repeats itself: "cat" 3 times'
+    """
+    if fault:
+        return Verdict(False, fault, 10)
+    if not complete:
+        return Verdict(False, "cut: the model ran out of room", 9)
+    words = [word.lower() for word in _WORD.findall(sentence)]
+    for severity, rule in _RULES:
+        if reason := rule(sentence, words, label_text, demonstration):
+            return Verdict(False, reason, severity)
+    return GOOD
+
+
+def _empty(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    return "" if words else "empty"
+
+
+def _foreign(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    letters = [character for character in sentence if character.isalpha()]
+    foreign = sum(not character.isascii() for character in letters) / len(letters)
+    if foreign > MAX_FOREIGN_LETTERS:
+        return f"not English: {foreign:.0%} foreign letters"
+    share = sum(word in FUNCTION_WORDS for word in words) / len(words)
+    if len(words) >= MIN_WORDS and share < MIN_FUNCTION_WORDS:
+        return f"not an English sentence: {share:.0%} function words"
+    return ""
+
+
+def _length(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    if len(words) < MIN_WORDS:
+        return f"too short: {len(words)} words"
+    return f"too long: {len(words)} words" if len(words) > MAX_WORDS else ""
+
+
+def _loops(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    own = set(label.lower().split())
+    bigrams = Counter(itertools.pairwise(words))
+    repeated = sum(count - 1 for pair, count in bigrams.items() if not set(pair) <= FUNCTION_WORDS)
+    if repeated / max(len(words) - 1, 1) > MAX_REPEATED_BIGRAMS:
+        return f"repeats itself: {repeated} of {len(words) - 1} word pairs came before"
+    counts = Counter(word for word in words if word not in FUNCTION_WORDS)
+    for word, count in counts.most_common():
+        if count >= MAX_SAME_WORD + (word in own and len(words) > 20):
+            return f'repeats itself: "{word}" {count} times'
+    return ""
+
+
+def _boilerplate(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    found = _BOILERPLATE.search(sentence)
+    return f'chat talk or refusal: "{found[0]}"' if found else ""
+
+
+def _about_itself(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    if found := _ABOUT_ITSELF.search(sentence):
+        return f'talks about the question or a picture: "{found[0]}"'
+    strange = set(demonstration.lower().split()) - set(label.lower().split()) - FUNCTION_WORDS
+    if strange & {word.rstrip("s") for word in words}:
+        return f'talks about the demonstration: "{demonstration}"'
+    return ""
+
+
+def _not_visual(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    own = set(label.lower().split())
+    seen = {word for word in words if word not in own and _is_visual(word)}
+    if len(seen) < MIN_VISUAL_WORDS:
+        return f"not visual: {len(seen)} words for what can be seen"
+    return ""
+
+
+def _is_visual(word: str) -> bool:
+    parts = re.split("[-'’]", word)
+    forms = {*parts, word, *(part.removesuffix("s") for part in parts), word.removesuffix("es")}
+    return bool(forms & VISUAL_WORDS)
+
+
+# Worst first: the first rule that objects gives the reason.
+_Rule = Callable[[str, list[str], str, str], str]
+_RULES: tuple[tuple[int, _Rule], ...] = (
+    (8, _empty),
+    (7, _foreign),
+    (6, _boilerplate),
+    (5, _length),
+    (4, _about_itself),
+    (3, _loops),
+    (2, _not_visual),
+)

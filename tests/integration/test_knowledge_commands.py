@@ -1,0 +1,129 @@
+"""The real `sspa-knowledge`: with the real vLLM engine and the embedded model, and with bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_format import read_table
+
+COMMAND = Path(sys.executable).with_name("sspa-knowledge")
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(COMMAND), *arguments],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+def test_the_real_engine_writes_knowledge_and_is_not_started_again(tmp_path: Path) -> None:
+    pytest.importorskip("vllm", reason="no vLLM build is installed (extra cpu or gpu)")
+    labels = tmp_path / "mine.txt"
+    labels.write_text("horse\nbottle\n")
+    first = run("generate", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "embedded SmolLM2-135M-Instruct" in first.stderr
+    assert "--model" in first.stderr
+    output = tmp_path / "artifacts" / "mine.parquet"
+    rows = read_table(output)[0].to_pylist()
+    assert [row["label"] for row in rows] == ["horse", "bottle"]
+    for row in rows:
+        assert len(row["description"].split()) >= 4
+        assert row["engine"].startswith("vllm ")
+        assert json.loads(row["answers"])[0]["output_tokens"] > 4
+    again = run("generate", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "up to date" in again.stderr
+    assert "starting vLLM" not in again.stderr
+    assert read_knowledge(output).sentences["horse"] == (rows[0]["description"],)
+
+
+def test_a_run_that_knows_everything_takes_under_two_seconds(tmp_path: Path, recorded: Path) -> None:
+    arguments = ("generate", "--labels", "mine.txt", "--replay", str(recorded))
+    (tmp_path / "mine.txt").write_text("cat\ndog\n")
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert "up to date" in run(*arguments, cwd=tmp_path).stderr
+        times.append(time.monotonic() - began)
+    assert min(times) < 2
+
+
+def test_help_is_quick(tmp_path: Path) -> None:
+    used = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", str(COMMAND), "--help"], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert "generate" in done.stdout
+        for heavy in ("torch", "vllm", "pyarrow", "duckdb", "transformers", "open_clip"):
+            assert f"| {heavy}\n" not in done.stderr.replace(" " * 2, "")
+        began = time.monotonic()
+        subprocess.run([str(COMMAND), "--help"], capture_output=True, cwd=tmp_path, check=True)
+        used.append(time.monotonic() - began)
+    assert min(used) < 1.5  # half a second on a quiet machine; the imports above are what keeps it there
+
+
+def test_query_and_show_read_what_generate_wrote(tmp_path: Path, recorded: Path) -> None:
+    (tmp_path / "mine.txt").write_text("cat\ndog\n")
+    assert run("generate", "--labels", "mine.txt", "--replay", str(recorded), cwd=tmp_path).returncode == 0
+    found = run("query", "artifacts/mine.parquet", "SELECT label, sample FROM knowledge", "--json", cwd=tmp_path)
+    assert [json.loads(line) for line in found.stdout.splitlines()] == [
+        {"label": "cat", "sample": 0},
+        {"label": "dog", "sample": 0},
+    ]
+    shown = run("show", "artifacts/mine.parquet", "cat", cwd=tmp_path).stdout
+    assert "A cat is a small furry animal" in shown
+    assert "teller" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("generate", "--labels", "none.txt"), "none.txt: no such label file"),
+        (("generate", "--labels", "empty.txt"), "empty.txt: holds no label"),
+        (("generate", "--labels", "twice.txt"), "line 2: label 'CAT' is already on line 1"),
+        (("generate", "--labels", "control.txt"), "U+0007"),
+        (("generate", "--labels", "spaces.txt"), "line 1: the label is empty"),
+        (("generate", "--labels", "voc", "--template", "broken.jinja"), "not a Jinja2 template"),
+        (("generate", "--labels", "voc", "--template", "escape.jinja"), "escape.jinja: block 'question' fails"),
+        (("generate", "--labels", "voc", "--template", "none.jinja"), "none.jinja: the template cannot be read"),
+        (("generate", "--labels", "voc", "--domain", "cartoons"), "--domain cartoons: unknown"),
+        (("generate", "--labels", "voc", "--model", "no-such-folder"), "no such model folder"),
+        (("generate", "--labels", "voc", "--output", "cut.parquet"), "cut.parquet: cut short"),
+        (("generate", "--labels", "voc", "--replay", "nowhere"), "nowhere: holds no answers.sqlite"),
+        (("show", "cut.parquet"), "cut.parquet: cut short"),
+        (("query", "none.parquet", "SELECT 1"), "none.parquet: no such knowledge file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    files = {
+        "empty.txt": "# nothing\n",
+        "twice.txt": "cat\nCAT\n",
+        "control.txt": "ca\x07t\n",
+        "spaces.txt": "   \n",
+        "broken.jinja": "{% block question %}{{ text ",
+        "escape.jinja": "{% block demonstration_label %}x{% endblock %}{% block demonstration_answer %}y{% endblock %}"
+        "{% block question %}{{ text.__class__.__mro__[1].__subclasses__() }}{% endblock %}",
+        "cut.parquet": "PAR1 and nothing",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert (tmp_path / "cut.parquet").read_text() == files["cut.parquet"]
