@@ -64,7 +64,13 @@ def load_dataset(
     Raises:
         UserError: an unknown name or protocol, a root without the data, or data that a check refuses.
     """
-    from sspa.stage2_training.data.adapters import get_adapter
+    manifest, found_root = load_manifest(name, root, protocol)
+    return dataset_from_manifest(hold_out_val(manifest, val_fraction, seed), found_root)
+
+
+def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[Manifest, Path]:
+    """The checked manifest of a data set, and the folder its paths are relative to; see `load_dataset`."""
+    from sspa.stage2_training.data.adapters import adapter_names, get_adapter
 
     if name.endswith(".parquet"):
         manifest = read_manifest(Path(name))
@@ -72,12 +78,17 @@ def load_dataset(
             raise UserError(f"{name} was prepared under {manifest.protocol}, not {protocol}; prepare it again")
         if root is None:
             raise UserError(f"{name}: a manifest holds relative paths; say where the pictures are with --root")
-    else:
-        adapter = get_adapter(name)
-        root = adapter.find_root(root)
-        manifest = adapter.read(root, get_protocol(protocol or adapter.protocols[0]))
-        check_manifest(manifest, str(root))
-    return dataset_from_manifest(hold_out_val(manifest, val_fraction, seed), root)
+        # The adapter finds the folder that it made the paths relative to.
+        adapter = get_adapter(manifest.dataset) if manifest.dataset in adapter_names() else None
+        return manifest, adapter.find_root(root) if adapter else root
+    adapter = get_adapter(name)
+    rules = get_protocol(protocol or adapter.protocols[0])
+    if rules.name not in adapter.protocols:
+        raise UserError(f"{rules.name} is no protocol of {name}; its protocols are {', '.join(adapter.protocols)}")
+    root = adapter.find_root(root)
+    manifest = adapter.read(root, rules)
+    check_manifest(manifest, str(root))
+    return manifest, root
 
 
 def dataset_from_manifest(manifest: Manifest, root: Path) -> Dataset:

@@ -5,7 +5,6 @@ epoch, the picture's id). Neither depends on workers, batch size or on what was 
 """
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,9 +87,15 @@ class PictureDataset(TorchDataset[Any]):
 
     def _image(self, index: int, seed: int) -> "Tensor":
         picture = load_picture(self.split.paths[index], at_least=self.transform.decode_at_least)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        if not self.transform.varies:
             return self.transform(picture)
+        # Not torch.manual_seed: without CUDA it formats and keeps a stack trace on every call.
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return self.transform(picture)
+        finally:
+            torch.set_rng_state(before)
 
 
 @dataclass
@@ -122,7 +127,15 @@ class PictureLoader:
     _batches: "_EpochBatches" = field(init=False)
 
     def __post_init__(self) -> None:
-        self._batches = _EpochBatches(self)
+        self._batches = _EpochBatches(
+            len(self.dataset),
+            self.dataset.seed,
+            self.batch_size,
+            self.shuffle,
+            self.drop_last,
+            self.rank,
+            self.world,
+        )
         self._loader = DataLoader(
             _Samples(self.dataset),
             batch_sampler=self._batches,
@@ -171,31 +184,35 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[n
     return np.random.Generator(np.random.Philox(key=_seed_of(seed, epoch, "order", 0))).permutation(count)
 
 
+@dataclass
 class _EpochBatches:
     """Batch sampler: lists of (epoch, index), so that workers kept alive learn the epoch from the key itself."""
 
-    def __init__(self, loader: PictureLoader) -> None:
-        self.loader, self.epoch = loader, 0
+    total: int
+    seed: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    rank: int
+    world: int
+    epoch: int = 0
 
     def __len__(self) -> int:
-        count = self._count()
-        size = self.loader.batch_size
-        return count // size if self.loader.drop_last else math.ceil(count / size)
+        whole, rest = divmod(self._count(), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        loader, total = self.loader, len(self.loader.dataset)
-        order = epoch_order(total, loader.dataset.seed, self.epoch) if loader.shuffle else np.arange(total)
-        mine = order[loader.rank :: loader.world][: self._count()]
+        order = epoch_order(self.total, self.seed, self.epoch) if self.shuffle else np.arange(self.total)
+        mine = order[self.rank :: self.world][: self._count()]
         for batch in range(len(self)):
-            part = mine[batch * loader.batch_size : (batch + 1) * loader.batch_size]
+            part = mine[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in part]
 
     def _count(self) -> int:
         """How many pictures of an epoch are this process's."""
-        loader, total = self.loader, len(self.loader.dataset)
-        if loader.shuffle:
-            return total // loader.world
-        return len(range(loader.rank, total, loader.world))
+        if self.shuffle:
+            return self.total // self.world
+        return len(range(self.rank, self.total, self.world))
 
 
 class _Samples(TorchDataset[Sample]):

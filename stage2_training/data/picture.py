@@ -40,7 +40,8 @@ def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
                 if at_least is not None and min(opened.size) > at_least:
                     _draft(opened, at_least)
                 opened.load()
-                return _rgb(ImageOps.exif_transpose(opened))
+                ImageOps.exif_transpose(opened, in_place=True)
+                return _rgb(opened)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such picture; the manifest or list names it") from None
     except Image.DecompressionBombError as error:
@@ -64,7 +65,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         canvas = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(canvas, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:

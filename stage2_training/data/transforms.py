@@ -37,10 +37,15 @@ class TransformOptions:
 
 @dataclass(frozen=True)
 class PictureTransform:
-    """A callable picture -> (3, H, W) float tensor; `decode_at_least` is the short side it can make use of."""
+    """A callable picture -> (3, H, W) float tensor.
+
+    `decode_at_least` is the short side in pixels that it can make use of; `varies` says whether it draws from torch's
+    default generator.
+    """
 
     steps: Callable[[Image.Image], "Tensor"]
     decode_at_least: int
+    varies: bool
 
     def __call__(self, picture: Image.Image) -> "Tensor":
         return self.steps(picture)
@@ -85,7 +90,7 @@ def make_transform(
         share = options.cutout_size
         # After normalisation 0 is the mean colour.
         steps.append(v2.RandomErasing(options.cutout, scale=(share, share), ratio=(1.0, 1.0), value=0.0))
-    return PictureTransform(v2.Compose(steps), int(least) + 1)
+    return PictureTransform(v2.Compose(steps), int(least) + 1, varies=train)
 
 
 @dataclass(frozen=True)

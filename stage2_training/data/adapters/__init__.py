@@ -10,6 +10,16 @@ from sspa.stage2_training.data.adapters.adapter import Adapter
 _ADAPTERS = {
     "scenes": ("scenes", "Scenes"),
     "voc2007": ("voc", "Voc2007"),
+    "voc2012": ("voc", "Voc2012"),
+    "coco2014": ("coco", "Coco2014"),
+    "nuswide": ("nuswide", "NusWide"),
+    "pa100k": ("pedestrian", "Pa100k"),
+    "peta": ("pedestrian", "Peta"),
+    "rapv1": ("pedestrian", "Rapv1"),
+    "multiscene-clean": ("aerial", "MultisceneClean"),
+    "mlrsnet": ("aerial", "Mlrsnet"),
+    "aid": ("aerial", "Aid"),
+    "ucm": ("aerial", "Ucm"),
 }
 
 

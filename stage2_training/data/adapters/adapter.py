@@ -1,12 +1,16 @@
 """What every data set's adapter answers: where it comes from, how it lies on disk, what it holds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sspa.shared.errors import UserError
+from sspa.shared.label_sets import Label, LabelSet, built_in_names, fold, read_label_set
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -19,6 +23,16 @@ class Published:
     positives: int | None = None
 
 
+@dataclass(frozen=True)
+class Block:
+    """The pictures of one split, as an adapter found them; targets (N, C) int8."""
+
+    split: str
+    ids: Sequence[str]
+    paths: Sequence[str]
+    targets: NDArray[np.int8]
+
+
 class Adapter(ABC):
     """Reads one data set in its own official layout into a manifest.
 
@@ -26,7 +40,7 @@ class Adapter(ABC):
         name: the word after `--data`.
         title: the data set's proper name.
         download: what to download, and where it is officially offered.
-        layout: the files below the root, one a line.
+        layout: the files and folders below the root, one a line; "a | b" where either will do.
         protocols: the names of its protocols, the default first.
         label_count: C, as published.
         published: by split; "trainval" is train and val together.
@@ -47,14 +61,21 @@ class Adapter(ABC):
             UserError: none was given, it is no folder, or the data set is not in it.
         """
         if root is None:
-            raise UserError(f"{self.name} needs the folder with the data: --root DIR (see: sspa-train data check)")
+            raise UserError(f"{self.name} needs the folder with the data: --root DIR (see: sspa-train data list)")
         if not root.is_dir():
             raise UserError(f"{root}: there is no such folder; give the folder with {self.title} as --root")
         return self.locate(root)
 
-    @abstractmethod
     def locate(self, root: Path) -> Path:
         """The data root for an existing folder; UserError where the data set is not in it."""
+        for candidate in (root, *(root / folder for folder in self.usual_folders)):
+            if len(self.missing(candidate)) < len(self.layout.split("\n")):
+                return candidate
+        wanted = self.layout.replace("\n", ", ")
+        raise UserError(f"{root}: holds no {self.title} (looked for: {wanted}); to be had: {self.download}")
+
+    # Folders below what the user gave in which the layout may begin.
+    usual_folders: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def read(self, root: Path, protocol: Protocol) -> Manifest:
@@ -65,5 +86,72 @@ class Adapter(ABC):
         """
 
     def missing(self, root: Path) -> list[str]:
-        """Files and folders of the layout that are not below `root`."""
-        return [line for line in self.layout.split("\n") if not (root / line).exists()]
+        """The lines of the layout of which nothing is below `root`."""
+        return [line for line in self.layout.split("\n") if not any((root / way).exists() for way in line.split(" | "))]
+
+    def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
+        """Places where the data set's own files disagree with each other; the check command lists them."""
+        return []
+
+    def manifest(self, labels: LabelSet, protocol: Protocol, blocks: Sequence[Block]) -> Manifest:
+        """The manifest of all blocks, without unlabelled pictures where the protocol drops them."""
+        kept = [_labelled(block) if protocol.unlabelled_images == "drop" else block for block in blocks]
+        splits = tuple(block.split for block in kept for _ in block.ids)
+        return Manifest(
+            dataset=self.name,
+            labels=labels,
+            protocol=protocol.name,
+            note=self._note(splits) if protocol.unlabelled_images == "keep" else "",
+            ids=tuple(key for block in kept for key in block.ids),
+            paths=tuple(path for block in kept for path in block.paths),
+            splits=splits,
+            targets=np.concatenate([block.targets for block in kept]).astype(np.int8),
+        )
+
+    def _note(self, splits: Sequence[str]) -> str:
+        """What a result must say: that this is only a part of the data set."""
+        parts = []
+        for split, counted in self.published.items():
+            found = sum(name == split or (split == "trainval" and name in ("train", "val")) for name in splits)
+            if counted.images is not None and found != counted.images:
+                parts.append(f"{found:,} of {counted.images:,} {split} pictures")
+        return f"a cut of {self.title}: {', '.join(parts)}" if parts else ""
+
+
+def labels_named(set_name: str, keys: Sequence[str], domain: str) -> LabelSet:
+    """The labels in the order of a data set's own files, with text and hint of the built-in label set of that name.
+
+    A label that the built-in set does not have keeps its own name as text.
+    """
+    known: dict[str, Label] = {}
+    if set_name in built_in_names():
+        known = {fold(label.key): label for label in read_label_set(set_name).labels}
+    return LabelSet(set_name, tuple(known.get(fold(key), Label(key, key)) for key in keys), domain)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a data set's text file that are not empty.
+
+    Raises:
+        UserError: it cannot be read or is empty.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); is the archive unpacked completely?") from None
+    if not lines:
+        raise UserError(f"{path}: is empty; unpack the archive again")
+    return lines
+
+
+def first_existing(root: Path, *ways: str) -> Path:
+    """The first of several places below `root` that exists; UserError where none does."""
+    for way in ways:
+        if (root / way).exists():
+            return root / way
+    raise UserError(f"{root / ways[0]}: is missing; is the archive unpacked completely?")
+
+
+def _labelled(block: Block) -> Block:
+    rows = np.flatnonzero((block.targets == 1).any(axis=1))
+    return Block(block.split, [block.ids[i] for i in rows], [block.paths[i] for i in rows], block.targets[rows])

@@ -71,7 +71,7 @@ def test_wrong_roots_and_half_unpacked_archives(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         load_dataset("voc2007", tmp_path / "none")
     (tmp_path / "other").mkdir()
-    with pytest.raises(UserError, match="holds no VOC2007 development kit"):
+    with pytest.raises(UserError, match="holds no PASCAL VOC 2007"):
         load_dataset("voc2007", tmp_path / "other")
     cat_list = base / "ImageSets/Main/cat_test.txt"
     whole = cat_list.read_text()

@@ -1,0 +1,64 @@
+"""What is wrong or missing in a data set on this disk, told all at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.data.adapters.adapter import Adapter, Published
+from sspa.stage2_training.data.manifest import Manifest, check_manifest, resolve_paths
+from sspa.stage2_training.evaluation.protocols import get_protocol
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """One line of the comparison with published figures; None where nothing is published."""
+
+    what: str
+    found: int
+    published: int | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether a published figure is not the one found."""
+        return self.published is not None and self.found != self.published
+
+
+@dataclass(frozen=True)
+class Findings:
+    """problems: what must be mended before use; counts: what was found, beside what is published."""
+
+    problems: tuple[str, ...]
+    counts: tuple[CountRow, ...]
+
+
+def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
+    """Check layout, labels, pictures, counts and agreement of a data set's files; `root` comes from `find_root`."""
+    missing = [f"missing below {root}: {line}" for line in adapter.missing(root)]
+    try:
+        manifest = adapter.read(root, get_protocol(protocol or adapter.protocols[0]))
+        check_manifest(manifest, str(root))
+    except UserError as error:
+        return Findings((*missing, str(error)), ())
+    problems = missing
+    try:
+        resolve_paths(manifest, root)
+    except UserError as error:
+        problems.append(str(error))
+    if len(manifest.labels.keys) != adapter.label_count:
+        problems.append(f"{len(manifest.labels.keys)} labels where {adapter.label_count} are published")
+    problems += adapter.contradictions(root, manifest)
+    return Findings(tuple(problems), tuple(count_rows(manifest, adapter.published)))
+
+
+def count_rows(manifest: Manifest, published: Mapping[str, Published]) -> list[CountRow]:
+    """Images and positives of each split of `published`, found and published."""
+    rows = []
+    for split, figures in published.items():
+        members = ("train", "val") if split == "trainval" else (split,)
+        targets = [manifest.targets[manifest.rows_of(member)] for member in members]
+        images = sum(len(part) for part in targets)
+        positives = sum(int((part == 1).sum()) for part in targets)
+        rows.append(CountRow(f"{split} pictures", images, figures.images))
+        rows.append(CountRow(f"{split} positives", positives, figures.positives))
+    return rows

@@ -1,0 +1,103 @@
+"""What a manifest holds: positives, cardinality and co-occurrence, as figures and as a picture."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.stage2_training.data.manifest import SPLITS, Manifest
+
+
+@dataclass(frozen=True)
+class SplitFigures:
+    """One split.
+
+    Attributes:
+        images: N.
+        positives: (C,) pictures with each label.
+        unknown: (C,) pictures in which the label is unknown.
+        cardinality: labels a picture, on average.
+        unlabelled: pictures without any label.
+    """
+
+    images: int
+    positives: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+    cardinality: float
+    unlabelled: int
+
+
+def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
+    """The figures of each split that is there, in the order train, val, test."""
+    figures = {}
+    for split in SPLITS:
+        targets = manifest.targets[manifest.rows_of(split)]
+        if len(targets):
+            there = targets == 1
+            figures[split] = SplitFigures(
+                images=len(targets),
+                positives=there.sum(axis=0),
+                unknown=(targets == -1).sum(axis=0),
+                cardinality=float(there.sum(axis=1).mean()),
+                unlabelled=int((~there.any(axis=1)).sum()),
+            )
+    return figures
+
+
+def co_occurrence(manifest: Manifest) -> NDArray[np.int64]:
+    """(C, C): in how many pictures both labels are; the diagonal counts the label itself."""
+    there = (manifest.targets == 1).astype(np.int64)
+    counts: NDArray[np.int64] = there.T @ there
+    return counts
+
+
+def frequent_pairs(manifest: Manifest, count: int) -> list[tuple[str, str, int]]:
+    """The label pairs that share the most pictures."""
+    together = np.triu(co_occurrence(manifest), k=1)
+    order = np.argsort(-together, axis=None, kind="stable")[:count]
+    keys = manifest.labels.keys
+    pairs = (np.unravel_index(int(place), together.shape) for place in order)
+    return [(keys[a], keys[b], int(together[a, b])) for a, b in pairs if together[a, b] > 0]
+
+
+def draw_figures(manifest: Manifest, path: Path) -> None:
+    """A picture (by its ending: png, svg, pdf): positives by split, labels a picture, and which labels go together."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    from sspa.shared.files import replacing
+
+    figures = split_figures(manifest)
+    keys = manifest.labels.keys
+    size = max(4.0, 0.22 * len(keys))
+    figure, (bars, counts, matrix) = plt.subplots(1, 3, figsize=(size + 9, size), width_ratios=(1.2, 0.8, 1.2))
+    places: NDArray[Any] = np.arange(len(keys))
+    left = np.zeros(len(keys))
+    for split, found in figures.items():
+        bars.barh(places, found.positives, left=left, label=f"{split} ({found.images:,})")
+        left += found.positives
+    bars.set_yticks(places, keys)
+    bars.invert_yaxis()
+    bars.set_xlabel("pictures with the label")
+    bars.legend()
+    cardinality = (manifest.targets == 1).sum(axis=1)
+    values, pictures = np.unique(cardinality, return_counts=True)
+    counts.bar(values, pictures)
+    counts.set_xlabel("labels in a picture")
+    counts.set_ylabel("pictures")
+    together = co_occurrence(manifest).astype(float)
+    shares = together / np.maximum(np.diag(together), 1)[:, None]
+    image = matrix.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+    matrix.set_xticks(places, keys, rotation=90)
+    matrix.set_yticks(places, keys)
+    matrix.set_title("share of the row's pictures that have the column's label")
+    figure.colorbar(image, ax=matrix)
+    figure.suptitle(f"{manifest.dataset}, protocol {manifest.protocol}")
+    figure.tight_layout()
+    with replacing(path) as beside:
+        figure.savefig(beside, format=path.suffix.lstrip(".") or "png", dpi=90)
+    plt.close(figure)
