@@ -58,6 +58,9 @@ class Mlrsnet(Adapter):
         files = sorted(first_existing(root, "Labels", "labels").glob("*.csv"))
         if not files:
             raise UserError(f"{root}/Labels: holds no CSV file; is the archive unpacked completely?")
+        untold = {entry.name for entry in (root / "Images").glob("*/")} - {file.stem for file in files}
+        if untold:
+            raise UserError(f"{root}/Labels: lacks {min(untold)}.csv; is the archive unpacked completely?")
         tables = [read_table(file) for file in files]
         labels = labels_named("mlrsnet", _same_labels(tables), _DOMAIN)
         names = [name for table in tables for name in table.names]

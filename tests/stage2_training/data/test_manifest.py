@@ -1,0 +1,199 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
+from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
+from sspa.stage2_training.data.querying import query_manifest
+from sspa.stage2_training.data.splitting import hold_out_val, stratified_mask
+from sspa.stage2_training.data.statistics import co_occurrence, draw_figures, frequent_pairs, split_figures
+
+LABELS = LabelSet("pets", (Label("cat", "cat"), Label("dog", "big dog", "barks")), "natural")
+
+
+def manifest(**changes: object) -> Manifest:
+    whole = Manifest(
+        dataset="custom",
+        labels=LABELS,
+        protocol="custom",
+        note="a note",
+        ids=("a", "b", "c", "d"),
+        paths=("x/a.jpg", "x/b.jpg", "c.jpg", "d.jpg"),
+        splits=("train", "train", "val", "test"),
+        targets=np.array([[1, 0], [1, 1], [0, 1], [1, -1]], np.int8),
+    )
+    return replace(whole, **changes)
+
+
+def write_pictures(root: Path, paths: tuple[str, ...]) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"")
+
+
+def test_write_and_read_keep_everything(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(manifest(), path)
+    again = read_manifest(path)
+    assert again.labels == LABELS
+    assert (again.ids, again.paths, again.splits, again.note) == (
+        manifest().ids,
+        manifest().paths,
+        manifest().splits,
+        "a note",
+    )
+    assert (again.targets == manifest().targets).all()
+    assert again.content_hash == manifest().content_hash
+    first = path.read_bytes()
+    write_manifest(again, path)
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ids": ("a", "b", "c", "e")},
+        {"paths": ("x/a.jpg", "x/b.jpg", "c.jpg", "e.jpg")},
+        {"splits": ("train", "val", "val", "test")},
+        {"targets": np.array([[1, 0], [1, 1], [0, 1], [1, 0]], np.int8)},
+        {"protocol": "voc2007-dualcoop"},
+    ],
+)
+def test_the_hash_changes_with_the_data(changes: dict) -> None:
+    assert manifest(**changes).content_hash != manifest().content_hash
+
+
+def test_the_hash_does_not_change_with_the_note() -> None:
+    assert manifest(note="other").content_hash == manifest().content_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ("a", "b", "a", "d")}, r"1 ids have two rows, the first is 'a'"),
+        ({"splits": ("train", "train", "dev", "test")}, "unknown split 'dev'"),
+        ({"targets": np.array([[1, 0], [1, 1], [0, -1], [1, 0]], np.int8)}, "no picture of split 'val' has a positive"),
+        ({"targets": np.array([[1, 0], [1, 2], [0, 1], [1, 0]], np.int8)}, "label 'dog' of 'b' is 2"),
+        ({"paths": ("x/a.jpg", "../b.jpg", "c.jpg", "d.jpg")}, r"the path '\.\./b\.jpg' leaves the data root"),
+        ({"paths": ("x/a.jpg", "x/../../b.jpg", "c.jpg", "d.jpg")}, "leaves the data root"),
+        ({"paths": ("x/a.jpg", "/etc/b.jpg", "c.jpg", "d.jpg")}, "leaves the data root"),
+        ({"paths": ("x/a.jpg", "C:/b.jpg", "c.jpg", "d.jpg")}, "leaves the data root"),
+    ],
+)
+def test_wrong_manifests_are_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        write_manifest(manifest(**changes), tmp_path / "m.parquet")
+    assert str(caught.value).startswith(str(tmp_path / "m.parquet"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_out_of_the_root_and_missing_pictures(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    write_pictures(root, manifest().paths)
+    write_pictures(outside, ("b.jpg", "d.jpg"))
+    assert len(dataset_from_manifest(manifest(), root).splits["train"]) == 2
+    (root / "d.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of 4 pictures are missing, the first is .*d\.jpg"):
+        dataset_from_manifest(manifest(), root)
+    (root / "d.jpg").symlink_to(root / "c.jpg")  # a link that stays inside is fine
+    dataset_from_manifest(manifest(), root)
+    (root / "d.jpg").unlink()
+    (root / "d.jpg").symlink_to(outside / "d.jpg")
+    with pytest.raises(UserError, match=r"d\.jpg: a link leads out of the data root"):
+        dataset_from_manifest(manifest(), root)
+    (root / "y").symlink_to(outside)
+    with pytest.raises(UserError, match=r"y/b\.jpg: a link leads out of the data root"):
+        dataset_from_manifest(manifest(paths=("x/a.jpg", "y/b.jpg", "c.jpg", "c.jpg")), root)
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "m.parquet"
+    with pytest.raises(UserError, match="there is no such manifest"):
+        read_manifest(path)
+    write_manifest(manifest(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    with pytest.raises(UserError, match="not a readable manifest"):
+        read_manifest(path)
+    place = whole.index(b"x/a.jpg") if b"x/a.jpg" in whole else 60
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(UserError, match="not a readable manifest"):
+        read_manifest(path)
+    pq.write_table(pa.table({"id": ["a"]}), path)
+    with pytest.raises(UserError, match="no manifest"):
+        read_manifest(path)
+
+
+def test_a_manifest_is_loaded_with_its_root_only(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(manifest(), path)
+    write_pictures(tmp_path, manifest().paths)
+    dataset = load_dataset(str(path), tmp_path)
+    assert dataset.splits["test"].targets.tolist() == [[1, -1]]
+    assert dataset.note == "a note"
+    with pytest.raises(UserError, match="say where the pictures are with --root"):
+        load_dataset(str(path))
+    with pytest.raises(UserError, match="was prepared under custom, not scenes"):
+        load_dataset(str(path), tmp_path, "scenes")
+
+
+def test_held_out_val_keeps_the_shares_of_every_label() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((2000, 6)) < np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6])).astype(np.int8)
+    mask = stratified_mask(targets, 0.2, seed=1)
+    assert abs(mask.mean() - 0.2) < 0.01
+    share = targets[mask].sum(axis=0) / targets.sum(axis=0)
+    assert np.abs(share - 0.2).max() < 0.02
+    assert (stratified_mask(targets, 0.2, seed=1) == mask).all()
+    assert (stratified_mask(targets, 0.2, seed=2) != mask).any()
+
+
+def test_hold_out_leaves_test_alone_and_refuses_nonsense() -> None:
+    again = hold_out_val(manifest(ids=tuple("abcd")), 0.4, seed=0)
+    assert again.splits[3] == "test"
+    assert sorted(again.splits[:3]) != ["train"] * 3
+    assert hold_out_val(manifest(), None, seed=0).splits == manifest().splits
+    for fraction in (0.0, 1.0, -1.0):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            hold_out_val(manifest(), fraction, seed=0)
+    with pytest.raises(UserError, match="too few to hold out"):
+        hold_out_val(manifest(), 0.01, seed=0)
+
+
+def test_statistics_by_hand(tmp_path: Path) -> None:
+    figures = split_figures(manifest())
+    assert figures["train"].positives.tolist() == [2, 1]
+    assert figures["train"].cardinality == 1.5
+    assert (figures["test"].unknown.tolist(), figures["test"].unlabelled) == ([0, 1], 0)
+    assert co_occurrence(manifest()).tolist() == [[3, 1], [1, 2]]
+    assert frequent_pairs(manifest(), 5) == [("cat", "dog", 1)]
+    draw_figures(manifest(), tmp_path / "figures.png")
+    assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_query_reads_the_manifest_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    write_manifest(manifest(), path)
+    columns, rows = query_manifest(
+        path, "SELECT key, count(*) AS n FROM marks WHERE mark = 1 GROUP BY key ORDER BY key"
+    )
+    assert columns == ["key", "n"]
+    assert rows == [("cat", 3), ("dog", 2)]
+    (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
+    for sql in (
+        f"SELECT * FROM read_csv('{tmp_path}/secret.csv')",
+        f"COPY manifest TO '{tmp_path}/out.csv'",
+        "SET enable_external_access = true",
+        "SELECT nothing FROM manifest",
+    ):
+        with pytest.raises(UserError, match="the query failed") as caught:
+            query_manifest(path, sql)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.csv").exists()
