@@ -117,7 +117,7 @@ def test_wrong_json_lines_are_one_clear_line(tmp_path: Path, text: str, message:
 
 def test_other_forms_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.xml").touch()
-    with pytest.raises(UserError, match="unknown form '.xml'"):
+    with pytest.raises(UserError, match=r"unknown form '\.xml'"):
         read_custom("mine", tmp_path, tmp_path / "a.xml")
     with pytest.raises(UserError, match="there is no such file"):
         read_custom("mine", tmp_path, tmp_path / "b.csv")
