@@ -1,19 +1,42 @@
 """The heads by name: the one list that the configuration and the commands read."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from sspa.stage2_training.model.baselines.csra import CSRA, CsraOptions
+from sspa.stage2_training.model.baselines.dual_coop import DualCoOp, DualCoOpOptions
 from sspa.stage2_training.model.baselines.linear_probe import LinearProbe, LinearProbeOptions
+from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder, MlDecoderOptions
+from sspa.stage2_training.model.baselines.query2label import Query2Label, Query2LabelOptions
+from sspa.stage2_training.model.baselines.zero_shot import ZeroShot, ZeroShotOptions
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.options import SspaOptions
+from sspa.stage2_training.model.options import Options, SspaOptions
 from sspa.stage2_training.model.sspa import SSPA
 
-HeadOptions = Annotated[SspaOptions | LinearProbeOptions, Field(discriminator="head")]
+HeadOptions = Annotated[
+    SspaOptions
+    | ZeroShotOptions
+    | LinearProbeOptions
+    | CsraOptions
+    | MlDecoderOptions
+    | Query2LabelOptions
+    | DualCoOpOptions,
+    Field(discriminator="head"),
+]
 
-_HEADS: dict[type, type[Head]] = {SspaOptions: SSPA, LinearProbeOptions: LinearProbe}
+_HEADS: dict[type[Options], Any] = {
+    SspaOptions: SSPA,
+    ZeroShotOptions: ZeroShot,
+    LinearProbeOptions: LinearProbe,
+    CsraOptions: CSRA,
+    MlDecoderOptions: MLDecoder,
+    Query2LabelOptions: Query2Label,
+    DualCoOpOptions: DualCoOp,
+}
 
 
-def create_head(options: SspaOptions | LinearProbeOptions, backbone_width: int) -> Head:
+def create_head(options: Options, backbone_width: int) -> Head:
     """The head that `options` configures, for a joint space of `backbone_width`; still without labels."""
-    return _HEADS[type(options)](options, backbone_width)
+    head: Head = _HEADS[type(options)](options, backbone_width)
+    return head

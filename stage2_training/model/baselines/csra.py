@@ -1,0 +1,81 @@
+"""CSRA, class-specific residual attention.
+
+Legend: B images, M regions, C labels, H heads, d width of the backbone's joint space.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
+from sspa.stage2_training.model.options import Options
+
+# The temperatures of the heads, by their number (section 3.4); infinite is the maximum over regions.
+_TEMPERATURES = {
+    1: (1.0,),
+    2: (1.0, torch.inf),
+    4: (1.0, 2.0, 4.0, torch.inf),
+    6: (1.0, 2.0, 3.0, 4.0, 5.0, torch.inf),
+    8: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, torch.inf),
+}
+
+
+class CsraOptions(Options):
+    """Zhu and Wu, "Residual Attention", ICCV 2021; defaults are its settings for VOC2007."""
+
+    head: Literal["csra"] = "csra"
+    heads: Literal[1, 2, 4, 6, 8] = Field(1, description="the paper: 1 on VOC2007, 4 to 8 on COCO and WIDER")
+    weight: Annotated[float, Field(ge=0)] = Field(0.1, description="lambda, of the attended score")
+
+
+def attended_scores(scores: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Scores of regions (B, M, C) -> their attended sum (B, C), and the attention (B, M, C)."""
+    if temperature == torch.inf:
+        attention = F.one_hot(scores.argmax(dim=1), scores.shape[1]).mT.to(scores.dtype)
+    else:
+        attention = (temperature * scores).softmax(dim=1)
+    return (attention * scores).sum(dim=1), attention
+
+
+class CSRA(Head):
+    """For each head: mean of the regions' scores + lambda * their attended sum; summed over heads.
+
+    Classifier rows have unit length, as in the authors' code. The bias is ours: features are centred here.
+    """
+
+    def __init__(self, options: CsraOptions, backbone_width: int) -> None:
+        super().__init__()
+        self.options, self.width = options, backbone_width
+        self.scale = FeatureScale(backbone_width)
+
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        labels, device = len(knowledge.labels), self.scale.mean.device
+        weight = torch.empty(self.options.heads, labels, self.width, device=device)
+        self.classifiers = nn.Parameter(nn.init.normal_(weight, std=self.width**-0.5))
+        self.bias = nn.Parameter(torch.zeros(labels, device=device))
+
+    def initialise(self, sample: ImageFeatures) -> None:
+        self.scale.start_from(sample.regions)
+
+    def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
+        regions = self.scale(features.regions)  # (B, M, d)
+        logits, shown, weights = self.bias, [], []
+        for rows, temperature in zip(self.classifiers, _TEMPERATURES[self.options.heads], strict=True):
+            scores = regions @ F.normalize(rows, dim=-1).mT  # (B, M, C)
+            attended, attention = attended_scores(scores, temperature)
+            logits = logits + scores.mean(dim=1) + self.options.weight * attended
+            shown.append(scores)
+            weights.append((1 / scores.shape[1] + self.options.weight * attention) / (1 + self.options.weight))
+        if not explain:
+            return Prediction({"region": logits})
+        evidence = Evidence(
+            region_logits=(1 + self.options.weight) * torch.stack(shown).sum(dim=0) + self.bias,
+            region_weights=torch.stack(weights).mean(dim=0),
+        )
+        return Prediction({"region": logits}, evidence)

@@ -1,0 +1,68 @@
+"""ML-Decoder: a decoder layer without self-attention, from fixed queries to groups of labels.
+
+Legend: B images, M regions, C labels, G groups, w width of the decoder, d width of the joint space.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
+from sspa.stage2_training.model.options import Fraction, Options, PositiveInt
+
+
+class MlDecoderOptions(Options):
+    """Ridnik et al., "ML-Decoder", WACV 2023; defaults are the paper's."""
+
+    head: Literal["ml-decoder"] = "ml-decoder"
+    width: PositiveInt = Field(768, description="of the decoder; divisible by heads")
+    groups: PositiveInt = Field(100, description="queries, at most; each decodes C / groups labels")
+    heads: PositiveInt = 8
+    hidden: PositiveInt = Field(2048, description="of the feed-forward network")
+    dropout: Fraction = 0.1
+
+
+class MLDecoder(Head):
+    """Regions -> w, queries attend to them, a feed-forward network, and a group-wise linear layer."""
+
+    def __init__(self, options: MlDecoderOptions, backbone_width: int) -> None:
+        super().__init__()
+        self.options = options
+        width, dropout = options.width, options.dropout
+        self.scale = FeatureScale(backbone_width)
+        self.embed = nn.Linear(backbone_width, width)
+        self.attention = nn.MultiheadAttention(width, options.heads, dropout=dropout, batch_first=True)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, options.hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(options.hidden, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        self.labels, device = len(knowledge.labels), self.embed.weight.device
+        groups = min(self.options.groups, self.labels)
+        width = self.options.width
+        # Queries are drawn once and never trained: section 3.2 found that training them changes nothing.
+        self.register_buffer("queries", torch.randn(groups, width, device=device))
+        weight = torch.empty(groups, width, math.ceil(self.labels / groups), device=device)
+        self.group_weights = nn.Parameter(nn.init.xavier_normal_(weight))
+        self.bias = nn.Parameter(torch.zeros(self.labels, device=device))
+
+    def initialise(self, sample: ImageFeatures) -> None:
+        self.scale.start_from(sample.regions)
+
+    def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
+        memory = F.relu(self.embed(self.scale(features.regions)))  # (B, M, w)
+        queries = self.norms[0](self.queries + self.dropout(self.queries)).expand(len(memory), -1, -1)  # (B, G, w)
+        attended, _ = self.attention(queries, memory, memory, need_weights=False)
+        states = self.norms[1](queries + self.dropout(attended))
+        states = self.norms[2](states + self.dropout(self.feed_forward(states)))
+        logits = torch.einsum("bgw,gwk->bgk", states, self.group_weights).flatten(1)  # (B, G * ceil(C / G))
+        return Prediction({"region": logits[:, : self.labels] + self.bias})

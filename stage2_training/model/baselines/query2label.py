@@ -1,0 +1,77 @@
+"""Query2Label: a transformer with one learnable query a label.
+
+Legend: B images, M regions, C labels, w width of the transformer, d width of the joint space.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
+from sspa.stage2_training.model.options import Fraction, Options, PositiveInt
+
+
+class Query2LabelOptions(Options):
+    """Liu et al., "Query2Label", arXiv 2107.10834: one encoder and two decoder layers, four heads."""
+
+    head: Literal["query2label"] = "query2label"
+    width: PositiveInt | None = Field(None, description="of the transformer; null: the tower's, as in the paper")
+    heads: PositiveInt = 4
+    encoder_layers: PositiveInt = 1
+    decoder_layers: PositiveInt = 2
+    dropout: Fraction = 0.1
+
+
+class Query2Label(Head):
+    """Regions with sine positions -> encoder; label queries -> decoder; one classifier row for each label."""
+
+    def __init__(self, options: Query2LabelOptions, backbone_width: int) -> None:
+        super().__init__()
+        width = options.width or backbone_width
+        self.width = width
+        self.scale = FeatureScale(backbone_width)
+        self.project = nn.Linear(backbone_width, width)
+        self.transformer = nn.Transformer(
+            width,
+            options.heads,
+            options.encoder_layers,
+            options.decoder_layers,
+            dim_feedforward=4 * width,
+            dropout=options.dropout,
+            batch_first=True,
+        )
+
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        count, device = len(knowledge.labels), self.project.weight.device
+        self.queries = nn.Parameter(torch.randn(count, self.width, device=device))
+        self.classifier = nn.Parameter(torch.empty(count, self.width, device=device).uniform_(-1, 1) / self.width**0.5)
+        self.bias = nn.Parameter(torch.zeros(count, device=device))
+        positions = sine_positions(*backbone.grid, self.width).to(device)
+        self.register_buffer("positions", positions, persistent=False)
+
+    def initialise(self, sample: ImageFeatures) -> None:
+        self.scale.start_from(sample.regions)
+
+    def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
+        source = self.project(self.scale(features.regions)) + self.positions  # (B, M, w)
+        states = self.transformer(source, self.queries.expand(len(source), -1, -1))  # (B, C, w)
+        return Prediction({"region": (states * self.classifier).sum(dim=-1) + self.bias})
+
+
+def sine_positions(rows: int, columns: int, width: int) -> torch.Tensor:
+    """(rows * columns, width): sines and cosines of the row in the first half, of the column in the second."""
+    half = width // 2
+    frequencies = 10000.0 ** (-torch.arange(0, half, 2) / half)
+
+    def along(count: int, size: int) -> torch.Tensor:
+        angles = torch.arange(1, count + 1)[:, None] * frequencies  # (count, half / 2)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :size]
+
+    row, column = along(rows, half), along(columns, width - half)
+    grid = torch.cat([row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1)
+    return grid.flatten(0, 1)

@@ -1,0 +1,52 @@
+"""Zero-shot: the picture against each label's prompt, nothing learned that could change a ranking.
+
+Legend: B images, C labels, d width of the backbone's joint space.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
+from sspa.stage2_training.model.global_branch import LogitScale
+from sspa.stage2_training.model.kap import knowledge_aware_features
+from sspa.stage2_training.model.options import KapOptions, Options
+
+
+class ZeroShotOptions(Options):
+    """CLIP's zero-shot classifier (Radford et al., CLIP, ICML 2021, section 3.1.2), one decision a label."""
+
+    head: Literal["zero-shot"] = "zero-shot"
+    kap: KapOptions = KapOptions(template="A photo of a {label}.")
+    bias: float = Field(-3.0, description="of the logits at the start: most labels are absent (reconstruction)")
+
+
+class ZeroShot(Head):
+    """logit = scale * cos(x0, T) + bias.
+
+    Scale and bias, one each, may be trained: they set where probability 0.5 lies (CF1, OF1) and leave every
+    label's ranking, so its AP, as it is.
+    """
+
+    open_vocabulary = True
+    texts: Tensor
+
+    def __init__(self, options: ZeroShotOptions, backbone_width: int) -> None:
+        super().__init__()
+        self.options = options
+
+    def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
+        texts, _ = knowledge_aware_features(backbone, knowledge, self.options.kap)
+        self.register_buffer("texts", F.normalize(texts, dim=-1), persistent=False)
+        if not hasattr(self, "to_logit"):
+            self.to_logit = LogitScale(backbone.initial_temperature, self.options.bias)
+
+    def encode_labels(self, backbone: Backbone) -> LabelFeatures:
+        return {"T": self.texts}
+
+    def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
+        return Prediction({"global": self.to_logit(F.normalize(features.pooled, dim=-1) @ labels["T"].mT)})

@@ -1,0 +1,42 @@
+"""A small random backbone and a little knowledge for tests of heads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from sspa.shared.knowledge import Knowledge
+from sspa.shared.label_sets import Label
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.backbones.factory import create_backbone
+
+from ..backbones.architectures import write_model
+
+LABELS = ("cat", "dining table", "person", "bus", "potted plant")
+
+
+def small_backbone(folder: Path) -> Backbone:
+    """A CLIP ViT of width 32, d = 40, M = 16, with random weights."""
+    write_model("vit", folder)
+    return create_backbone(f"local-dir:{folder}")
+
+
+def some_knowledge(labels: Sequence[str] = LABELS, sentences: int = 1) -> Knowledge:
+    """Sentences about `labels`, keys equal to texts."""
+    return Knowledge(
+        path=Path("knowledge.parquet"),
+        labels=tuple(Label(key=label, text=label) for label in labels),
+        domain="natural",
+        content_hash="0" * 64,
+        sentences=MappingProxyType(
+            {label: tuple(f"{label} has {number} parts." for number in range(sentences)) for label in labels}
+        ),
+    )
+
+
+def some_features(count: int, width: int = 40, regions: int = 16, seed: int = 0) -> ImageFeatures:
+    """Random features of `count` pictures with a common part, as towers give them."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(count, regions, width, generator=generator) + torch.randn(width, generator=generator)
+    return ImageFeatures(maps.mean(dim=1), maps)
