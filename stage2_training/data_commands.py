@@ -162,6 +162,23 @@ def query(
 
 
 @data_app.command()
+def shard(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="A new folder for the shards and their manifest.")],
+    root: Root = None,
+    protocol: ProtocolName = None,
+    per_shard: Annotated[int, typer.Option(help="Pictures in one shard.")] = 5000,
+) -> None:
+    """Copy a data set into WebDataset shards, for disks that dislike millions of small files."""
+    from sspa.stage2_training.data.dataset import load_manifest
+    from sspa.stage2_training.data.sharding import MANIFEST, write_shards
+
+    manifest, found_root = load_manifest(name, root, protocol)
+    shards = write_shards(manifest, found_root, folder, per_shard)
+    say(f"{folder}: {shards} shards; train with: sspa-train run --data {folder / MANIFEST} --root {folder}")
+
+
+@data_app.command()
 def throughput(
     name: Name,
     root: Root = None,

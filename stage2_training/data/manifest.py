@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.data.shards import SHARD_ENDING, missing_in_shards
 
 SPLITS = ("train", "val", "test")
 FORMAT_VERSION = 1
@@ -117,23 +118,27 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
     inside: dict[str, bool] = {}
     missing = []
     for relative in manifest.paths:
-        path = f"{root}/{relative}"
+        parent, _, _ = relative.rpartition("/")
+        # A picture in a shard is where its shard is.
+        path = f"{root}/{parent if parent.endswith(SHARD_ENDING) else relative}"
         folder = os.path.dirname(path)  # noqa: PTH120 - a hundred thousand Paths cost seconds
         if folder not in inside:
             inside[folder] = Path(os.path.realpath(folder)).is_relative_to(real_root)
         try:
             linked = stat.S_ISLNK(os.lstat(path).st_mode)
         except FileNotFoundError:
-            missing.append(path)
+            missing.append(root / relative)
             continue
         if not inside[folder] or (linked and not Path(os.path.realpath(path)).is_relative_to(real_root)):
             raise UserError(f"{path}: a link leads out of the data root {root}; copy the pictures or move the root")
+    paths = tuple(root / relative for relative in manifest.paths)
+    missing = missing or missing_in_shards(paths)
     if missing:
         raise UserError(
             f"{len(missing)} of {len(manifest.paths)} pictures are missing, the first is {missing[0]};"
             " is the archive unpacked completely?"
         )
-    return tuple(root / relative for relative in manifest.paths)
+    return paths
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:

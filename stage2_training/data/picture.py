@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.shards import open_in_shard
 
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
@@ -26,7 +27,7 @@ def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
     """The picture as RGB, upright.
 
     Args:
-        path: the file.
+        path: the file, or its place in a shard (see shards.py).
         at_least: the side in pixels that the short side must keep; a larger JPEG may be decoded smaller.
 
     Raises:
@@ -36,7 +37,7 @@ def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             # Between 89 and 178 megapixels Pillow warns; we read those.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(open_in_shard(path) or path) as opened:
                 if at_least is not None and min(opened.size) > at_least:
                     _draft(opened, at_least)
                 opened.load()

@@ -1,0 +1,52 @@
+"""Pictures in WebDataset shards: a few large tar files in place of millions of small ones.
+
+The shards are ordinary WebDataset (a picture and a .json with id and labels for each sample), so that other tools can
+stream them. We read them by place instead: to us a shard is a folder, and the path of a picture is
+"train-000003.tar/00000042.jpg". Order and augmentation therefore stay what they are on loose files. Each shard's
+contents are listed once per process.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+SHARD_ENDING = ".tar"
+
+
+def open_in_shard(path: Path) -> io.BytesIO | None:
+    """The bytes of a picture whose parent is a shard; None for a path among loose files.
+
+    Raises:
+        FileNotFoundError: the shard has no such member.
+        OSError: the shard is missing or damaged.
+    """
+    shard = path.parent
+    if shard.suffix != SHARD_ENDING:
+        return None
+    members = _members(shard)
+    if path.name not in members:
+        raise FileNotFoundError(path)
+    offset, size = members[path.name]
+    with shard.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    if len(content) < size:
+        raise OSError("the shard ends within this picture")
+    return io.BytesIO(content)
+
+
+def missing_in_shards(paths: Iterable[Path]) -> list[Path]:
+    """Those of the paths that lead into a shard which has no such member."""
+    return [path for path in paths if path.parent.suffix == SHARD_ENDING and path.name not in _members(path.parent)]
+
+
+@lru_cache(maxsize=4096)
+def _members(shard: Path) -> dict[str, tuple[int, int]]:
+    """Name -> (offset, size) of every file in a shard."""
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            return {member.name: (member.offset_data, member.size) for member in tar}
+    except tarfile.TarError as error:
+        raise OSError(f"damaged shard: {error}") from error

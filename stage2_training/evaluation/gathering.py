@@ -1,0 +1,42 @@
+"""Scores of all processes in one place, by sample index: nothing twice, nothing missing, nothing padded."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def gather_by_index(indices: NDArray[np.int64], values: NDArray[Any], total: int) -> NDArray[Any]:
+    """The rows of every process in sample order, the same on each process.
+
+    Without torch.distributed this only sorts. Processes may hold different numbers of rows, and a sample that came to
+    two of them (a sampler's padding) counts once.
+
+    Args:
+        indices: (n,) sample indices of this process, 0 to total - 1.
+        values: (n, ...) a row for each.
+        total: N, how many samples there are.
+
+    Returns:
+        (N, ...) values, row i for sample i.
+
+    Raises:
+        ValueError: a sample came to no process, or an index is out of range.
+    """
+    import torch.distributed as dist
+
+    parts: list[tuple[NDArray[np.int64], NDArray[Any]]] = [(indices, values)]
+    if dist.is_available() and dist.is_initialized():
+        received: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(received, (indices, values))
+        parts = received
+    gathered = np.empty((total, *values.shape[1:]), dtype=values.dtype)
+    seen = np.zeros(total, dtype=bool)
+    for part_indices, part_values in parts:
+        if len(part_indices) and (part_indices.min() < 0 or part_indices.max() >= total):
+            raise ValueError(f"sample indices from {part_indices.min()} to {part_indices.max()}, of {total}")
+        gathered[part_indices] = part_values
+        seen[part_indices] = True
+    if not seen.all():
+        raise ValueError(f"{(~seen).sum()} of {total} samples were scored by no process, the first is {seen.argmin()}")
+    return gathered
