@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sspa.shared.terminal import output, run_command, say
+from sspa.stage2_training.data_commands import data_app
 
 app = typer.Typer(
     help="Stage two: train and evaluate SSPA with the knowledge that sspa-knowledge wrote.",
@@ -14,6 +15,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(data_app, name="data")
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from sspa.shared.errors import UserError
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.transforms import make_transform
@@ -29,7 +30,12 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
 
     "Bare" opens, converts and squashes each picture to `size` with torchvision, and stacks batches: no checks, no EXIF,
     no seeds, but the same JPEG draft decoding, so that what is compared is the rest.
+
+    Raises:
+        UserError: the split has no more than one batch.
     """
+    if len(split) <= _BATCH:
+        raise UserError(f"{len(split)} pictures are too few to time; read a split with more than {_BATCH}")
     norm = (0.5, 0.5, 0.5)
     ours = PictureDataset(split, make_transform((size, size), norm, norm, train=False))
     for count in workers:
