@@ -15,7 +15,7 @@ FORMS = ("sentence", "fields")
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"”’')]*\s+(?=[\"“‘'(]*[A-Z])")
 _DECORATION = re.compile(r"^(?:[\s\"“”'*_`#>-]+|(?:answer|description|sentence|a)\s*:\s*)+", re.IGNORECASE)
-_TRAILING = re.compile(r"[\s\"“”*_`]+$")
+_TRAILING = re.compile(r"[\s*_`]+$")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ class SentenceForm:
     def read(self, answer: Answer, prompt: Prompt, label: Label) -> Read:
         """The first sentence of the answer, without quotes, bullets and line breaks."""
         text = " ".join(answer.text.split())
-        text = _TRAILING.sub("", _DECORATION.sub("", text))
-        sentences = _SENTENCE_END.split(text)
+        sentences = _SENTENCE_END.split(_DECORATION.sub("", text))
         sentence = _TRAILING.sub("", sentences[0])
+        if sentence.endswith('"') and sentence.count('"') == 1:
+            # The other end of a quote around the whole answer, which went with the decoration.
+            sentence = sentence[:-1]
         # The model ran out of room inside the very sentence we keep; a cut second one costs nothing.
         cut = answer.finish == "length" and len(sentences) == 1 and not sentence.endswith((".", "!", "?"))
         return Read(sentence, complete=not cut)

@@ -10,10 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sspa.stage1_knowledge.visual_words import FUNCTION_WORDS, VISUAL_WORDS
-
-# A change of any rule or threshold gets a new number: stored verdicts of another number are judged afresh.
-RULES_VERSION = 1
+from sspa.stage1_knowledge.visual_words import FLOWERY_WORDS, FUNCTION_WORDS, VISUAL_WORDS
 
 MIN_WORDS = 6
 MAX_WORDS = 60
@@ -22,6 +19,7 @@ MAX_SAME_WORD = 3
 MIN_FUNCTION_WORDS = 0.15
 MAX_FOREIGN_LETTERS = 0.1
 MIN_VISUAL_WORDS = 2
+MIN_VISUAL_WORDS_BESIDE_USES = 3
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _BOILERPLATE = re.compile(
@@ -37,6 +35,12 @@ _ABOUT_ITSELF = re.compile(
     r"(?:is|are) shown in the (?:photo|picture|image))\b",
     re.IGNORECASE,
 )
+_USES = re.compile(
+    r"\b(?:used (?:for|to|in|as|by)|designed (?:to|for)|made to|intended (?:to|for)|powered by|known for|"
+    r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?)\b",
+    re.IGNORECASE,
+)
+_LIST_END = re.compile(r"[,;.]|\band\b|\bor\b|\bwith\b")
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,17 @@ def _loops(sentence: str, words: list[str], label: str, demonstration: str) -> s
     for word, count in counts.most_common():
         if count >= MAX_SAME_WORD + (word in own and len(words) > 20):
             return f'repeats itself: "{word}" {count} times'
+    for item, count in Counter(_listed(sentence)).most_common(1):
+        if count > 1:
+            return f'lists "{item}" {count} times'
     return ""
+
+
+def _listed(sentence: str) -> list[str]:
+    """The things a sentence lists, without articles; single words and pairs only, longer parts are clauses."""
+    parts = ([word.lower() for word in _WORD.findall(part)] for part in _LIST_END.split(sentence))
+    items = ([word for word in part if word not in FUNCTION_WORDS] for part in parts)
+    return [" ".join(item) for item in items if 0 < len(item) <= 2]
 
 
 def _boilerplate(sentence: str, words: list[str], label: str, demonstration: str) -> str:
@@ -127,12 +141,27 @@ def _about_itself(sentence: str, words: list[str], label: str, demonstration: st
     return ""
 
 
+def _elsewhere(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+    # The first four letters, so that plurals and "monitors" for "tv monitor" count.
+    stems = {word[:4] for word in _WORD.findall(label.lower()) if word not in FUNCTION_WORDS}
+    said = " ".join(words)
+    if any(stem in said for stem in stems) or any(len(word) > 3 and word in label.lower() for word in words):
+        return ""
+    return f'does not speak of "{label}"'
+
+
 def _not_visual(sentence: str, words: list[str], label: str, demonstration: str) -> str:
     own = set(label.lower().split())
-    seen = {word for word in words if word not in own and _is_visual(word)}
-    if len(seen) < MIN_VISUAL_WORDS:
-        return f"not visual: {len(seen)} words for what can be seen"
+    seen = {_stem(word) for word in words if word not in own and _is_visual(word)}
+    flowery = sum(word in FLOWERY_WORDS for word in words)
+    needed = MIN_VISUAL_WORDS_BESIDE_USES if _USES.search(sentence) else MIN_VISUAL_WORDS
+    if len(seen) - flowery < needed:
+        return f"not visual: {len(seen)} words for what can be seen, {flowery} of praise; {needed} are needed"
     return ""
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s")
 
 
 def _is_visual(word: str) -> bool:
@@ -149,6 +178,7 @@ _RULES: tuple[tuple[int, _Rule], ...] = (
     (6, _boilerplate),
     (5, _length),
     (4, _about_itself),
+    (4, _elsewhere),
     (3, _loops),
     (2, _not_visual),
 )

@@ -14,20 +14,20 @@ generally frequently always very more most many several some any each both all o
 while when where there then if up down out off only just used seen found
 """)
 
-# Shapes, sizes, colours, materials, surfaces, positions, and parts that many things share.
+# Shapes, colours, materials, surfaces, positions, and parts that many things share.
 VISUAL_WORDS = _words("""
 round rounded circular oval square rectangular triangular cylindrical conical spherical curved straight flat thin
-thick wide narrow broad long short tall low high deep shallow large big small tiny huge massive heavy slim slender
-sleek compact elongated pointed sharp blunt bent folded hollow solid open closed arched domed tapered angular box
-boxy tube tubular cube ball ring disc disk cone bar rod strip stripe striped spotted patterned plain checked dotted
-red orange yellow green blue purple violet pink brown black white grey gray silver gold golden beige tan cream dark
-light bright pale colorful colourful colored coloured color colour shade transparent translucent clear opaque shiny
+thick wide narrow broad long short tall shallow heavy slim slender
+sleek compact elongated pointed sharp blunt bent folded hollow solid closed arched domed tapered angular box
+boxy tube tubular cube ball ring disc disk cone bar rod strip stripe striped spotted patterned checked dotted
+red orange yellow green blue purple violet pink brown black white grey gray silver gold golden beige tan dark
+bright pale colorful colourful colored coloured color colour shade transparent translucent opaque shiny
 glossy matte reflective metallic rusty smooth rough soft hard fluffy fuzzy furry hairy woolly bushy curly silky
 scaly leathery wrinkled textured ribbed ridged bumpy polished carved ornate
 wood wooden metal metallic steel iron aluminium aluminum brass copper plastic glass rubber leather fabric cloth
 cotton wool woolen silk paper cardboard concrete brick stone marble ceramic porcelain clay canvas nylon rope chain
 fur feather feathers plumage coat mane skin scale scales hide fleece
-head face eye eyes ear ears nose snout muzzle mouth beak bill tooth teeth tusk horn horns antler neck back belly body
+head face eye eyes ear ears nose snout muzzle mouth beak bill tooth teeth tusk horn horns antler neck belly body
 leg legs foot feet paw paws hoof hooves claw claws tail wing wings fin fins trunk whisker whiskers hair beard arm arms
 hand hands shoulder waist knee skin
 handle grip knob button buttons key keys lid cap cork spout rim edge corner base stand frame panel screen display
@@ -42,10 +42,17 @@ tie uniform logo badge button hooded plaid
 leaf leaves stem stems petal petals flower flowers branch branches root roots bark soil pot grass trees tree bush
 lawn seed peel crust slice sauce cheese topping toppings filling
 blade blades string strings cord cable wire antenna lens tripod nozzle pipe tap basin bowl plate cup saucer mug
-bottle jar can label sign pole post lamp bulb light lights shade flame candle
-water sea lake river beach sand waves rock rocks snow ice mountain mountains hill hills field fields road roads
-street streets bridge runway runways tarmac court courts pitch goal net line lines marking markings fence hedge
+bottle jar pole post lamp bulb shade flame candle
+water sea lake river beach sand waves rock rocks snow ice mountain mountains hill hills road roads
+street streets bridge runway runways tarmac pitch goal net marking markings fence hedge
 parked rows row grid cluster clustered scattered dense sparse aerial overhead viewed above roofs rooftops buildings
 building houses house cars boats ships ship planes plane containers crane cranes tank tanks dock docks pier harbor
-table tables chair chairs sofa bed desk mat rug carpet curtain curtains vase monitor
+table tables chair chairs sofa bed desk rug carpet curtain curtains vase monitor
+""")
+
+# Praise and mood: they describe nothing, and weigh against what a sentence shows.
+FLOWERY_WORDS = _words("""
+majestic magnificent beautiful stunning elegant graceful mysterious iconic luxurious delicate intricate exquisite
+breathtaking captivating captivated timeless unique remarkable wonderful lovely charming refined expressive humble
+beauty beloved amazing endless distinctive distinct various
 """)
