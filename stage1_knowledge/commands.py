@@ -1,14 +1,14 @@
 """The command `sspa-knowledge`: what can be asked of it, and how that reaches the parts."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sspa.shared.label_sets import DOMAINS
-from sspa.shared.terminal import output, run_command, say
+from sspa.shared.terminal import run_command, say
 from sspa.stage1_knowledge.engines.contract import Sampling
+from sspa.stage1_knowledge.table_commands import app as table_app
 
 app = typer.Typer(
     help="Knowledge about labels, written by a language model, kept in a Parquet file.",
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-KnowledgeFile = Annotated[Path, typer.Argument(metavar="FILE", help="A knowledge file (Parquet).")]
+app.add_typer(table_app)
 
 
 @app.command()
@@ -48,13 +48,19 @@ def generate(
     retries: Annotated[int, typer.Option(min=0, max=20, help="How often a poor answer is asked again.")] = 3,
     cache: Annotated[Path | None, typer.Option(help="Folder of an answer cache that other label files share.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Repeat the answers recorded in this cache; no model.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Ask a server that speaks the OpenAI API, e.g. http://127.0.0.1:8000/v1.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at --endpoint.")] = 16,
+    ray: Annotated[int, typer.Option("--ray", min=0, help="Run this many engine actors under Ray.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and ask nothing.")] = False,
     rejudge: Annotated[bool, typer.Option("--rejudge", help="Apply today's verdict rules to kept answers.")] = False,
 ) -> None:
     """Ask a language model to describe each label; what is known already is not asked again."""
     from sspa.shared.label_sets import read_label_set
     from sspa.stage1_knowledge.answer_forms import answer_form
     from sspa.stage1_knowledge.answer_store import AnswerStore
-    from sspa.stage1_knowledge.engines.choice import choose_engine
+    from sspa.stage1_knowledge.engines.choice import EngineOptions, choose_engine
     from sspa.stage1_knowledge.generation import Job
     from sspa.stage1_knowledge.generation import generate as run
     from sspa.stage1_knowledge.prompt import built_in_prompt, read_prompt
@@ -74,8 +80,15 @@ def generate(
         output=output_file or Path("artifacts") / f"{label_set.name}.parquet",
         rejudge=rejudge,
     )
-    engine = choose_engine(model=model, replay=replay, sampling=job.sampling, schema=chosen_form.schema)
-    outcome = run(job, engine, AnswerStore(cache) if cache else None)
+    options = EngineOptions(model, endpoint, replay, ray, concurrency)
+    engine = choose_engine(options, job.sampling, chosen_form.schema)
+    store = AnswerStore(cache) if cache else None
+    if dry_run:
+        from sspa.stage1_knowledge.dry_run import describe_plan
+
+        print(describe_plan(job, engine, store))
+        return
+    outcome = run(job, engine, store)
     if not outcome.written:
         say(f"{job.output}: up to date, {outcome.rows} sentences; nothing was asked")
         return
@@ -88,39 +101,6 @@ def generate(
             f"{outcome.output_tokens:,} tokens written; {outcome.cached_tokens / outcome.prompt_tokens:.0%} "
             f"of {outcome.prompt_tokens:,} prompt tokens came from the prefix cache"
         )
-
-
-@app.command()
-def query(
-    file: KnowledgeFile,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; the table is called knowledge.")],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
-) -> None:
-    """Ask the table in SQL (DuckDB, read-only: no other file, no network)."""
-    from sspa.stage1_knowledge.query import run_query
-
-    columns, rows = run_query(file, sql)
-    if as_json:
-        for row in rows:
-            print(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))
-        return
-    from rich.table import Table
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*("" if value is None else str(value).replace("[", r"\[") for value in row))
-    output.print(table)
-
-
-@app.command()
-def show(
-    file: KnowledgeFile,
-    label: Annotated[str | None, typer.Argument(help="Only this label, with where its sentences came from.")] = None,
-) -> None:
-    """Read the sentences; with a label, everything that is known about them."""
-    from sspa.stage1_knowledge.show import show_all, show_label
-
-    print(show_label(file, label) if label else show_all(file))
 
 
 def main() -> None:

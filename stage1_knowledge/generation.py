@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,7 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
     with _held(job.output):
         journal = Journal(journal_path(job.output))
         try:
-            plan = make_plan(job, engine, journal, cache)
+            plan = make_plan(job, engine, journal.answers, cache)
             usage: Counter[str] = Counter()
             if plan.open:
                 _ask(plan, engine, journal, cache, usage)
@@ -122,13 +122,13 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
     return outcome
 
 
-def make_plan(job: Job, engine: Engine, journal: Journal, cache: AnswerStore | None) -> Plan:
+def make_plan(job: Job, engine: Engine, journal: Mapping[str, Answer], cache: AnswerStore | None) -> Plan:
     """Look every question up in the old table, the journal and the cache; nothing is asked or written."""
     common = digest(common_parts(engine.identity, job.sampling, job.form.name, job.form.schema))
     cached: dict[str, Answer] = {}
 
     def known(key: str) -> Answer | None:
-        answer = journal.answers.get(key)
+        answer = journal.get(key)
         if answer is None and cache is not None:
             if key not in cached:
                 cached.update(cache.find([key]))

@@ -82,6 +82,11 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
 
+def read_journal(path: Path) -> dict[str, Answer]:
+    """The answers of a journal that stays as it is."""
+    return _read(path)[0]
+
+
 def answer_to_dict(answer: Answer) -> dict[str, str | int]:
     """What of an answer is content. How many tokens came from a cache is not: it differs from run to run."""
     return {

@@ -124,7 +124,7 @@ class Writer:
         import pyarrow as pa
 
         self._mark_alike()
-        self._count_clip_tokens()
+        count_clip_tokens(self._columns)
         write_knowledge(path, pa.table(self._columns, schema=arrow_schema()))
 
     def _sampling_json(self, room: int) -> str:
@@ -146,11 +146,12 @@ class Writer:
                 columns["verdict"][row] = "doubtful"
                 columns["reason"][row] = f"{_ALIKE}{columns['label'][other]}'s: {index:.0%} of the words in common"
 
-    def _count_clip_tokens(self) -> None:
-        columns = self._columns
-        uncounted = [row for row, count in enumerate(columns["clip_tokens"]) if not count]
-        counted = clip_tokens(
-            [columns["text"][row] for row in uncounted], [columns["description"][row] for row in uncounted]
-        )
-        for row, (count, cut) in zip(uncounted, counted, strict=True):
-            columns["clip_tokens"][row], columns["clip_cut"][row] = count, cut
+
+def count_clip_tokens(columns: dict[str, list[Any]]) -> None:
+    """Fill `clip_tokens` and `clip_cut` of the rows that were not counted yet."""
+    uncounted = [row for row, count in enumerate(columns["clip_tokens"]) if not count]
+    counted = clip_tokens(
+        [columns["text"][row] for row in uncounted], [columns["description"][row] for row in uncounted]
+    )
+    for row, (count, cut) in zip(uncounted, counted, strict=True):
+        columns["clip_tokens"][row], columns["clip_cut"][row] = count, cut

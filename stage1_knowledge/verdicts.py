@@ -37,7 +37,8 @@ _ABOUT_ITSELF = re.compile(
 )
 _USES = re.compile(
     r"\b(?:used (?:for|to|in|as|by)|designed (?:to|for)|made to|intended (?:to|for)|powered by|known for|"
-    r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?)\b",
+    r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?|"
+    r"symbols? of|reflections? of|representations? of|associated with)\b",
     re.IGNORECASE,
 )
 _LIST_END = re.compile(r"[,;.]|\band\b|\bor\b|\bwith\b")

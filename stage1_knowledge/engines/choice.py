@@ -1,37 +1,58 @@
 """From the command line to an engine."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge import embedded_model
 from sspa.stage1_knowledge.answer_store import AnswerStore
 from sspa.stage1_knowledge.engines.contract import Engine, Sampling
 
 
-def choose_engine(
-    *,
-    model: str | None,
-    replay: Path | None,
-    sampling: Sampling,
-    schema: Mapping[str, Any] | None,
-) -> Engine:
-    """The engine that the options name: replay, or vLLM in this process.
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the command line says about who answers. At most one of endpoint, replay and ray_workers is set."""
+
+    model: str | None = None
+    endpoint: str | None = None
+    replay: Path | None = None
+    ray_workers: int = 0
+    concurrency: int = 16
+
+
+def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[str, Any] | None) -> Engine:
+    """The engine that the options name; vLLM in this process where they name none.
 
     Raises:
-        UserError: the options name nothing that is there.
+        UserError: two engines are named, or nothing that is there.
     """
-    if replay is not None:
+    named = {"--endpoint": options.endpoint, "--replay": options.replay, "--ray": options.ray_workers}
+    chosen = [name for name, value in named.items() if value]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} name two engines; choose one")
+    if options.replay:
         from sspa.stage1_knowledge.engines.replay import Replay
 
-        return Replay(AnswerStore(replay, create=False), model)
+        return Replay(AnswerStore(options.replay, create=False), options.model)
+    if options.endpoint:
+        from sspa.stage1_knowledge.engines.openai_endpoint import OpenAiEndpoint
+
+        return OpenAiEndpoint(options.endpoint, sampling, options.model, schema, options.concurrency)
     from sspa.stage1_knowledge.engines.vllm_offline import VllmOffline
     from sspa.stage1_knowledge.model_source import find_model
 
-    if model is None:
+    if options.model is None:
         say(
             f"using the embedded {embedded_model.NAME}, a very small model; "
             "--model takes a better one (a local folder or a hub name, e.g. Qwen/Qwen3-8B)"
         )
-    return VllmOffline(find_model(model), sampling, schema)
+    make_vllm = partial(VllmOffline, find_model(options.model), sampling, schema)
+    if options.ray_workers:
+        from sspa.stage1_knowledge.engines.ray_blocks import RayBlocks
+
+        return RayBlocks(make_vllm, options.ray_workers)
+    return make_vllm()

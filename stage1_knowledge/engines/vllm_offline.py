@@ -119,6 +119,9 @@ class VllmOffline(Engine):
         }
         if not _has_cuda():
             options["enforce_eager"] = True
+            # vLLM 0.32 rewinds a request's generator after each chunk but the last, which CPU generators refuse
+            # ("CPU Generator does not use offset"); our prompts are short enough to go in one piece.
+            options["enable_chunked_prefill"] = False
         try:
             return LLM(**options)
         except (ValueError, OSError) as error:

@@ -43,7 +43,18 @@ def test_built_in_sets_read_without_complaint(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "count", "first", "last"),
-    [("voc", 20, "aeroplane", "tvmonitor"), ("coco", 80, "person", "toothbrush")],
+    [
+        ("voc", 20, "aeroplane", "tvmonitor"),
+        ("coco", 80, "person", "toothbrush"),
+        ("nus_wide", 81, "airport", "zebra"),
+        ("pa100k", 26, "Female", "boots"),
+        ("rapv1", 51, "Female", "action-CarrybyHand"),
+        ("peta", 35, "personalLess30", "upperBodyVNeck"),
+        ("multiscene", 36, "apron", "sea"),
+        ("mlrsnet", 60, "airplane", "wind turbine"),
+        ("aid", 17, "airplane", "water"),
+        ("ucm", 17, "airplane", "water"),
+    ],
 )
 def test_built_in_sets_keep_the_data_sets_own_names_and_order(name: str, count: int, first: str, last: str) -> None:
     keys = read_label_set(name).keys
@@ -88,3 +99,12 @@ def test_what_is_not_text_or_not_there_is_refused(tmp_path: Path) -> None:
         read_label_set(tmp_path / "missing.txt")
     with pytest.raises(UserError, match="is a folder"):
         read_label_set(tmp_path)
+
+
+def test_spelling_is_mended_and_misleading_names_have_a_hint() -> None:
+    shown = {label.key: label for name in built_in_names() for label in read_label_set(name).labels}
+    assert shown["habor"].text == "harbor"
+    assert shown["action-Pusing"].text.startswith("pushing")
+    for key in ("works", "tanks", "mouse", "remote"):
+        assert shown[key].hint
+    assert shown["aeroplane"].text == "airplane"

@@ -151,12 +151,12 @@ def test_what_a_person_wrote_survives(make_job, teller) -> None:
 
 
 def test_like_sentences_of_two_labels_are_doubtful_and_not_asked_again(make_job, scripted) -> None:
-    engine = scripted(lambda *_: "It is a small furry animal with pointed ears and a long tail.")
+    engine = scripted(lambda *_: "The cat or dog is a small furry animal with pointed ears and a long tail.")
     job = make_job("cat", "dog")
     assert generate(job, engine).answers == 2
-    assert [row["reason"] for row in rows(job.output)] == [
-        "nearly the same as dog's: 100% of the words in common",
-        "nearly the same as cat's: 100% of the words in common",
+    assert [row["reason"].partition(":")[0] for row in rows(job.output)] == [
+        "nearly the same as dog's",
+        "nearly the same as cat's",
     ]
     assert not generate(job, engine).written
     alone = make_job("cat")

@@ -1,0 +1,37 @@
+"""What a run would ask, without asking."""
+
+from sspa.stage1_knowledge.answer_store import AnswerStore
+from sspa.stage1_knowledge.engines.contract import Engine
+from sspa.stage1_knowledge.generation import Job, journal_path, make_plan
+from sspa.stage1_knowledge.journal import read_journal
+
+# English text in the vocabularies of today's models; an estimate, since a tokenizer may have to be downloaded.
+CHARACTERS_PER_TOKEN = 4.2
+
+
+def describe_plan(job: Job, engine: Engine, cache: AnswerStore | None) -> str:
+    """What is known, what would be asked, and about how many tokens that is; nothing is asked or written.
+
+    Raises:
+        UserError: as `generate`, where labels, template, model or old files are not sound.
+    """
+    plan = make_plan(job, engine, read_journal(journal_path(job.output)), cache)
+    identity = engine.identity
+    lines = [
+        f"{job.output}: {len(plan.rows)} sentences about {len(job.labels.labels)} labels",
+        f"model      {identity.model} {identity.revision[:12]} ({identity.engine})",
+        f"prompt     {job.prompt.name} ({job.prompt.hash[:12]}), answer form {job.form.name}",
+    ]
+    lines += [f"known      {count} {where}" for where, count in plan.known.items()]
+    characters = 0
+    for question in plan.open:
+        characters += sum(len(turn["content"]) for turn in job.form.messages(job.prompt, question.label))
+    lines.append(
+        f"to ask     {len(plan.open)} sentences, about {characters / CHARACTERS_PER_TOKEN:,.0f} prompt tokens, "
+        f"at most {len(plan.open) * job.sampling.max_tokens:,} tokens written, and up to {job.retries} more attempts each"
+    )
+    for question in plan.open[:1]:
+        lines.append("the first question:")
+        for turn in job.form.messages(job.prompt, question.label):
+            lines.append(f"  {turn['role']}: {turn['content']}")
+    return "\n".join(lines)

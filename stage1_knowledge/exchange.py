@@ -1,0 +1,131 @@
+"""Sentences out to a spreadsheet and back: what a person mends is the person's from then on."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.shared.knowledge_format import read_table, write_knowledge
+
+COLUMNS = ("label", "text", "sample", "description", "verdict", "reason", "origin")
+_NEEDED = ("label", "sample", "description")
+MAX_SENTENCE = 2000
+
+
+def export(path: Path, target: Path) -> int:
+    """Write the sentences as CSV or JSON lines, by the target's ending.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: another ending, or the target cannot be written.
+    """
+    rows = [{name: row[name] for name in COLUMNS} for row in read_table(path)[0].to_pylist()]
+    if _kind(target) == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        # The mark at the front is what makes spreadsheets read UTF-8.
+        content = "\ufeff" + text.getvalue()
+    else:
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with replacing(target) as beside:
+        beside.write_text(content, encoding="utf-8", newline="")
+    return len(rows)
+
+
+def import_(path: Path, source: Path) -> int:
+    """Take mended sentences over into a table; a changed one becomes a person's.
+
+    Returns:
+        The number of sentences that changed.
+
+    Raises:
+        UserError: an unknown label or sample, a row twice, or a file that is not what `export` wrote. The
+            table is left as it was.
+    """
+    rows = read_table(path)[0].to_pylist()
+    places = {(row["label"], row["sample"]): row for row in rows}
+    seen: set[tuple[str, int]] = set()
+    changed = 0
+    for where, values in _read(source):
+        place = _place(where, values, places, path)
+        if place in seen:
+            raise UserError(f"{where}: label {place[0]!r}, sample {place[1]} comes twice; remove one row")
+        seen.add(place)
+        sentence = " ".join(str(values["description"] or "").split())
+        if len(sentence) > MAX_SENTENCE:
+            raise UserError(f"{where}: the description of {place[0]!r} has {len(sentence):,} characters; "
+                            f"{MAX_SENTENCE:,} is the limit")  # fmt: skip
+        row = places[place]
+        if sentence != row["description"]:
+            row |= {"description": sentence, "origin": "human", "verdict": "good", "reason": ""}
+            row |= {"clip_tokens": 0, "clip_cut": "", "attempts": 0, "answers": "[]", "seed": 0, "key": ""}
+            row |= dict.fromkeys(("model", "revision", "quantisation", "engine", "prompt", "prompt_hash"), "")
+            row |= {"answer_form": "", "sampling": "{}"}
+            changed += 1
+    if changed:
+        from sspa.stage1_knowledge.table import count_clip_tokens
+
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        count_clip_tokens(columns)
+        write_knowledge(
+            path, (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        )
+    return changed
+
+
+def _kind(path: Path) -> str:
+    kind = {".csv": "csv", ".jsonl": "jsonl"}.get(path.suffix.lower())
+    if kind is None:
+        raise UserError(f"{path}: the ending says neither .csv nor .jsonl; name the file accordingly")
+    return kind
+
+
+def _read(source: Path) -> list[tuple[str, dict[str, Any]]]:
+    kind = _kind(source)
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{source}: cannot be read as UTF-8 text ({error})") from error
+    rows: list[tuple[str, dict[str, Any]]] = []
+    if kind == "csv":
+        try:
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            rows = [(f"{source}, line {reader.line_num}", dict(row)) for row in reader]
+        except csv.Error as error:
+            raise UserError(f"{source}: not CSV ({error})") from error
+    else:
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                try:
+                    values = json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{source}, line {number}: not JSON ({error})") from error
+                if not isinstance(values, dict):
+                    raise UserError(f"{source}, line {number}: not a JSON object")
+                rows.append((f"{source}, line {number}", values))
+    if not rows:
+        raise UserError(f"{source}: holds no row")
+    for where, values in rows:
+        if missing := [name for name in _NEEDED if name not in values]:
+            raise UserError(f"{where}: lacks the column {missing[0]!r}; export the table to see the form")
+    return rows
+
+
+def _place(where: str, values: dict[str, Any], places: dict[tuple[str, int], Any], path: Path) -> tuple[str, int]:
+    label = str(values["label"])
+    try:
+        sample = int(values["sample"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: sample {values['sample']!r} of label {label!r} is no whole number") from error
+    if (label, sample) not in places:
+        known = any(label == other for other, _ in places)
+        what = f"no sample {sample} of label" if known else "no label"
+        raise UserError(f"{where}: {path} has {what} {label!r}; mend or remove that row")
+    return label, sample

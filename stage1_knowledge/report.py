@@ -1,0 +1,125 @@
+"""What became of a run, and how two tables differ, as text."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge_format import SCHEMA_VERSION, read_table
+from sspa.stage1_knowledge.clip_tokens import CONTEXT
+from sspa.stage1_knowledge.generation import run_record_path
+from sspa.stage1_knowledge.verdicts import judge
+
+# What makes two rows about one label differ, in the order in which it is named.
+_SETTINGS = ("origin", "model", "revision", "quantisation", "prompt", "prompt_hash", "answer_form", "domain")
+
+
+def report(path: Path) -> str:
+    """Verdicts, retries, tokens and the doubtful sentences of a table, and the speed of the run that made it."""
+    rows = read_table(path)[0].to_pylist()
+    good = sum(row["verdict"] == "good" for row in rows)
+    retried = sum(row["attempts"] > 1 for row in rows)
+    cut = [row for row in rows if row["clip_cut"]]
+    lines = [
+        f"{path}: {len(rows)} sentences about {len({row['label'] for row in rows})} labels",
+        f"verdicts   {good} good ({good / len(rows):.0%}), {len(rows) - good} doubtful ({1 - good / len(rows):.0%})",
+        f"retried    {retried} ({retried / len(rows):.0%}), {sum(row['attempts'] for row in rows)} answers in all",
+        "origin     " + ", ".join(f"{count} {name}" for name, count in Counter(r["origin"] for r in rows).items()),
+        f"CLIP       {max(row['clip_tokens'] for row in rows)} of {CONTEXT} tokens at most, {len(cut)} sentences cut",
+    ]
+    lines += _speed(path)
+    kinds = Counter(row["reason"].split(":")[0].split('"')[0].strip() for row in rows if row["verdict"] != "good")
+    for kind, count in kinds.most_common():
+        lines.append(f"doubtful   {count} {kind}")
+    for row in rows:
+        if row["verdict"] != "good":
+            lines.append(f"  {row['label']}: {row['description'] or '(empty)'}  [{row['reason']}]")
+    for row in cut:
+        lines.append(f"  {row['label']}: {row['clip_tokens']} tokens, CLIP does not read {row['clip_cut']!r}")
+    return "\n".join(lines)
+
+
+def _speed(path: Path) -> list[str]:
+    record_path = run_record_path(path)
+    if not record_path.is_file():
+        return []
+    try:
+        run = json.loads(record_path.read_bytes())
+        asking = max(run["seconds_asking"] - run["seconds_to_first_answer"], 1e-3)
+        share = run["cached_prompt_tokens"] / max(run["prompt_tokens"], 1)
+        return [
+            f"last run   {run['finished']} on {run['host']}: {run['answers']} answers in {run['seconds']:.1f} s, "
+            f"the first after {run['seconds_to_first_answer']:.1f} s",
+            f"tokens     {run['output_tokens']} written, {run['output_tokens'] / asking:.1f} a second after the first "
+            f"answer; {share:.0%} of {run['prompt_tokens']} prompt tokens from the prefix cache",
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record_path}: damaged ({error}); remove it, the knowledge itself is not in it") from error
+
+
+def check(path: Path) -> str:
+    """Verify a table: page checksums, schema, contract, content hash; then judge every model's sentence again.
+
+    Raises:
+        UserError: the file is not sound.
+    """
+    table, content_hash = read_table(path)
+    rows = table.to_pylist()
+    doubtful = sum(row["verdict"] != "good" for row in rows)
+    lines = [f"{path}: sound; {len(rows)} rows, schema version {SCHEMA_VERSION}, content hash {content_hash}"]
+    changed = 0
+    for row in rows:
+        if row["origin"] != "model" or not _plain(row):
+            continue
+        verdict = judge(row["description"], row["text"])
+        if not verdict.good and row["verdict"] == "good":
+            changed += 1
+            lines.append(f"  {row['label']}, sample {row['sample']}: good in the file, today {verdict.reason}")
+    lines.append(
+        f"{doubtful} doubtful in the file; {changed} more by today's rules (`generate --rejudge` applies them)"
+    )
+    return "\n".join(lines)
+
+
+def _plain(row: dict[str, Any]) -> bool:
+    """True where the sentence alone decides: the last answer was not cut or malformed."""
+    return row["answer_form"] in ("", "sentence")
+
+
+def diff(first: Path, second: Path) -> str:
+    """Label by label, what changed between two tables, and which settings did it."""
+    old, new = (_by_place(path) for path in (first, second))
+    lines = []
+    for place in [*old, *(place for place in new if place not in old)]:
+        name = place[0] if place[1] == 0 else f"{place[0]} (sample {place[1]})"
+        if place not in new:
+            lines.append(f"- {name}: only in {first}")
+        elif place not in old:
+            lines.append(f"+ {name}: only in {second}: {new[place]['description']}")
+        elif old[place]["description"] != new[place]["description"] or old[place]["text"] != new[place]["text"]:
+            lines.append(f"~ {name}: {'; '.join(_causes(old[place], new[place]))}")
+            lines += [f"    - {old[place]['description']}", f"    + {new[place]['description']}"]
+    same = len(set(old) & set(new)) - sum(line.startswith("~") for line in lines)
+    return "\n".join([*lines, f"{same} sentences are the same"])
+
+
+def _by_place(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row["label"], row["sample"]): row for row in read_table(path)[0].to_pylist()}
+
+
+def _causes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    causes = [f"{name} {_short(old[name])} -> {_short(new[name])}" for name in _SETTINGS if old[name] != new[name]]
+    before, after = json.loads(old["sampling"]), json.loads(new["sampling"])
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            causes.append(f"{name} {before.get(name)} -> {after.get(name)}")
+    for name in ("text", "hint", "seed", "engine"):
+        if old[name] != new[name]:
+            causes.append(f"{name} {_short(old[name])} -> {_short(new[name])}")
+    return causes or ["the same settings gave another answer"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return repr(text if len(text) <= 24 else text[:12] + "...") if text else "nothing"

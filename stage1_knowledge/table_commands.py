@@ -1,0 +1,130 @@
+"""The commands of `sspa-knowledge` that read, compare, mend and copy tables."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sspa.shared.terminal import output, say
+
+app = typer.Typer()
+
+KnowledgeFile = Annotated[Path, typer.Argument(metavar="FILE", help="A knowledge file (Parquet).")]
+
+
+@app.command()
+def query(
+    file: KnowledgeFile,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; the table is called knowledge.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+) -> None:
+    """Ask the table in SQL (DuckDB, read-only: no other file, no network)."""
+    from sspa.stage1_knowledge.query import run_query
+
+    columns, rows = run_query(file, sql)
+    if as_json:
+        for row in rows:
+            print(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))
+        return
+    from rich.table import Table
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value).replace("[", r"\[") for value in row))
+    output.print(table)
+
+
+@app.command()
+def show(
+    file: KnowledgeFile,
+    label: Annotated[str | None, typer.Argument(help="Only this label, with where its sentences came from.")] = None,
+) -> None:
+    """Read the sentences; with a label, everything that is known about them."""
+    from sspa.stage1_knowledge.show import show_all, show_label
+
+    print(show_label(file, label) if label else show_all(file))
+
+
+@app.command()
+def labels(name: Annotated[str | None, typer.Argument(help="Show the labels of this set or file.")] = None) -> None:
+    """List the built-in label sets, or the labels of one."""
+    from sspa.shared.label_sets import built_in_names, read_label_set
+
+    if name is None:
+        for built_in in built_in_names():
+            label_set = read_label_set(built_in)
+            print(f"{built_in:12s} {len(label_set.labels):3d} labels, {label_set.domain}: "
+                  f"{', '.join(label_set.texts[:5])}, ...")  # fmt: skip
+        return
+    for label in read_label_set(name).labels:
+        print("\t".join((label.key, label.text, label.hint)).rstrip("\t"))
+
+
+@app.command()
+def report(file: KnowledgeFile) -> None:
+    """Verdicts, retries, tokens and speed of a table, and its doubtful sentences."""
+    from sspa.stage1_knowledge.report import report as make
+
+    print(make(file))
+
+
+@app.command()
+def check(file: KnowledgeFile) -> None:
+    """Verify checksums, schema and content hash, and judge the sentences by today's rules."""
+    from sspa.stage1_knowledge.report import check as make
+
+    print(make(file))
+
+
+@app.command()
+def diff(first: KnowledgeFile, second: KnowledgeFile) -> None:
+    """By label: what changed between two tables, and which setting did it."""
+    from sspa.stage1_knowledge.report import diff as make
+
+    print(make(first, second))
+
+
+@app.command()
+def export(
+    file: KnowledgeFile,
+    target: Annotated[Path, typer.Argument(help="A file that ends in .csv or .jsonl.")],
+) -> None:
+    """Write the sentences as CSV or JSON lines, to be mended in a spreadsheet."""
+    from sspa.stage1_knowledge.exchange import export as write
+
+    say(f"{target}: {write(file, target)} sentences; bring changes back with `sspa-knowledge import {file} {target}`")
+
+
+@app.command("import")
+def import_(
+    file: KnowledgeFile,
+    source: Annotated[Path, typer.Argument(help="What `export` wrote, with sentences mended.")],
+) -> None:
+    """Take mended sentences over; they count as a person's and survive regeneration."""
+    from sspa.stage1_knowledge.exchange import import_ as read
+
+    say(f"{file}: {read(file, source)} sentences changed")
+
+
+@app.command()
+def control(
+    file: KnowledgeFile,
+    kind: Annotated[str, typer.Option(help="name-only, shuffled or random-words.")],
+    output_file: Annotated[Path | None, typer.Option("--output", help="[default: FILE with the kind added]")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write a control: the same labels with knowledge that cannot help."""
+    from sspa.stage1_knowledge.control import make_control
+
+    target = output_file or file.with_name(f"{file.stem}.{kind}.parquet")
+    say(f"{target}: {make_control(file, kind, target, seed)} sentences, {kind}")
+
+
+@app.command()
+def migrate(file: KnowledgeFile) -> None:
+    """Rewrite a table of an older schema version in the current one."""
+    from sspa.shared.knowledge_format import SCHEMA_VERSION
+    from sspa.shared.knowledge_format import migrate as rewrite
+
+    say(f"{file}: schema version {rewrite(file)} -> {SCHEMA_VERSION}")
