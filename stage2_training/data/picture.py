@@ -41,8 +41,7 @@ def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
                 if at_least is not None and min(opened.size) > at_least:
                     _draft(opened, at_least)
                 opened.load()
-                ImageOps.exif_transpose(opened, in_place=True)
-                return _rgb(opened)
+                return upright_rgb(opened)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such picture; the manifest or list names it") from None
     except Image.DecompressionBombError as error:
@@ -59,7 +58,9 @@ def _draft(opened: Image.Image, at_least: int) -> None:
     opened.draft("RGB" if opened.mode == "RGB" else None, tuple(int(-(-side * scale // 1)) for side in opened.size))  # type: ignore[arg-type]
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """A decoded picture of any mode as RGB on white, with its EXIF orientation applied."""
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode in _WIDE_MODES:
         picture = _eight_bit(picture)
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):

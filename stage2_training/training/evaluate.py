@@ -8,7 +8,7 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.configuration import RunConfig
-from sspa.stage2_training.data.dataset import load_dataset
+from sspa.stage2_training.data.dataset import Dataset, load_dataset
 from sspa.stage2_training.data.picture import load_picture
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.evaluation.metrics import Metrics
@@ -26,6 +26,16 @@ def load_recognizer(folder: RunFolder, device: torch.device) -> tuple[Recognizer
     recognizer = make_recognizer(config, knowledge, device)
     folder.read_weights(recognizer.trained_modules())
     return recognizer.eval(), config, knowledge
+
+
+def own_dataset(config: RunConfig) -> Dataset:
+    """The data set that a run was trained on.
+
+    Raises:
+        UserError: it is no longer where it was.
+    """
+    data = config.data
+    return load_dataset(data.name, data.root, data.protocol, data.val_fraction, config.training.seed)
 
 
 def evaluate_run(

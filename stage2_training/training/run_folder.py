@@ -98,10 +98,22 @@ class RunFolder:
         self.write_json("test_ids.json", list(split.ids))
 
     def read_predictions(self) -> tuple[Probabilities, np.ndarray[Any, np.dtype[np.int8]]]:
-        """The test split's probabilities by branch, and its targets (N, C)."""
-        tensors = load_file(self.file("predictions.safetensors"))
+        """The test split's probabilities by branch, "both" last, and its targets (N, C).
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path = self.file("predictions.safetensors")
+        try:
+            tensors = load_file(path)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: is not a finished run (predictions.safetensors is missing)") from error
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
         targets = tensors.pop("targets").numpy()
-        return {name.removeprefix("probabilities."): values.numpy() for name, values in tensors.items()}, targets
+        # The file keeps its tensors by the alphabet.
+        order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
+        return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
 
     def config(self) -> RunConfig:
         """The run's configuration, as it was resolved."""

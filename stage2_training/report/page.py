@@ -1,0 +1,134 @@
+"""report.html: one run as one page to read, without network."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.report import plots
+from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
+from sspa.stage2_training.report.templates import write_page
+from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.training.evaluate import own_dataset
+from sspa.stage2_training.training.run_folder import RunFolder
+
+_MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
+
+
+def write_report(folder: RunFolder, device: torch.device) -> Path:
+    """Write the run's report.html and return its path.
+
+    The pictures are read from the data set again; where that cannot be done the page says why.
+
+    Raises:
+        UserError: the run is not finished, or damaged.
+    """
+    result, about, config = folder.read_json("result.json"), folder.read_json("run.json"), folder.config()
+    knowledge = folder.knowledge()
+    names = {label.key: label.text for label in knowledge.labels}
+    probabilities, targets = folder.read_predictions()
+    threshold = get_protocol(about["protocol"]["name"]).threshold
+    return write_page(
+        folder.file("report.html"),
+        "report.html.jinja",
+        name=folder.path.resolve().name,
+        data_note=about["data"]["note"],
+        facts=_facts(about, result, config),
+        test=result["test"],
+        columns=_columns(result["test"]["both"]["top_k"]),
+        rows=[
+            {"name": "untrained", "metrics": result["untrained_test"]["both"]},
+            *({"name": branch, "metrics": metrics} for branch, metrics in result["test"].items()),
+        ],
+        plots={
+            "classes": plots.class_bars(
+                {
+                    "test": result["test"]["both"]["per_class"],
+                    "untrained": result["untrained_test"]["both"]["per_class"],
+                },
+                names,
+            ),
+            "training": plots.training_curves(folder.read_metrics()),
+            "precision_recall": plots.precision_recall_curves(probabilities, targets),
+            "reliability": plots.reliability_curve(probabilities, targets),
+            "co_occurrence": _co_occurrence(probabilities["both"], targets, threshold, list(names.values())),
+        },
+        pictures=_pictures(folder, device, probabilities["both"], threshold),
+        knowledge=[{"text": label.text, "sentences": knowledge.sentences[label.key]} for label in knowledge.labels],
+        again=_again(folder, config),
+        configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+    )
+
+
+def _facts(about: Mapping[str, Any], result: Mapping[str, Any], config: RunConfig) -> list[tuple[str, str]]:
+    environment = about["environment"]
+    return [
+        ("protocol", f"{about['protocol']['name']} ({about['protocol']['hash']})"),
+        ("data", f"{about['data']['name']}, hash {about['data']['hash']}"),
+        (
+            "backbone",
+            f"{result['backbone']['name']}: {result['backbone']['description']}; tower {config.backbone.tower}",
+        ),
+        ("knowledge", f"{about['knowledge']['file']}, hash {about['knowledge']['hash'][:16]}"),
+        ("trained", f"{result['trained_parameters']:,} parameters, head {config.model.head}"),
+        ("seed", str(config.training.seed)),
+        ("best epoch", f"{result['best_epoch']} of {config.training.epochs}, chosen on val"),
+        (
+            "made",
+            f"in {result['seconds']:.0f} s on {environment['gpu'] or 'a CPU'}, torch "
+            f"{environment['libraries']['torch']}, source {environment['git'] or 'not under git'}",
+        ),
+    ]
+
+
+def _columns(top_k: int) -> list[dict[str, str]]:
+    at_threshold = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+    return [
+        {"title": "mAP", "group": "", "key": "mAP"},
+        *({"title": key, "group": "at_threshold", "key": key} for key in at_threshold),
+        *({"title": f"{key}@{top_k}", "group": "at_top_k", "key": key} for key in ("CF1", "OF1")),
+    ]
+
+
+def _co_occurrence(probabilities: Any, targets: Any, threshold: float, names: Sequence[str]) -> list[tuple[str, Any]]:
+    if len(names) > _MOST_CO_OCCURRING:
+        return []
+    # Unknown cells are no evidence either way: they are left out of both matrices.
+    predicted = (probabilities >= threshold) & (targets >= 0)
+    return [
+        ("True", plots.co_occurrence(targets == 1, names, "True co-occurrence")),
+        ("Predicted", plots.co_occurrence(predicted, names, "Predicted co-occurrence")),
+    ]
+
+
+def _pictures(folder: RunFolder, device: torch.device, probabilities: Any, threshold: float) -> dict[str, Any]:
+    try:
+        test = own_dataset(folder.config()).splits["test"]
+        if list(test.ids) != folder.read_json("test_ids.json"):
+            raise UserError("the data set has other test pictures now than the run was evaluated on")
+        tagger = Tagger.load(folder.path, device=device.type)
+        groups = {
+            "drawn": drawn_pictures(probabilities),
+            "invented": confident_errors(probabilities, test.targets, threshold, missed=False),
+            "missed": confident_errors(probabilities, test.targets, threshold, missed=True),
+        }
+        cards = {name: make_cards(tagger, test, probabilities, cells, threshold) for name, cells in groups.items()}
+    except UserError as error:
+        return {"problem": str(error)}
+    return {**cards, "problem": "", "has_maps": cards["drawn"][0].region_map is not None}
+
+
+def _again(folder: RunFolder, config: RunConfig) -> str:
+    """The commands that repeat the run from its own folder, and that use it."""
+    path = shlex.quote(str(folder.path))
+    return (
+        f"sspa-train run --config {path}/config.json --knowledge {path}/knowledge.parquet --out NEW_FOLDER\n"
+        f"sspa-train evaluate {path}\n"
+        f"sspa-train predict {path} PICTURE..."
+    )

@@ -1,0 +1,96 @@
+"""The pictures of the report: which ones, and each with its labels and the region map of one of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.explanation.overlay import data_uri, over_picture, small
+from sspa.stage2_training.tagger import Tagger
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture and one label, by their indices in the split."""
+
+    picture: int
+    label: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture as the page shows it; the pictures are data URIs, the labels (text, percent)."""
+
+    name: str
+    picture: str
+    region_map: str | None
+    label: str
+    percent: float
+    predicted: list[tuple[str, float]]
+    true: list[str]
+    unknown: list[str]
+
+
+def drawn_pictures(probabilities: Floats, count: int = 12, seed: int = 0) -> list[Cell]:
+    """`count` pictures drawn from the split, each with its most probable label."""
+    generator = np.random.Generator(np.random.Philox(key=seed))
+    drawn = sorted(generator.permutation(len(probabilities))[:count])
+    return [Cell(int(index), int(probabilities[index].argmax())) for index in drawn]
+
+
+def confident_errors(
+    probabilities: Floats, targets: NDArray[np.int8], threshold: float, missed: bool, count: int = 10
+) -> list[Cell]:
+    """The cells where the model was most sure and wrong, the worst first.
+
+    Args:
+        missed: labels that are there and got the lowest probabilities; otherwise labels that are not there
+            and got the highest. Only cells that the threshold decides wrongly.
+    """
+    if missed:
+        wrong, doubt = (targets == 1) & (probabilities < threshold), probabilities
+    else:
+        wrong, doubt = (targets == 0) & (probabilities >= threshold), -probabilities
+    order = np.argsort(np.where(wrong, doubt, np.inf), axis=None, kind="stable")[: min(count, wrong.sum())]
+    return [Cell(int(index // targets.shape[1]), int(index % targets.shape[1])) for index in order]
+
+
+def make_cards(
+    tagger: Tagger, split: Split, probabilities: Floats, cells: Sequence[Cell], threshold: float
+) -> list[Card]:
+    """A card for each cell, with the region map of its label where the head has regions.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    names = [label.text for label in tagger.labels]
+    cards = []
+    for cell in cells:
+        path, row, truth = split.paths[cell.picture], probabilities[cell.picture], split.targets[cell.picture]
+        picture = small(load_picture(path))
+        _, maps = tagger.maps(torch.stack([tagger.prepare(path)]))
+        order = [index for index in np.argsort(-row) if row[index] >= threshold]
+        cards.append(
+            Card(
+                name=split.ids[cell.picture],
+                picture=data_uri(picture),
+                region_map=None if maps is None else data_uri(over_picture(picture, maps[0, cell.label])),
+                label=names[cell.label],
+                percent=100 * float(row[cell.label]),
+                predicted=[(names[index], 100 * float(row[index])) for index in order],
+                true=_named(names, np.flatnonzero(truth == 1)),
+                unknown=_named(names, np.flatnonzero(truth == -1)),
+            )
+        )
+    return cards
+
+
+def _named(names: Sequence[str], indices: Iterable[int]) -> list[str]:
+    return [names[index] for index in indices]

@@ -1,0 +1,163 @@
+"""The report's plots, as SVG that takes its text colour from the page (light or dark).
+
+Legend: N pictures, C labels.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from sspa.stage2_training.evaluation.metrics import CALIBRATION_BINS
+
+Floats = NDArray[np.floating[Any]]
+
+# Stands for the page's text colour until the SVG is written.
+_INK = "#010203"
+_COLOURS = ("#3b82c4", "#d97706", "#2a9d6f", "#a855a0")
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sspa",
+    "font.family": "sans-serif",
+    "font.size": 10.0,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=_COLOURS),
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+class Plot:
+    """A figure while it is drawn; `svg` when it is done."""
+
+    def __init__(self, figure: Figure, axes: Axes) -> None:
+        self.figure, self.axes = figure, axes
+        self.svg = Markup()
+
+
+@contextmanager
+def plot(title: str, width: float = 5.0, height: float = 3.2) -> Iterator[Plot]:
+    """Draw within the block; afterwards `svg` holds the figure, with `title` for screen readers."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The page's own fonts draw the text; whether Matplotlib's have a label's letters does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        drawn = Plot(figure, figure.add_subplot())
+        yield drawn
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    body = text[text.index("<svg") :].replace(_INK, "currentColor")
+    # Several figures share one page: their ids must not meet.
+    prefix = re.sub(r"\W+", "-", title.lower())
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
+    head = Markup('<svg role="img" aria-label="{}"').format(title)
+    drawn.svg = head + Markup(body.removeprefix("<svg"))
+
+
+def class_bars(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Markup:
+    """AP of each label in percent: a bar for the trained model, a mark for the untrained one.
+
+    Args:
+        figures: "test" and "untrained": AP by label key.
+        names: what to call each label.
+    """
+    keys = sorted(figures["test"], key=lambda key: figures["test"][key])
+    with plot("AP of each label", height=1.0 + 0.24 * len(keys)) as drawn:
+        places = np.arange(len(keys))
+        values = [100 * figures["test"][key] for key in keys]
+        bars = drawn.axes.barh(places, values, color=_COLOURS[0], label="trained")
+        drawn.axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        drawn.axes.scatter(
+            [100 * figures["untrained"][key] for key in keys], places, marker="|", color=_COLOURS[1], label="untrained"
+        )
+        drawn.axes.set_yticks(places, [names[key] for key in keys])
+        drawn.axes.set(xlim=(0, 108), xlabel="average precision, %", ylim=(-0.7, len(keys) - 0.3))
+        drawn.figure.legend(loc="outside upper center", ncols=2)
+    return drawn.svg
+
+
+def training_curves(lines: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """Loss, and mAP on val by branch, over the epochs of metrics.jsonl."""
+    epochs = [line["epoch"] for line in lines]
+    with plot("Training loss") as loss:
+        trained = [line for line in lines if "loss" in line]
+        loss.axes.plot([line["epoch"] for line in trained], [line["loss"] for line in trained], marker="o")
+        loss.axes.set(xlabel="epoch", ylabel="loss, mean of the epoch")
+        loss.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    with plot("mAP on val") as val:
+        for branch in lines[0]["val"]:
+            val.axes.plot(epochs, [100 * line["val"][branch]["mAP"] for line in lines], marker="o", label=branch)
+        val.axes.set(xlabel="epoch (0: untrained)", ylabel="mAP on val, %")
+        val.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        val.axes.legend()
+    return [loss.svg, val.svg]
+
+
+def precision_recall_curves(probabilities: Mapping[str, Floats], targets: NDArray[np.int8]) -> Markup:
+    """Precision over recall of all known cells together, a curve a branch."""
+    from sklearn.metrics import precision_recall_curve
+
+    known = targets >= 0
+    with plot("Precision and recall") as drawn:
+        for branch, values in probabilities.items():
+            precision, recall, _ = precision_recall_curve(targets[known], values[known])
+            # A thousand points are enough to see the curve by.
+            kept = np.unique(np.linspace(0, len(recall) - 1, 1000).astype(int))
+            drawn.axes.plot(100 * recall[kept], 100 * precision[kept], label=branch)
+        drawn.axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 101))
+        drawn.axes.legend()
+    return drawn.svg
+
+
+def reliability_curve(probabilities: Mapping[str, Floats], targets: NDArray[np.int8]) -> Markup:
+    """How often a label is there, over how probable the model called it; on the diagonal it knows."""
+    known = targets >= 0
+    with plot("Reliability") as drawn:
+        drawn.axes.plot([0, 100], [0, 100], color="gray", linestyle=":", linewidth=1)
+        for branch, values in probabilities.items():
+            bins = np.minimum((values[known] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+            count = np.bincount(bins, minlength=CALIBRATION_BINS)
+            filled = count > 0
+            claimed = np.bincount(bins, values[known], CALIBRATION_BINS)[filled] / count[filled]
+            seen = np.bincount(bins, targets[known], CALIBRATION_BINS)[filled] / count[filled]
+            drawn.axes.plot(100 * claimed, 100 * seen, marker="o", markersize=3, label=branch)
+        drawn.axes.set(xlabel="probability, %", ylabel="how often it was there, %", xlim=(0, 101), ylim=(0, 101))
+        drawn.axes.legend()
+    return drawn.svg
+
+
+def co_occurrence(present: NDArray[np.bool_], names: Sequence[str], title: str) -> Markup:
+    """(N, C) decisions or truths -> the share of the pictures with the row's label that have the column's too."""
+    both = present.T.astype(float) @ present
+    having = np.diagonal(both)[:, None]
+    share = np.divide(100 * both, having, out=np.full_like(both, np.nan), where=having > 0)
+    np.fill_diagonal(share, np.nan)
+    side = 1.6 + 0.17 * len(names)
+    with plot(title, width=side + 0.7, height=side) as drawn:
+        shades = drawn.axes.imshow(share, cmap="viridis", vmin=0, vmax=100)
+        places = range(len(names))
+        drawn.axes.set_xticks(places, names, rotation=90, fontsize=8)
+        drawn.axes.set_yticks(places, names, fontsize=8)
+        drawn.figure.colorbar(shades, shrink=0.7, label="%")
+    return drawn.svg
