@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
-from sspa.shared.label_sets import Label, LabelSet, built_in_names, fold, read_label_set
+from sspa.shared.label_sets import Label, LabelSet, fold, read_label_set
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -42,6 +42,7 @@ class Adapter(ABC):
         download: what to download, and where it is officially offered.
         layout: the files and folders below the root, one a line; "a | b" where either will do.
         protocols: the names of its protocols, the default first.
+        label_set: the built-in label set with the labels' texts.
         label_count: C, as published.
         published: by split; "trainval" is train and val together.
     """
@@ -51,6 +52,7 @@ class Adapter(ABC):
     download: ClassVar[str]
     layout: ClassVar[str]
     protocols: ClassVar[tuple[str, ...]]
+    label_set: ClassVar[str]
     label_count: ClassVar[int]
     published: ClassVar[Mapping[str, Published]]
 
@@ -93,6 +95,23 @@ class Adapter(ABC):
         """Places where the data set's own files disagree with each other; the check command lists them."""
         return []
 
+    def labels(self, keys: Sequence[str]) -> LabelSet:
+        """The built-in labels in the order of the data set's own names for them, so that knowledge about them fits.
+
+        Names that differ in case and punctuation only are one ("BaseballField", "baseball field"). Where all names
+        that are known stand at their own place, the others (a misspelling mended in one copy) are known by theirs.
+        A name that stays unknown is its own text.
+        """
+        known = read_label_set(self.label_set)
+        place = {_letters(label.key): number for number, label in enumerate(known.labels)}
+        places = [place.get(_letters(key)) for key in keys]
+        if len(keys) == len(known.labels) and all(found in (None, number) for number, found in enumerate(places)):
+            return known
+        labels = [
+            Label(key, key) if found is None else known.labels[found] for key, found in zip(keys, places, strict=True)
+        ]
+        return replace(known, labels=tuple(labels))
+
     def manifest(self, labels: LabelSet, protocol: Protocol, blocks: Sequence[Block]) -> Manifest:
         """The manifest of all blocks, without unlabelled pictures where the protocol drops them."""
         kept = [_labelled(block) if protocol.unlabelled_images == "drop" else block for block in blocks]
@@ -118,17 +137,6 @@ class Adapter(ABC):
         return f"a cut of {self.title}: {', '.join(parts)}" if parts else ""
 
 
-def labels_named(set_name: str, keys: Sequence[str], domain: str) -> LabelSet:
-    """The labels in the order of a data set's own files, with text and hint of the built-in label set of that name.
-
-    A label that the built-in set does not have keeps its own name as text.
-    """
-    known: dict[str, Label] = {}
-    if set_name in built_in_names():
-        known = {fold(label.key): label for label in read_label_set(set_name).labels}
-    return LabelSet(set_name, tuple(known.get(fold(key), Label(key, key)) for key in keys), domain)
-
-
 def read_lines(path: Path) -> list[str]:
     """The lines of a data set's text file that are not empty.
 
@@ -150,6 +158,10 @@ def first_existing(root: Path, *ways: str) -> Path:
         if (root / way).exists():
             return root / way
     raise UserError(f"{root / ways[0]}: is missing; is the archive unpacked completely?")
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in fold(name) if character.isalnum())
 
 
 def _labelled(block: Block) -> Block:

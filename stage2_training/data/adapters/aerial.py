@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, first_existing, labels_named
+from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, first_existing
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
-
-_DOMAIN = "remote_sensing"
 
 
 class MultisceneClean(Adapter):
@@ -25,6 +23,7 @@ class MultisceneClean(Adapter):
     download = "MultiScene-Clean at gitlab.lrz.de/ai4eo/reasoning/multiscene (Hua et al., TGRS 2022)"
     layout = "Tra.csv | train.csv\nTest.csv | test.csv\nimages"
     protocols = ("multiscene-clean",)
+    label_set = "multiscene"
     label_count = 36
     published = {"trainval": Published(7_000), "test": Published(7_000)}
     usual_folders = ("MultiScene-Clean",)
@@ -34,7 +33,7 @@ class MultisceneClean(Adapter):
             "train": read_table(first_existing(root, "Tra.csv", "train.csv")),
             "test": read_table(first_existing(root, "Test.csv", "test.csv")),
         }
-        labels = labels_named("multiscene", _same_labels(tables.values()), _DOMAIN)
+        labels = self.labels(_same_labels(tables.values()))
         blocks = [
             Block(split, table.names, [f"images/{name}.jpg" for name in table.names], table.marks)
             for split, table in tables.items()
@@ -50,6 +49,7 @@ class Mlrsnet(Adapter):
     download = "Images and Labels at data.mendeley.com/datasets/7j9bv9vwsx (Qi et al., 2020)"
     layout = "Images\nLabels | labels"
     protocols = ("mlrsnet-80-20",)
+    label_set = "mlrsnet"
     label_count = 60
     published = {"trainval": Published(87_338), "test": Published(21_823)}
     usual_folders = ("MLRSNet",)
@@ -62,7 +62,7 @@ class Mlrsnet(Adapter):
         if untold:
             raise UserError(f"{root}/Labels: lacks {min(untold)}.csv; is the archive unpacked completely?")
         tables = [read_table(file) for file in files]
-        labels = labels_named("mlrsnet", _same_labels(tables), _DOMAIN)
+        labels = self.labels(_same_labels(tables))
         names = [name for table in tables for name in table.names]
         folders = [file.stem for file, table in zip(files, tables, strict=True) for _ in table.names]
         paths = [f"Images/{folder}/{name}" for folder, name in zip(folders, names, strict=True)]
@@ -79,6 +79,7 @@ class Aid(Adapter):
     download = "AID_multilabel, linked from github.com/Hua-YS/AID-Multilabel-Dataset (Hua et al., 2019)"
     layout = "multilabel.csv\nimages_tr | images/images_tr\nimages_test | images/images_test"
     protocols = ("aid-multilabel",)
+    label_set = "aid"
     label_count = 17
     published = {"trainval": Published(2_400), "test": Published(600)}
     usual_folders = ("AID_multilabel", "AID-multilabel")
@@ -97,7 +98,7 @@ class Aid(Adapter):
             marks = table.marks[[row_of[picture.stem] for picture in pictures]]
             paths = [picture.relative_to(root).as_posix() for picture in pictures]
             blocks.append(Block(split, [picture.stem for picture in pictures], paths, marks))
-        return self.manifest(labels_named("aid", table.labels, _DOMAIN), protocol, blocks)
+        return self.manifest(self.labels(table.labels), protocol, blocks)
 
 
 class Ucm(Adapter):
@@ -112,6 +113,7 @@ class Ucm(Adapter):
         " | multilabels/LandUse_Multilabeled.xlsx"
     )
     protocols = ("ucm-80-20",)
+    label_set = "ucm"
     label_count = 17
     published = {"trainval": Published(1_680), "test": Published(420)}
     usual_folders = ("UCMerced_LandUse",)
@@ -120,7 +122,7 @@ class Ucm(Adapter):
         table = read_table(first_existing(root, *self.layout.split("\n")[1].split(" | ")))
         categories = [name.rstrip("0123456789") for name in table.names]
         paths = [f"Images/{category}/{name}.tif" for category, name in zip(categories, table.names, strict=True)]
-        labels = labels_named("ucm", table.labels, _DOMAIN)
+        labels = self.labels(table.labels)
         return self.manifest(labels, protocol, _drawn_blocks(table.names, paths, categories, table.marks))
 
 

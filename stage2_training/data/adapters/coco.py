@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, labels_named
+from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -20,6 +20,7 @@ class Coco2014(Adapter):
     download = "train2014.zip, val2014.zip and annotations_trainval2014.zip at cocodataset.org"
     layout = "annotations/instances_train2014.json\nannotations/instances_val2014.json\ntrain2014\nval2014"
     protocols = ("coco2014-all", "coco2014-annotated")
+    label_set = "coco"
     label_count = 80
     published = {"trainval": Published(82_783), "test": Published(40_504)}
     usual_folders = ("coco", "coco2014", "COCO2014")
@@ -36,7 +37,7 @@ class Coco2014(Adapter):
             Block(split, part.ids, [f"{folder}/{file}" for file in part.files], part.targets)
             for (split, part), folder in zip(parts.items(), ("train2014", "val2014"), strict=True)
         ]
-        return self.manifest(labels_named("coco", names, "natural"), protocol, blocks)
+        return self.manifest(self.labels(names), protocol, blocks)
 
 
 class Instances:

@@ -11,7 +11,6 @@ from sspa.stage2_training.data.adapters.adapter import (
     Block,
     Published,
     first_existing,
-    labels_named,
     read_lines,
 )
 from sspa.stage2_training.data.manifest import Manifest
@@ -31,6 +30,7 @@ class NusWide(Adapter):
         "Flickr | images"
     )
     protocols = ("nuswide-official", "nuswide-annotated")
+    label_set = "nus_wide"
     label_count = 81
     published = {"trainval": Published(161_789), "test": Published(107_859)}
     usual_folders = ("NUS-WIDE", "nuswide", "nus_wide")
@@ -49,7 +49,7 @@ class NusWide(Adapter):
             columns = [_read_marks(truth / f"Labels_{concept}_{word}.txt", len(files)) for concept in concepts]
             ids = [Path(file).stem for file in files]
             blocks.append(Block(split, ids, [f"{pictures}/{file}" for file in files], np.stack(columns, axis=1)))
-        return self.manifest(labels_named("nuswide", concepts, "natural"), protocol, blocks)
+        return self.manifest(self.labels(concepts), protocol, blocks)
 
 
 def _read_marks(path: Path, count: int) -> NDArray[np.int8]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, first_existing, labels_named
+from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, first_existing
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -24,6 +24,7 @@ class Pa100k(Adapter):
     download = "data.zip and annotation.zip, linked from github.com/xh-liu/HydraPlus-Net"
     layout = "annotation.mat | annotation/annotation.mat\ndata | release_data/release_data | release_data"
     protocols = ("pa100k",)
+    label_set = "pa100k"
     label_count = 26
     published = {"train": Published(80_000), "val": Published(10_000), "test": Published(10_000)}
     usual_folders = ("PA100K", "PA100k", "PA-100K")
@@ -44,7 +45,7 @@ class Pa100k(Adapter):
                 blocks.append(Block(split, ids, [f"{pictures}/{file}" for file in files], targets))
         except (KeyError, IndexError) as error:
             raise _not_as_published(path, error) from None
-        return self.manifest(labels_named("pa100k", keys, "pedestrian"), protocol, blocks)
+        return self.manifest(self.labels(keys), protocol, blocks)
 
 
 class Peta(Adapter):
@@ -55,6 +56,7 @@ class Peta(Adapter):
     download = "PETA-New.zip (images and PETA.mat), offered with mmlab.ie.cuhk.edu.hk/projects/PETA.html"
     layout = "PETA.mat\nimages"
     protocols = ("peta-35",)
+    label_set = "peta"
     label_count = 35
     published = {"train": Published(9_500), "val": Published(1_900), "test": Published(7_600)}
     usual_folders = ("PETA", "PETA-New", "peta")
@@ -79,7 +81,7 @@ class Peta(Adapter):
             ]
         except (KeyError, IndexError, TypeError) as error:
             raise _not_as_published(path, error) from None
-        return self.manifest(labels_named("peta", keys[: self.label_count], "pedestrian"), protocol, blocks)
+        return self.manifest(self.labels(keys[: self.label_count]), protocol, blocks)
 
 
 class Rapv1(Adapter):
@@ -90,6 +92,7 @@ class Rapv1(Adapter):
     download = "RAP_dataset and RAP_annotation, on request from www.rapdataset.com"
     layout = "RAP_annotation/RAP_annotation.mat | RAP_annotation.mat\nRAP_dataset"
     protocols = ("rapv1-51",)
+    label_set = "rapv1"
     label_count = 51
     published = {"trainval": Published(33_268), "test": Published(8_317)}
     usual_folders = ("RAP", "RAPv1", "rap")
@@ -112,7 +115,7 @@ class Rapv1(Adapter):
             ]
         except (KeyError, IndexError, TypeError) as error:
             raise _not_as_published(path, error) from None
-        return self.manifest(labels_named("rapv1", keys, "pedestrian"), protocol, blocks)
+        return self.manifest(self.labels(keys), protocol, blocks)
 
 
 def read_mat(path: Path) -> dict[str, Any]:

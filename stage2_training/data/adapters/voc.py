@@ -72,6 +72,7 @@ class Voc2007(_Voc):
         "voc2007-11-point",
         "voc2007-query2label",
     )
+    label_set = "voc"
     label_count = 20
     published = {"trainval": Published(5011, 7306), "test": Published(4952, 7013)}
 
@@ -86,6 +87,7 @@ class Voc2012(_Voc):
     download = "VOCtrainval_11-May-2012.tar at host.robots.ox.ac.uk/pascal/VOC/voc2012"
     layout = "ImageSets/Main/train.txt\nImageSets/Main/val.txt\nAnnotations\nJPEGImages"
     protocols = ("voc2012-val",)
+    label_set = "voc"
     label_count = 20
     published = {"trainval": Published(5717), "test": Published(5823)}
 

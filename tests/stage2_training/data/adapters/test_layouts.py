@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from sspa.shared.errors import UserError
+from sspa.shared.label_sets import Label, read_label_set
 from sspa.stage2_training.data.adapters import adapter_names, get_adapter
 from sspa.stage2_training.data.checking import check_data
 from sspa.stage2_training.data.dataset import Dataset, load_dataset
@@ -307,12 +308,27 @@ def test_every_adapter_names_protocols_that_are_its_own() -> None:
     for name in adapter_names():
         adapter = get_adapter(name)
         assert adapter.name == name
+        assert len(read_label_set(adapter.label_set).labels) == adapter.label_count
         for protocol in adapter.protocols:
             assert get_protocol(protocol).dataset == name
     named = {protocol for name in adapter_names() for protocol in get_adapter(name).protocols}
     assert set(protocol_names()) - named == {"custom"}
     with pytest.raises(UserError, match="did you mean coco2014"):
         get_adapter("coco")
+
+
+def test_labels_are_the_built_in_ones_however_the_data_spells_them() -> None:
+    built_in = read_label_set("multiscene")
+    adapter = get_adapter("multiscene-clean")
+    published = ["".join(word.title() for word in label.key.replace("/", " ").split()) for label in built_in.labels]
+    published[published.index("WindTurbine")] = "WindTrubine"
+    assert adapter.labels(published) == built_in
+    # In another order only the names count, and a misspelt one stays unknown.
+    assert adapter.labels(["Sea", "WindTrubine", "Apron"]).labels == (
+        built_in.labels[-1],
+        Label("WindTrubine", "WindTrubine"),
+        built_in.labels[0],
+    )
 
 
 def test_a_protocol_of_another_data_set_is_refused(tmp_path: Path) -> None:
