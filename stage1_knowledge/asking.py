@@ -6,13 +6,14 @@ often the run is killed between, the same answers settle to the same sentences.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from sspa.shared.label_sets import Label
 from sspa.stage1_knowledge.answer_forms import AnswerForm
-from sspa.stage1_knowledge.engines.contract import Answer, Engine, Request, Sampling
+from sspa.stage1_knowledge.engines.contract import Answer, Engine, Message, Request, Sampling
 from sspa.stage1_knowledge.keys import messages_digest, request_key
 from sspa.stage1_knowledge.prompt import Prompt
-from sspa.stage1_knowledge.verdicts import Verdict, judge
+from sspa.stage1_knowledge.verdicts import Demonstration, Verdict, judge
 
 # Seeds of one question's attempts follow each other; those of the next sample begin this much later.
 ATTEMPTS_PER_SAMPLE = 1000
@@ -22,11 +23,12 @@ MOST_ROOM = 4
 
 @dataclass(slots=True)
 class Question:
-    """One label and sample, with the answers it got so far."""
+    """One label and sample, with the answers it got so far. `key` is that of its first attempt."""
 
     label: Label
     sample: int
     messages_hash: str
+    key: str
     answers: list[Answer] = field(default_factory=list)
     settled: "Settled | None" = None
 
@@ -55,10 +57,13 @@ class Asker:
     common: str
     known: Callable[[str], Answer | None]
 
-    def question(self, label: Label, samples: int) -> list[Question]:
-        """The questions about a label."""
+    def questions(self, label: Label, samples: int) -> list[Question]:
+        """The questions about a label, one for each sample."""
         messages_hash = messages_digest(self.form.messages(self.prompt, label))
-        return [Question(label, sample, messages_hash) for sample in range(samples)]
+        asked = [Question(label, sample, messages_hash, key="") for sample in range(samples)]
+        for question in asked:
+            question.key = self.key(question)
+        return asked
 
     def draw(self, question: Question, attempt: int | None = None) -> tuple[int, int]:
         """Seed and room (in tokens) of an attempt; of the next one where none is given."""
@@ -69,12 +74,10 @@ class Asker:
 
     def key(self, question: Question, attempt: int | None = None) -> str:
         """The key of an attempt; of the next one where none is given."""
+        if question.key and (attempt == 0 or not question.answers):
+            return question.key
         seed, room = self.draw(question, attempt)
         return request_key(self.common, question.messages_hash, seed, room)
-
-    def first_key(self, question: Question) -> str:
-        """The key of the question itself: that of its first attempt."""
-        return self.key(question, 0)
 
     def advance(self, question: Question) -> bool:
         """Take up known answers until the question is settled or has to be asked; True if settled."""
@@ -112,9 +115,13 @@ class Asker:
 
     def _requests(self, waiting: dict[str, list[Question]]) -> Iterable[Request]:
         # The dictionary shrinks while the engine answers: walk over a copy of what is asked.
+        label: Label | None = None
+        messages: tuple[Message, ...] = ()
         for key, first in [(key, questions[0]) for key, questions in waiting.items()]:
+            if first.label is not label:
+                label, messages = first.label, tuple(self.form.messages(self.prompt, first.label))
             seed, room = self.draw(first)
-            yield Request(key, tuple(self.form.messages(self.prompt, first.label)), seed, room)
+            yield Request(key, messages, seed, room)
 
     def _settle(self, question: Question) -> bool:
         """Settle the question if its last answer is good or no attempt is left: then the least bad is kept."""
@@ -131,5 +138,9 @@ class Asker:
     def judged(self, answer: Answer, label: Label) -> tuple[str, Verdict]:
         """The sentence of an answer, and the verdict on it."""
         read = self.form.read(answer, self.prompt, label)
-        verdict = judge(read.sentence, label.text, self.prompt.demonstration_label, read.complete, read.fault)
-        return read.sentence, verdict
+        return read.sentence, judge(read.sentence, label.text, self.demonstration, read.complete, read.fault)
+
+    @cached_property
+    def demonstration(self) -> Demonstration:
+        """The prompt's example, which no answer may repeat."""
+        return Demonstration(self.prompt.demonstration_label, self.prompt.demonstration_answer)

@@ -28,7 +28,7 @@ def describe_plan(job: Job, engine: Engine, cache: AnswerStore | None) -> str:
         characters += sum(len(turn["content"]) for turn in job.form.messages(job.prompt, question.label))
     lines.append(
         f"to ask     {len(plan.open)} sentences, about {characters / CHARACTERS_PER_TOKEN:,.0f} prompt tokens, "
-        f"at most {len(plan.open) * job.sampling.max_tokens:,} tokens written, and up to {job.retries} more attempts each"
+        f"at most {len(plan.open) * job.sampling.max_tokens:,} tokens written; up to {job.retries} more attempts each"
     )
     for question in plan.open[:1]:
         lines.append("the first question:")

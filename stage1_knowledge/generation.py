@@ -140,8 +140,8 @@ def make_plan(job: Job, engine: Engine, journal: Mapping[str, Answer], cache: An
     plan = Plan([], [], stored, asker)
     asked: list[Question] = []
     for label in job.labels.labels:
-        for question in asker.question(label, job.samples):
-            row = stored.find(label, question.sample, asker.first_key(question)) if stored else None
+        for question in asker.questions(label, job.samples):
+            row = stored.find(label, question.sample, question.key) if stored else None
             if stored is not None and row is not None:
                 if stored.origin(row) == "human":
                     plan.known["written by a person"] += 1
@@ -211,7 +211,7 @@ def _write(job: Job, plan: Plan, engine: Engine) -> Path | None:
             writer.add_stored(plan.stored, row)
     kept_old = None
     if plan.stored is not None and plan.stored.count > sum(not isinstance(row, Question) for row in plan.rows):
-        replaced = {plan.asker.first_key(row) for row in plan.rows if isinstance(row, Question)}
+        replaced = {row.key for row in plan.rows if isinstance(row, Question)}
         if lost := plan.stored.rows_without({row for row in plan.rows if isinstance(row, int)}, replaced):
             kept_old = job.output.with_name(f"{job.output.stem}.{plan.stored.content_hash[:12]}.parquet")
             say(f"{len(lost)} rows of the old {job.output.name} are not part of this run; it is kept as {kept_old}")

@@ -6,7 +6,7 @@ same question about the label at hand, so that a prefix cache serves all but the
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from sspa.stage1_knowledge.engines.contract import Message
 
 MAX_CHARACTERS = 20_000
 
+# Stands for the label in errors about blocks that are the same for all.
+_DEMONSTRATION = Label(key="(demonstration)", text="(demonstration)")
 _NEEDED = ("demonstration_label", "question", "demonstration_answer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """A checked template: its file's name, the SHA-256 of the file, and the compiled blocks."""
 
@@ -42,20 +44,27 @@ class Prompt:
         Raises:
             UserError: the template lacks a block, or fails on this label.
         """
-        demonstration = self.demonstration_label
-        turns = [
-            ("user", self.block(question, label, text=demonstration, hint="")),
-            ("assistant", self.block(answer, label)),
-            ("user", self.block(question, label, text=label.text, hint=label.hint)),
-        ]
+        last = {"role": "user", "content": self.block(question, label, text=label.text, hint=label.hint)}
+        return [*self._opening(question, answer), last]
+
+    @cache  # noqa: B019  (a run has one prompt, and every label begins with the same turns)
+    def _opening(self, question: str, answer: str) -> tuple[Message, ...]:
+        """The turns before the label's own: the same for every label, so that a prefix cache serves them."""
+        asked = self.block(question, _DEMONSTRATION, text=self.demonstration_label, hint="")
+        turns = [("user", asked), ("assistant", self.block(answer, _DEMONSTRATION))]
         if "system" in self.template.blocks:
-            turns.insert(0, ("system", self.block("system", label)))
-        return [{"role": role, "content": content} for role, content in turns]
+            turns.insert(0, ("system", self.block("system", _DEMONSTRATION)))
+        return tuple({"role": role, "content": content} for role, content in turns)
 
     @cached_property
     def demonstration_label(self) -> str:
         """The label whose answer is shown to the model."""
-        return self.block("demonstration_label", Label(key="(any)", text="(any)"))
+        return self.block("demonstration_label", _DEMONSTRATION)
+
+    @cached_property
+    def demonstration_answer(self) -> str:
+        """What the model is shown as the answer about `demonstration_label`."""
+        return self.block("demonstration_answer", _DEMONSTRATION)
 
     def block(self, block: str, label: Label, **values: Any) -> str:
         """The text of one block, given `values`.

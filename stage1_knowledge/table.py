@@ -114,7 +114,7 @@ class Writer:
             "answers": json.dumps([answer_to_dict(answer) for answer in question.answers], ensure_ascii=False),
             "sampling": self._sampling_json(room),
             "seed": seed,
-            "key": asker.first_key(question),
+            "key": question.key,
         }
         for name, values in self._columns.items():
             values.append(row[name])

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sspa.stage1_knowledge.visual_words import FLOWERY_WORDS, FUNCTION_WORDS, VISUAL_WORDS
 
@@ -18,6 +19,7 @@ MAX_REPEATED_BIGRAMS = 0.12
 MAX_SAME_WORD = 3
 MIN_FUNCTION_WORDS = 0.15
 MAX_FOREIGN_LETTERS = 0.1
+MAX_OF_DEMONSTRATION = 0.5
 MIN_VISUAL_WORDS = 2
 MIN_VISUAL_WORDS_BESIDE_USES = 3
 
@@ -56,13 +58,30 @@ class Verdict:
 GOOD = Verdict(good=True)
 
 
-def judge(sentence: str, label_text: str, demonstration: str = "", complete: bool = True, fault: str = "") -> Verdict:
+@dataclass(frozen=True)
+class Demonstration:
+    """The prompt's example: its label and its answer, neither of which may come back as an answer."""
+
+    label: str = ""
+    answer: str = ""
+
+
+NO_DEMONSTRATION = Demonstration()
+
+
+def judge(
+    sentence: str,
+    label_text: str,
+    demonstration: Demonstration = NO_DEMONSTRATION,
+    complete: bool = True,
+    fault: str = "",
+) -> Verdict:
     """Judge one sentence about one label.
 
     Args:
         sentence: as it would be kept.
         label_text: the label as models see it.
-        demonstration: the label of the prompt's demonstration, which must not turn up in the sentence.
+        demonstration: the prompt's, which must not turn up in the sentence.
         complete: False where the model ran out of room inside the sentence.
         fault: what is wrong with the answer's form, if anything is.
 
@@ -84,28 +103,29 @@ def judge(sentence: str, label_text: str, demonstration: str = "", complete: boo
     return GOOD
 
 
-def _empty(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+def _empty(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     return "" if words else "empty"
 
 
-def _foreign(sentence: str, words: list[str], label: str, demonstration: str) -> str:
-    letters = [character for character in sentence if character.isalpha()]
-    foreign = sum(not character.isascii() for character in letters) / len(letters)
-    if foreign > MAX_FOREIGN_LETTERS:
-        return f"not English: {foreign:.0%} foreign letters"
+def _foreign(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    if not sentence.isascii():
+        letters = [character for character in sentence if character.isalpha()]
+        foreign = sum(not character.isascii() for character in letters) / len(letters)
+        if foreign > MAX_FOREIGN_LETTERS:
+            return f"not English: {foreign:.0%} foreign letters"
     share = sum(word in FUNCTION_WORDS for word in words) / len(words)
     if len(words) >= MIN_WORDS and share < MIN_FUNCTION_WORDS:
         return f"not an English sentence: {share:.0%} function words"
     return ""
 
 
-def _length(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+def _length(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     if len(words) < MIN_WORDS:
         return f"too short: {len(words)} words"
     return f"too long: {len(words)} words" if len(words) > MAX_WORDS else ""
 
 
-def _loops(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+def _loops(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     own = set(label.lower().split())
     bigrams = Counter(itertools.pairwise(words))
     repeated = sum(count - 1 for pair, count in bigrams.items() if not set(pair) <= FUNCTION_WORDS)
@@ -128,21 +148,33 @@ def _listed(sentence: str) -> list[str]:
     return [" ".join(item) for item in items if 0 < len(item) <= 2]
 
 
-def _boilerplate(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+def _boilerplate(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     found = _BOILERPLATE.search(sentence)
     return f'chat talk or refusal: "{found[0]}"' if found else ""
 
 
-def _about_itself(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+def _about_itself(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     if found := _ABOUT_ITSELF.search(sentence):
         return f'talks about the question or a picture: "{found[0]}"'
-    strange = set(demonstration.lower().split()) - set(label.lower().split()) - FUNCTION_WORDS
+    strange = set(demonstration.label.lower().split()) - set(label.lower().split()) - FUNCTION_WORDS
     if strange & {word.rstrip("s") for word in words}:
-        return f'talks about the demonstration: "{demonstration}"'
+        return f'talks about the demonstration: "{demonstration.label}"'
+    if demonstration.answer:
+        said = set(words) - set(label.lower().split())
+        shown = _demonstrated_words(demonstration)
+        common = len(said & shown) / len(said | shown)
+        if common > MAX_OF_DEMONSTRATION:
+            return f"copies the demonstration: {common:.0%} of the words in common"
     return ""
 
 
-def _elsewhere(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+@lru_cache(maxsize=64)
+def _demonstrated_words(demonstration: Demonstration) -> frozenset[str]:
+    own = set(demonstration.label.lower().split())
+    return frozenset(word.lower() for word in _WORD.findall(demonstration.answer)) - own
+
+
+def _elsewhere(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     # The first four letters, so that plurals and "monitors" for "tv monitor" count.
     stems = {word[:4] for word in _WORD.findall(label.lower()) if word not in FUNCTION_WORDS}
     said = " ".join(words)
@@ -151,7 +183,7 @@ def _elsewhere(sentence: str, words: list[str], label: str, demonstration: str) 
     return f'does not speak of "{label}"'
 
 
-def _not_visual(sentence: str, words: list[str], label: str, demonstration: str) -> str:
+def _not_visual(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     own = set(label.lower().split())
     seen = {_stem(word) for word in words if word not in own and _is_visual(word)}
     flowery = sum(word in FLOWERY_WORDS for word in words)
@@ -165,6 +197,7 @@ def _stem(word: str) -> str:
     return word.removesuffix("s")
 
 
+@lru_cache(maxsize=65_536)
 def _is_visual(word: str) -> bool:
     parts = re.split("[-'’]", word)
     forms = {*parts, word, *(part.removesuffix("s") for part in parts), word.removesuffix("es")}
@@ -172,7 +205,7 @@ def _is_visual(word: str) -> bool:
 
 
 # Worst first: the first rule that objects gives the reason.
-_Rule = Callable[[str, list[str], str, str], str]
+_Rule = Callable[[str, list[str], str, Demonstration], str]
 _RULES: tuple[tuple[int, _Rule], ...] = (
     (8, _empty),
     (7, _foreign),

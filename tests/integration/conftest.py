@@ -27,7 +27,7 @@ def recorded(tmp_path: Path) -> Path:
     asker = Asker(built_in_prompt("natural"), form, Sampling(), 3, common, lambda _: None)
     store = AnswerStore(tmp_path / "recorded")
     for label, sentence in SENTENCES.items():
-        (question,) = asker.question(Label(label, label), 1)
+        (question,) = asker.questions(Label(label, label), 1)
         store.add(identity, [(asker.key(question), Answer(sentence, "stop", 9, 9))])
     store.close()
     return tmp_path / "recorded"

@@ -68,7 +68,7 @@ def asker(prompt=None, retries=3, form=None) -> Asker:
 
 def first_key(label=Label("cat", "cat"), sample=0, **changes) -> str:
     made = asker(**changes)
-    return made.first_key(made.question(label, sample + 1)[sample])
+    return made.questions(label, sample + 1)[sample].key
 
 
 def test_what_is_left_out_does_not_change_the_key(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_structured_backend_that_constrains_nothing_is_left_out() -> None:
 
 def test_attempts_have_their_own_keys() -> None:
     made = asker()
-    (question,) = made.question(Label("cat", "cat"), 1)
+    (question,) = made.questions(Label("cat", "cat"), 1)
     question.answers += [Answer("", "stop"), Answer("cut", "length"), Answer("", "stop")]
     drawn = [made.draw(question, attempt) for attempt in range(4)]
     assert drawn == [(0, 80), (1, 80), (2, 160), (3, 160)]
