@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sspa.shared.terminal import output, run_command, say
+from sspa.stage2_training.backbone_commands import backbone_app
 from sspa.stage2_training.data_commands import data_app
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(backbone_app, name="backbone")
 
 app.add_typer(data_app, name="data")
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-_TEXTS_AT_ONCE = 256
+_TEXTS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,20 @@ class Backbone(nn.Module):
         """Word or prompt vectors (C, L, w) with their ids (C, L) -> (C, d), not normalised.
 
         Gradients flow to `embeddings`. A learnable context position holds any ordinary id (the id of
-        padding, start or end would move the text's end). Prompts are cut after the longest end token.
+        padding, start or end would move the text's end). Prompts are cut after the longest end token, and
+        more than `_TEXTS_AT_ONCE` pass in chunks whose activations the backward pass computes again.
         """
         used = self.used_length(ids)
-        return self.text_tower(embeddings[:, :used], ids[:, :used])
+        embeddings, ids = embeddings[:, :used], ids[:, :used]
+        if len(ids) <= _TEXTS_AT_ONCE:
+            return self.text_tower(embeddings, ids)
+        chunks = zip(embeddings.split(_TEXTS_AT_ONCE), ids.split(_TEXTS_AT_ONCE), strict=True)
+        # Kept activations of a thousand labels would fill the memory; each chunk's are computed again instead.
+        return torch.cat([checkpoint(self.text_tower, *chunk, use_reentrant=False) for chunk in chunks])
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> (C, d), not normalised, without gradients, some hundred texts at a time."""
+        """Texts -> (C, d), not normalised, without gradients, in chunks."""
         chunks = []
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             ids = self.tokenize(texts[start : start + _TEXTS_AT_ONCE])

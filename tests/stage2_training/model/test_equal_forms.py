@@ -1,0 +1,80 @@
+"""Other ways to compute the same: text in chunks, a compiled head."""
+
+import shutil
+
+import pytest
+import torch
+
+from sspa.stage2_training.backbones import contract
+from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.model.options import SspaOptions
+from sspa.stage2_training.model.sspa import SSPA
+
+from .small_models import small_backbone, some_features, some_knowledge
+
+MANY = tuple(f"label number {number}" for number in range(11))
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return small_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+def _head(backbone: Backbone) -> SSPA:
+    torch.manual_seed(0)
+    head = SSPA(SspaOptions(width=32), backbone.width)
+    head.bind(backbone, some_knowledge(MANY))
+    head.initialise(some_features(32))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape))
+    return head
+
+
+def test_text_in_chunks_gives_the_same_logits_and_gradients(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for size in (len(MANY), 4):
+        monkeypatch.setattr(contract, "_TEXTS_AT_ONCE", size)
+        head = _head(backbone)
+        logits = head(some_features(3), head.encode_labels(backbone)).logits["region"]
+        logits.square().sum().backward()
+        found.append((logits.detach(), head.cap.context.grad))
+
+    (whole, whole_gradient), (chunked, chunked_gradient) = found
+    assert whole_gradient is not None
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(chunked_gradient, whole_gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_chunks_keep_less_for_the_backward_pass(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    for size in (len(MANY), 4):
+        monkeypatch.setattr(contract, "_TEXTS_AT_ONCE", size)
+        head, saved = _head(backbone), 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            head.cap(backbone)
+        kept.append(saved)
+
+    assert kept[1] < kept[0] / 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_head_stays_near_the_eager_one(backbone: Backbone) -> None:
+    head = _head(backbone).eval()
+    with torch.no_grad():
+        labels = head.encode_labels(backbone)
+        eager = head(some_features(3), labels).logits
+
+        compiled = torch.compile(head)(some_features(3), labels).logits
+
+    for branch, logits in compiled.items():
+        torch.testing.assert_close(logits, eager[branch], atol=1e-4, rtol=1e-4)
