@@ -103,6 +103,35 @@ def predict(
             output.print(f"{path}: {shown}", markup=False)
 
 
+@app.command()
+def compare(
+    comparison: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="Ready-made: baselines, ablation.")],
+    knowledge: Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")] = None,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the comparison; finished runs in it are kept.")] = None,
+    config: Annotated[list[Path] | None, typer.Option(help="A YAML file of settings; may be repeated.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all runs.")] = None,
+    variants: Annotated[str | None, typer.Option(help="Only these variants, separated by commas.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Run variants over seeds and set them against each other, with intervals; runs only what is missing."""
+    from sspa.stage2_training.comparison.compare import compare as run_comparison
+    from sspa.stage2_training.comparison.definition import read_comparison
+    from sspa.stage2_training.comparison.table import show_comparison
+    from sspa.stage2_training.training.run import choose_device
+
+    defined = read_comparison(comparison)
+    if variants is not None:
+        defined = defined.only([name.strip() for name in variants.split(",")])
+    options = {"knowledge": knowledge, "data.name": data, "data.root": root}
+    given = {key: value for key, value in options.items() if value is not None}
+    folder = out or Path("runs") / f"compare-{Path(comparison).stem}-{data or 'scenes'}"
+    rows = run_comparison(defined, folder, config or [], set_ or [], given, choose_device(device))
+    show_comparison(defined, rows)
+    say(f"also as a table for DuckDB: {folder / 'comparison.parquet'}")
+
+
 def show_metrics(title: str, metrics: dict[str, Any]) -> None:
     """A table of the headline figures, one row a branch, in percent."""
     from rich.table import Table

@@ -83,14 +83,25 @@ class RunConfig(Options):
 
 
 def resolve_config(
-    files: Sequence[Path] = (), settings: Sequence[str] = (), values: Mapping[str, Any] | None = None
+    files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """The configuration of `files` (YAML), then `settings` ("model.qsm.layers=2"), then `values` ({"data.name": ...}).
+    """The configuration: what comes later goes before what came earlier.
+
+    Args:
+        files: YAML files.
+        settings: "model.qsm.layers=2".
+        values: by dotted key.
+        base: by dotted key, before everything else.
 
     Raises:
         UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value.
     """
     merged: dict[str, Any] = {}
+    for key, value in (base or {}).items():
+        _put(merged, key, value)
     for file in files:
         _merge(merged, _read_yaml(file), ())
     for setting in settings:
