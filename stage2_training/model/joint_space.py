@@ -26,7 +26,7 @@ def unit_rms(features: Tensor) -> Tensor:
 
 
 # The widest joint space that the boxes work in as it is; a wider one is narrowed to `_NARROWED`.
-_WIDEST, _NARROWED = 1024, 512
+_WIDEST, _NARROWED = 1024, 256
 
 
 class JointSpace(nn.Module):

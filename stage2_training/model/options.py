@@ -87,7 +87,7 @@ class SspaOptions(Options):
     head: Literal["sspa"] = "sspa"
     width: Annotated[int, Field(multiple_of=4, ge=4)] | None = Field(
         None,
-        description="of the boxes. null: the joint space's own up to 1024 (every CLIP), else 512; where it is "
+        description="of the boxes. null: the joint space's own up to 1024 (every CLIP), else 256; where it is "
         "narrower than the joint space, a learned map that starts as PCA (reconstruction)",
     )
     kap: KapOptions = KapOptions()
