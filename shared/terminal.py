@@ -11,9 +11,12 @@ from rich.markup import escape
 
 from sspa.shared.errors import UserError
 
+# Wide enough for every table: where nobody looks at a terminal, nothing is cut.
+_PIPED_WIDTH = 160
+
 # Results go to standard output, everything said along the way to standard error, so that
 # `--json` and tables can be piped.
-output = Console(highlight=False, soft_wrap=True)
+output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _LINE_EVERY_S = 10.0

@@ -134,10 +134,14 @@ def compare(
 
 def show_metrics(title: str, metrics: dict[str, Any]) -> None:
     """A table of the headline figures, one row a branch, in percent."""
+    from rich import box
     from rich.table import Table
 
     first = next(iter(metrics.values()))
-    table = Table(title=f"{title}: {first.images} pictures, protocol {first.protocol} ({first.protocol_hash})")
+    table = Table(
+        title=f"{title}: {first.images} pictures, protocol {first.protocol} ({first.protocol_hash})",
+        box=box.SIMPLE_HEAD,
+    )
     for column in ("", "mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}"):
         table.add_column(column, justify="left" if not column else "right")
     for name, figures in metrics.items():

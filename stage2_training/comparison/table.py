@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from sspa.shared.terminal import output
@@ -12,7 +13,8 @@ from sspa.stage2_training.comparison.definition import Comparison
 def show_comparison(comparison: Comparison, rows: Sequence[Row]) -> None:
     """One row a variant: test mAP with its deviation over seeds, and the difference with its 95% interval."""
     table = Table(
-        title=f"{comparison.about}; test mAP, mean of {rows[0].seeds} seeds (difference to {comparison.reference})"
+        title=f"{comparison.about}; test mAP, mean of {rows[0].seeds} seeds (difference to {comparison.reference})",
+        box=box.SIMPLE_HEAD,
     )
     for column in ("variant", "val", "test", "region", "global", "difference [95%]", "trained", "s a run"):
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)

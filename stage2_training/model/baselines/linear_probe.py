@@ -5,6 +5,7 @@ Legend: B images, C labels, d width of the backbone's joint space.
 
 from typing import Literal
 
+from pydantic import Field
 from torch import nn
 
 from sspa.shared.knowledge import Knowledge
@@ -18,6 +19,9 @@ class LinearProbeOptions(Options):
     """Logistic regression on frozen features (Radford et al., CLIP, ICML 2021, section 3.2)."""
 
     head: Literal["linear"] = "linear"
+    bias: float = Field(
+        -2.5, description="at the start, near the log-odds of a label: from 0 the weights take its part"
+    )
 
 
 class LinearProbe(Head):
@@ -31,7 +35,7 @@ class LinearProbe(Head):
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
         self.linear = nn.Linear(self.backbone_width, len(knowledge.labels)).to(self.scale.mean.device)
         nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        nn.init.constant_(self.linear.bias, self.options.bias)
 
     def initialise(self, sample: ImageFeatures) -> None:
         self.scale.start_from(sample.pooled)
