@@ -1,6 +1,8 @@
 """`sspa-train`: train, evaluate and use the model. Heavy imports happen inside the commands."""
 
 import json
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,15 @@ import typer
 from sspa.shared.terminal import output, run_command, say
 from sspa.stage2_training.backbone_commands import backbone_app
 from sspa.stage2_training.data_commands import data_app
+
+
+class Thresholds(StrEnum):
+    """From which probability a label counts as predicted."""
+
+    fixed = "fixed"
+    one = "one"
+    each = "each"
+
 
 app = typer.Typer(
     help="Stage two: train and evaluate SSPA with the knowledge that sspa-knowledge wrote.",
@@ -68,6 +79,10 @@ def evaluate(
     knowledge: Annotated[
         Path | None, typer.Option(help="Knowledge about other labels than the run was trained on.")
     ] = None,
+    thresholds: Annotated[
+        Thresholds, typer.Option(help="The protocol's; one tuned on val; or one for each label, tuned on val.")
+    ] = Thresholds.fixed,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for intervals of mAP; 0 for none.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -75,11 +90,17 @@ def evaluate(
     from sspa.stage2_training.training.evaluate import evaluate_run
     from sspa.stage2_training.training.run import choose_device
 
-    metrics = evaluate_run(run_path, data, root, split, knowledge, choose_device(device))
+    chosen = choose_device(device)
+    metrics, intervals = evaluate_run(run_path, data, root, split, knowledge, chosen, thresholds.value, resamples)
     if as_json:
-        output.print_json(json.dumps({branch: figures.to_dict() for branch, figures in metrics.items()}))
-    else:
-        show_metrics(split, metrics)
+        found = {branch: figures.to_dict() for branch, figures in metrics.items()}
+        for branch, interval in intervals.items():
+            found[branch]["mAP_interval"] = asdict(interval)
+        output.print_json(json.dumps(found))
+        return
+    show_metrics(split, metrics)
+    for branch, interval in intervals.items():
+        output.print(f"{branch}: mAP {interval}", markup=False)
 
 
 @app.command()
@@ -137,18 +158,24 @@ def show_metrics(title: str, metrics: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
+    from sspa.stage2_training.evaluation.protocols import get_protocol
+
     first = next(iter(metrics.values()))
+    # What the field quotes for this data comes first: mA and its kin for pedestrian attributes.
+    always = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}")
+    columns = list(dict.fromkeys((*get_protocol(first.protocol).headline, *always)))
     table = Table(
         title=f"{title}: {first.images} pictures, protocol {first.protocol} ({first.protocol_hash})",
         box=box.SIMPLE_HEAD,
     )
-    for column in ("", "mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}"):
-        table.add_column(column, justify="left" if not column else "right")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
     for name, figures in metrics.items():
-        at, top = figures.at_threshold, figures.at_top_k
-        values = (figures.mAP, at.CP, at.CR, at.CF1, at.OP, at.OR, at.OF1, top.CF1, top.OF1)
-        table.add_row(name, *(f"{100 * value:.2f}" for value in values))
+        table.add_row(name, *(f"{100 * figures.figure(column):.2f}" for column in columns))
     output.print(table)
+    for description in sorted({figures.thresholds for figures in metrics.values()}):
+        output.print(f"thresholds: {description}", markup=False)
     if first.absent:
         output.print(f"no positives, so no AP and in no mean: {', '.join(first.absent)}", markup=False)
 

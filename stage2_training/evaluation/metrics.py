@@ -62,6 +62,17 @@ class Metrics:
     thresholds: str
     unknown_cells: int
 
+    def figure(self, name: str) -> float:
+        """One figure by the name a protocol's headline gives it: "mAP", "CF1", "mA", "F1", "CF1@3"."""
+        if name in ("mAP", "mA"):
+            return float(getattr(self, name))
+        if name in InstanceFigures.__dataclass_fields__:
+            return float(getattr(self.instances, name))
+        plain, _, k = name.partition("@")
+        if k not in ("", str(self.top_k)):
+            raise ValueError(f"no figure {name!r}: the top {self.top_k} were scored")
+        return float(getattr(self.at_top_k if k else self.at_threshold, plain))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; undefined figures are None."""
         return _without_nan(asdict(self))

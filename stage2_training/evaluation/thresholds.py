@@ -4,10 +4,12 @@ Tuning reads val only; the description goes with every figure that a threshold e
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+ThresholdKind = Literal["fixed", "one", "each"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,17 @@ class Thresholds:
     def fixed(cls, value: float, label_count: int) -> "Thresholds":
         """One untuned threshold for all labels."""
         return cls(np.full(label_count, value), f"{value:g} for all labels")
+
+
+def choose_thresholds(
+    kind: ThresholdKind, fixed: float, probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]
+) -> Thresholds:
+    """The thresholds of one kind: "fixed", or tuned on the given (val) scores as "one" or "each"."""
+    if kind == "one":
+        return tune_one(probabilities, targets)
+    if kind == "each":
+        return tune_each(probabilities, targets)
+    return Thresholds.fixed(fixed, targets.shape[1])
 
 
 def tune_one(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]) -> Thresholds:

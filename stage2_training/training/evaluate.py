@@ -11,7 +11,9 @@ from sspa.stage2_training.configuration import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, load_dataset
 from sspa.stage2_training.data.picture import load_picture
 from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
+from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.run import Inputs, make_recognizer
 from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
@@ -45,8 +47,13 @@ def evaluate_run(
     split: str,
     knowledge_file: Path | None,
     device: torch.device,
-) -> dict[str, Metrics]:
-    """The metrics of each branch on one split, of the run's own data or of other data.
+    thresholds: ThresholdKind = "fixed",
+    resamples: int = 0,
+) -> tuple[dict[str, Metrics], dict[str, Interval]]:
+    """The metrics of each branch on one split, of the run's own data or of other data, and intervals of their mAP.
+
+    Thresholds other than the protocol's fixed one are tuned on the data's val split, for each branch. Intervals come
+    from `resamples` bootstrap samples of the pictures; there are none for 0.
 
     Raises:
         UserError: the data has labels that the run does not know and no knowledge about them was given, or
@@ -69,8 +76,24 @@ def evaluate_run(
         rebind(recognizer, knowledge.for_labels(keys))
     inputs = Inputs(config, dataset, recognizer.backbone, device)
     wanted = inputs.split(split)
+    tuned = None
+    if thresholds != "fixed":
+        val = inputs.split("val")
+        inputs.keep_features([val], config.evaluation.views)
+        tuned = {
+            branch: choose_thresholds(thresholds, dataset.protocol.threshold, values, val.targets)
+            for branch, values in score(recognizer, inputs.scoring(val)).items()
+        }
     inputs.keep_features([wanted], config.evaluation.views)
-    return metrics_by_branch(score(recognizer, inputs.scoring(wanted)), wanted, dataset)
+    probabilities = score(recognizer, inputs.scoring(wanted))
+    metrics = metrics_by_branch(probabilities, wanted, dataset, tuned)
+    if not resamples:
+        return metrics, {}
+    intervals = {
+        branch: map_interval(values, wanted.targets, dataset.protocol, resamples)
+        for branch, values in probabilities.items()
+    }
+    return metrics, intervals
 
 
 def rebind(recognizer: Recognizer, knowledge: Knowledge) -> None:

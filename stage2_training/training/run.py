@@ -178,6 +178,8 @@ def run(config: RunConfig, out: Path | None, device: torch.device) -> RunResult:
         figures = ", ".join(f"{branch} {100 * metrics.mAP:.2f}" for branch, metrics in val_metrics.items())
         say(f"epoch {epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {best[1]})")
 
+    for line in batches.loader.report_substituted() if isinstance(batches, PictureBatches) else ():
+        say(line)
     folder.read_weights(recognizer.trained_modules())
     probabilities = _score(recognizer, inputs, test, "test")
     result = RunResult(

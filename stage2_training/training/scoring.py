@@ -3,7 +3,7 @@
 Legend: N pictures, C labels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
+from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.batches import Batches
 
@@ -43,9 +44,16 @@ def score(
     return sums
 
 
-def metrics_by_branch(probabilities: Probabilities, split: Split, dataset: Dataset) -> dict[str, Metrics]:
-    """The metrics of each branch on one split, under the data set's protocol."""
+def metrics_by_branch(
+    probabilities: Probabilities,
+    split: Split,
+    dataset: Dataset,
+    thresholds: Mapping[str, Thresholds] | None = None,
+) -> dict[str, Metrics]:
+    """The metrics of each branch on one split, under the data set's protocol; by its threshold where none are given."""
     return {
-        branch: evaluate_scores(values, split.targets, dataset.labels.keys, dataset.protocol)
+        branch: evaluate_scores(
+            values, split.targets, dataset.labels.keys, dataset.protocol, thresholds[branch] if thresholds else None
+        )
         for branch, values in probabilities.items()
     }

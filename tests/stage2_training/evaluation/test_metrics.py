@@ -171,3 +171,16 @@ def test_every_protocol_has_its_own_name_and_hash() -> None:
     assert len({protocol.hash for protocol in protocols}) == len(protocols)
     with pytest.raises(UserError, match="did you mean voc2007-dualcoop"):
         get_protocol("voc2007-dualcop")
+
+
+def test_every_headline_figure_can_be_had_by_its_name() -> None:
+    from sspa.stage2_training.evaluation.protocols import protocol_names
+
+    metrics = evaluate(*random_scores(0))
+    for name in protocol_names():
+        for figure in get_protocol(name).headline:
+            assert 0 <= metrics.figure(figure) <= 1
+    assert metrics.figure("CF1@3") == metrics.at_top_k.CF1 != metrics.figure("CF1")
+    assert metrics.figure("precision") == metrics.instances.precision
+    with pytest.raises(ValueError, match="the top 3 were scored"):
+        metrics.figure("CF1@5")
