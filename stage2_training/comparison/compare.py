@@ -12,8 +12,9 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.definition import Comparison
-from sspa.stage2_training.comparison.paired_bootstrap import difference_interval, resampled_map, resampling_weights
+from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
 from sspa.stage2_training.configuration import RunConfig, resolve_config
+from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.training.run import run
 from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder

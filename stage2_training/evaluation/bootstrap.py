@@ -2,7 +2,8 @@
 
 A resample draws N images with replacement. Classes that lose all their positives in a resample are left out of that
 resample's mean, as absent classes are everywhere. With a few dozen images the resamples lie too high (a positive drawn
-twice helps itself up); with some hundred that is below a fifth of a point. Scoring two methods under the same weights makes a paired comparison.
+twice helps itself up); with some hundred that is below a fifth of a point. Scoring two methods under the same weights
+makes a paired comparison.
 
 Legend: N images, C labels, R resamples.
 """
