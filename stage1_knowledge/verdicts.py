@@ -39,11 +39,17 @@ _ABOUT_ITSELF = re.compile(
 )
 _USES = re.compile(
     r"\b(?:used (?:for|to|in|as|by)|designed (?:to|for)|made to|intended (?:to|for)|powered by|known for|"
-    r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?|"
-    r"symbols? of|reflections? of|representations? of|associated with)\b",
+    r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?|displays|"
+    r"associated with)\b",
     re.IGNORECASE,
 )
-_LIST_END = re.compile(r"[,;.]|\band\b|\bor\b|\bwith\b")
+_METAPHOR = re.compile(r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor)\b", re.IGNORECASE)
+_VERB = re.compile(
+    r"\b(?:is|are|has|have|can|may|features?|includes?|looks?|resembles?|consists?|comes?|shows?|stands?|holds?|sits?|"
+    r"lies|covers?|carries|wears?|contains?|appears?|hangs?|runs?|stretch(?:es)?|surrounds?|lines?|spreads?)\b",
+    re.IGNORECASE,
+)
+_LIST_END = re.compile(r"[,;.]|\b(?:and|or|with|has|have)\b")
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def judge(
         fault: what is wrong with the answer's form, if anything is.
 
     Returns:
-        The verdict of the most severe rule that objects.
+        The verdict of the most severe rule that objects; `judge` cannot see that a sentence is false.
 
     Example:
         >>> judge("A cat, a cat and a cat.", "cat").reason
@@ -183,7 +189,14 @@ def _elsewhere(sentence: str, words: list[str], label: str, demonstration: Demon
     return f'does not speak of "{label}"'
 
 
+def _no_sentence(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    # "Often seen" is the half of a verb that fragments have.
+    return "" if _VERB.search(sentence) else "no sentence: no verb in it"
+
+
 def _not_visual(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    if found := _METAPHOR.search(sentence):
+        return f'not visual: speaks of a "{found[0]}"'
     own = set(label.lower().split())
     seen = {_stem(word) for word in words if word not in own and _is_visual(word)}
     flowery = sum(word in FLOWERY_WORDS for word in words)
@@ -213,6 +226,7 @@ _RULES: tuple[tuple[int, _Rule], ...] = (
     (5, _length),
     (4, _about_itself),
     (4, _elsewhere),
+    (4, _no_sentence),
     (3, _loops),
     (2, _not_visual),
 )
