@@ -23,11 +23,11 @@ MAX_OF_DEMONSTRATION = 0.5
 MIN_VISUAL_WORDS = 2
 MIN_VISUAL_WORDS_BESIDE_USES = 3
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+# A word, or a mark that ends an item of a list.
+_TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|[,;.]")
 _BOILERPLATE = re.compile(
     r"\b(?:i(?:'m| am| can| cannot| can't| do| don't| will| would| have)|i|my|me|sorry|sure|certainly|of course|"
     r"let me|here (?:is|are|'s)|hope this|feel free|as an ai|as requested|you can|thank you)\b",
-    re.IGNORECASE,
 )
 _ABOUT_ITSELF = re.compile(
     r"\b(?:language model|ai (?:model|assistant)|assistant|smollm|hugging face|openai|the question|the answer|"
@@ -35,21 +35,18 @@ _ABOUT_ITSELF = re.compile(
     r"(?:this|the|an?) (?:photo|picture|image|photograph|illustration)(?: \w+)? "
     r"(?:of|shows?|depicts?|is|might|can|has)|"
     r"(?:is|are) shown in the (?:photo|picture|image))\b",
-    re.IGNORECASE,
 )
 _USES = re.compile(
     r"\b(?:used (?:for|to|in|as|by)|designed (?:to|for)|made to|intended (?:to|for)|powered by|known for|"
     r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?|displays|"
     r"associated with)\b",
-    re.IGNORECASE,
 )
-_METAPHOR = re.compile(r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor)\b", re.IGNORECASE)
+_METAPHOR = re.compile(r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor)\b")
 _VERB = re.compile(
     r"\b(?:is|are|has|have|can|may|features?|includes?|looks?|resembles?|consists?|comes?|shows?|stands?|holds?|sits?|"
     r"lies|covers?|carries|wears?|contains?|appears?|hangs?|runs?|stretch(?:es)?|surrounds?|lines?|spreads?)\b",
-    re.IGNORECASE,
 )
-_LIST_END = re.compile(r"[,;.]|\b(?:and|or|with|has|have)\b")
+_LIST_ENDS = frozenset([",", ";", ".", "and", "or", "with", "has", "have"])
 
 
 @dataclass(frozen=True)
@@ -102,9 +99,13 @@ def judge(
         return Verdict(False, fault, 10)
     if not complete:
         return Verdict(False, "cut: the model ran out of room", 9)
-    words = [word.lower() for word in _WORD.findall(sentence)]
+    said = sentence.lower()
+    words = _words(said)
+    label = label_text.lower()
+    if reason := _empty(said, words, label, demonstration):
+        return Verdict(False, reason, 8)
     for severity, rule in _RULES:
-        if reason := rule(sentence, words, label_text, demonstration):
+        if reason := rule(said, words, label, demonstration):
             return Verdict(False, reason, severity)
     return GOOD
 
@@ -132,26 +133,35 @@ def _length(sentence: str, words: list[str], label: str, demonstration: Demonstr
 
 
 def _loops(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
-    own = set(label.lower().split())
-    bigrams = Counter(itertools.pairwise(words))
-    repeated = sum(count - 1 for pair, count in bigrams.items() if not set(pair) <= FUNCTION_WORDS)
-    if repeated / max(len(words) - 1, 1) > MAX_REPEATED_BIGRAMS:
-        return f"repeats itself: {repeated} of {len(words) - 1} word pairs came before"
-    counts = Counter(word for word in words if word not in FUNCTION_WORDS)
-    for word, count in counts.most_common():
+    pairs = list(itertools.pairwise(words))
+    if len(set(pairs)) < len(pairs):
+        bigrams = Counter(pair for pair in pairs if not FUNCTION_WORDS.issuperset(pair))
+        repeated = bigrams.total() - len(bigrams)
+        if repeated / len(pairs) > MAX_REPEATED_BIGRAMS:
+            return f"repeats itself: {repeated} of {len(pairs)} word pairs came before"
+    telling = [word for word in words if word not in FUNCTION_WORDS]
+    if len(telling) == len(set(telling)):
+        return ""
+    own = label.split()
+    for word, count in Counter(telling).most_common():
         if count >= MAX_SAME_WORD + (word in own and len(words) > 20):
             return f'repeats itself: "{word}" {count} times'
-    for item, count in Counter(_listed(sentence)).most_common(1):
-        if count > 1:
-            return f'lists "{item}" {count} times'
-    return ""
+    item, count = max(Counter(_listed(sentence)).items(), key=lambda pair: pair[1], default=("", 0))
+    return f'lists "{item}" {count} times' if count > 1 else ""
 
 
 def _listed(sentence: str) -> list[str]:
     """The things a sentence lists, without articles; single words and pairs only, longer parts are clauses."""
-    parts = ([word.lower() for word in _WORD.findall(part)] for part in _LIST_END.split(sentence))
-    items = ([word for word in part if word not in FUNCTION_WORDS] for part in parts)
-    return [" ".join(item) for item in items if 0 < len(item) <= 2]
+    items: list[str] = []
+    item: list[str] = []
+    for token in (*_TOKEN.findall(sentence), "."):
+        if token in _LIST_ENDS:
+            if 0 < len(item) <= 2:
+                items.append(" ".join(item))
+            item = []
+        elif token not in FUNCTION_WORDS:
+            item.append(token)
+    return items
 
 
 def _boilerplate(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
@@ -162,11 +172,11 @@ def _boilerplate(sentence: str, words: list[str], label: str, demonstration: Dem
 def _about_itself(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     if found := _ABOUT_ITSELF.search(sentence):
         return f'talks about the question or a picture: "{found[0]}"'
-    strange = set(demonstration.label.lower().split()) - set(label.lower().split()) - FUNCTION_WORDS
+    strange = set(demonstration.label.split()) - set(label.split()) - FUNCTION_WORDS
     if strange & {word.rstrip("s") for word in words}:
         return f'talks about the demonstration: "{demonstration.label}"'
     if demonstration.answer:
-        said = set(words) - set(label.lower().split())
+        said = set(words) - set(label.split())
         shown = _demonstrated_words(demonstration)
         common = len(said & shown) / len(said | shown)
         if common > MAX_OF_DEMONSTRATION:
@@ -176,15 +186,15 @@ def _about_itself(sentence: str, words: list[str], label: str, demonstration: De
 
 @lru_cache(maxsize=64)
 def _demonstrated_words(demonstration: Demonstration) -> frozenset[str]:
-    own = set(demonstration.label.lower().split())
-    return frozenset(word.lower() for word in _WORD.findall(demonstration.answer)) - own
+    own = set(demonstration.label.split())
+    return frozenset(_words(demonstration.answer.lower())) - own
 
 
 def _elsewhere(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     # The first four letters, so that plurals and "monitors" for "tv monitor" count.
-    stems = {word[:4] for word in _WORD.findall(label.lower()) if word not in FUNCTION_WORDS}
+    stems = {word[:4] for word in _words(label) if word not in FUNCTION_WORDS}
     said = " ".join(words)
-    if any(stem in said for stem in stems) or any(len(word) > 3 and word in label.lower() for word in words):
+    if any(stem in said for stem in stems) or any(len(word) > 3 and word in label for word in words):
         return ""
     return f'does not speak of "{label}"'
 
@@ -197,13 +207,17 @@ def _no_sentence(sentence: str, words: list[str], label: str, demonstration: Dem
 def _not_visual(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     if found := _METAPHOR.search(sentence):
         return f'not visual: speaks of a "{found[0]}"'
-    own = set(label.lower().split())
+    own = set(label.split())
     seen = {_stem(word) for word in words if word not in own and _is_visual(word)}
     flowery = sum(word in FLOWERY_WORDS for word in words)
     needed = MIN_VISUAL_WORDS_BESIDE_USES if _USES.search(sentence) else MIN_VISUAL_WORDS
     if len(seen) - flowery < needed:
         return f"not visual: {len(seen)} words for what can be seen, {flowery} of praise; {needed} are needed"
     return ""
+
+
+def _words(text: str) -> list[str]:
+    return [token for token in _TOKEN.findall(text) if token not in ",;."]
 
 
 def _stem(word: str) -> str:
@@ -220,7 +234,6 @@ def _is_visual(word: str) -> bool:
 # Worst first: the first rule that objects gives the reason.
 _Rule = Callable[[str, list[str], str, Demonstration], str]
 _RULES: tuple[tuple[int, _Rule], ...] = (
-    (8, _empty),
     (7, _foreign),
     (6, _boilerplate),
     (5, _length),
