@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
 
+# Pairs of a picture and a label scored together where no gradient is wanted: some hundred MB at width 512.
+_PAIRS_AT_ONCE = 20_000
+
 
 class Recognizer(nn.Module):
     """The whole model. Its input is pictures (B, 3, H, W), or their features where those are kept."""
@@ -25,7 +28,14 @@ class Recognizer(nn.Module):
         self, inputs: Tensor | ImageFeatures, labels: LabelFeatures | None = None, explain: bool = False
     ) -> Prediction:
         features = self.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
-        return self.head(features, self.encode_labels() if labels is None else labels, explain)
+        labels = self.encode_labels() if labels is None else labels
+        pictures = max(1, _PAIRS_AT_ONCE // max((len(rows) for rows in labels.values()), default=1))
+        if torch.is_grad_enabled() or explain or len(features.pooled) <= pictures:
+            return self.head(features, labels, explain)
+        # Heads hold several numbers for each picture, label and channel: thousands of labels go few pictures at a time.
+        chunks = zip(features.pooled.split(pictures), features.regions.split(pictures), strict=True)
+        parts = [self.head(ImageFeatures(*chunk), labels).logits for chunk in chunks]
+        return Prediction({branch: torch.cat([part[branch] for part in parts]) for branch in parts[0]})
 
     def trained_modules(self) -> nn.ModuleDict:
         """The parts that a run changes and therefore keeps: the head, and the image tower unless frozen."""

@@ -1,4 +1,4 @@
-"""Other ways to compute the same: text in chunks, a compiled head."""
+"""Other ways to compute the same: text in chunks, pictures in chunks, a compiled head."""
 
 import shutil
 
@@ -7,7 +7,9 @@ import torch
 
 from sspa.stage2_training.backbones import contract
 from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.model import recognizer as recognizer_module
 from sspa.stage2_training.model.options import SspaOptions
+from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.sspa import SSPA
 
 from .small_models import small_backbone, some_features, some_knowledge
@@ -64,6 +66,27 @@ def test_chunks_keep_less_for_the_backward_pass(backbone: Backbone, monkeypatch:
         kept.append(saved)
 
     assert kept[1] < kept[0] / 4
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_ten_thousand_labels_are_scored_in_chunks_with_the_same_result(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = _head(backbone).eval()
+    head.bind(backbone, some_knowledge([f"thing {number}" for number in range(10_000)]))
+    recognizer, features = Recognizer(backbone, head), some_features(5)
+    labels, batches = recognizer.encode_labels(), []
+    head.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0].pooled)))
+
+    chunked = recognizer(features, labels).logits
+    monkeypatch.setattr(recognizer_module, "_PAIRS_AT_ONCE", 10**6)
+    whole = recognizer(features, labels).logits
+
+    assert batches == [2, 2, 1, 5]
+    for branch, logits in whole.items():
+        assert logits.shape == (5, 10_000)
+        torch.testing.assert_close(chunked[branch], logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
