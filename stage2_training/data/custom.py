@@ -59,7 +59,7 @@ def read_custom(
     """
     rows = _read_rows(root, source)
     if not rows:
-        raise UserError(f"{source or root}: holds no pictures; see CONTRIBUTING.md for the forms that are read")
+        raise UserError(f"{source or root}: holds no pictures; see docs/data.md for the forms that are read")
     labels = label_set or _labels_of(rows, source or root)
     column = {key: position for position, key in enumerate(labels.keys)}
     targets = np.zeros((len(rows), len(column)), dtype=np.int8)
