@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge_format import content_hash, read_table
-from sspa.shared.label_sets import Label
+from sspa.shared.label_sets import Label, LabelSet
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ def read_knowledge(path: Path) -> Knowledge:
         sentences.setdefault(key, []).append(sentence)
     domain = table["domain"][0].as_py()
     return _knowledge(path, tuple(labels.values()), domain, {key: tuple(kept) for key, kept in sentences.items()})
+
+
+def names_only(labels: LabelSet) -> Knowledge:
+    """Labels without a sentence: their prompts hold the bare name."""
+    return _knowledge(Path(labels.name), labels.labels, labels.domain, dict.fromkeys(labels.keys, ("",)))
 
 
 def _knowledge(

@@ -11,6 +11,7 @@ import typer
 from sspa.shared.terminal import output, run_command, say
 from sspa.stage2_training.backbone_commands import backbone_app
 from sspa.stage2_training.data_commands import data_app
+from sspa.stage2_training.use_commands import Device, RunArgument, use_app
 
 
 class Thresholds(StrEnum):
@@ -27,13 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(backbone_app, name="backbone")
 
-app.add_typer(data_app, name="data")
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` made.")]
 
 
 @app.command()
@@ -104,27 +100,6 @@ def evaluate(
 
 
 @app.command()
-def predict(
-    run_path: RunArgument,
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Picture files.")],
-    top: Annotated[int, typer.Option(min=1, help="How many labels to show of each picture.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture, with every label.")] = False,
-    device: Device = "auto",
-) -> None:
-    """Tag pictures: labels with probabilities."""
-    from sspa.stage2_training.training.evaluate import predict_pictures
-    from sspa.stage2_training.training.run import choose_device
-
-    for path, labels in predict_pictures(run_path, pictures, choose_device(device)):
-        ranked = sorted(labels.items(), key=lambda item: -item[1])
-        if as_json:
-            output.print(json.dumps({"path": str(path), "labels": dict(ranked)}), markup=False)
-        else:
-            shown = ", ".join(f"{label} {probability:.2f}" for label, probability in ranked[:top])
-            output.print(f"{path}: {shown}", markup=False)
-
-
-@app.command()
 def compare(
     comparison: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="Ready-made: baselines, ablation.")],
     knowledge: Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")] = None,
@@ -178,6 +153,11 @@ def show_metrics(title: str, metrics: dict[str, Any]) -> None:
         output.print(f"thresholds: {description}", markup=False)
     if first.absent:
         output.print(f"no positives, so no AP and in no mean: {', '.join(first.absent)}", markup=False)
+
+
+app.add_typer(use_app)
+app.add_typer(data_app, name="data")
+app.add_typer(backbone_app, name="backbone")
 
 
 def main() -> None:

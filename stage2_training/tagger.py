@@ -61,14 +61,19 @@ class Tagger:
     """
 
     def __init__(
-        self, recognizer: Recognizer, knowledge: Knowledge, views: Sequence[View], folder: RunFolder, threshold: float
+        self,
+        recognizer: Recognizer,
+        knowledge: Knowledge,
+        views: Sequence[View],
+        folder: RunFolder,
+        thresholds: NDArray[np.float64],
     ) -> None:
         self.recognizer, self.knowledge, self.views, self.folder = recognizer, knowledge, tuple(views), folder
         backbone = recognizer.backbone
         self.grid = backbone.grid
         self.device = next(recognizer.parameters()).device
         self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-        self.thresholds: NDArray[np.float64] = np.full(len(knowledge.labels), threshold)
+        self.thresholds = thresholds
         with torch.inference_mode():
             self._label_features = recognizer.encode_labels()
 
@@ -80,7 +85,7 @@ class Tagger:
         device: str = "auto",
         precision: Literal["auto", "float32", "bf16"] = "auto",
         knowledge: Knowledge | None = None,
-        threshold: float = 0.5,
+        threshold: float | None = 0.5,
     ) -> "Tagger":
         """The model of a run folder, ready to use.
 
@@ -90,10 +95,12 @@ class Tagger:
             precision: of the image tower; auto takes bf16 on a GPU and float32 elsewhere. Figures of
                 `sspa-train evaluate` are float32; bf16 moves a probability by some thousandths.
             knowledge: about other labels than the run was trained on.
-            threshold: the probability from which a label counts as predicted.
+            threshold: the probability from which a label counts as predicted; None takes those that the run
+                tuned on val, one for each of its labels.
 
         Raises:
-            UserError: no run folder, a damaged one, a newer one, or a head that knows only its own labels.
+            UserError: no run folder, a damaged one, a newer one, a head that knows only its own labels, or
+                labels without tuned thresholds.
         """
         folder = open_run_folder(Path(run))
         where = choose_device(device)
@@ -102,7 +109,8 @@ class Tagger:
             recognizer.backbone.bf16 = precision != "float32"
         if knowledge is not None:
             rebind(recognizer, knowledge)
-        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
+        thresholds = _thresholds(folder, knowledge or own, threshold)
+        return cls(recognizer, knowledge or own, config.evaluation.views, folder, thresholds)
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -189,3 +197,15 @@ def open_picture(picture: Picture, at_least: int | None = None) -> Image.Image:
             )
         picture = Image.fromarray(picture)
     return upright_rgb(picture)
+
+
+def _thresholds(folder: RunFolder, knowledge: Knowledge, threshold: float | None) -> NDArray[np.float64]:
+    if threshold is not None:
+        return np.full(len(knowledge.labels), threshold)
+    tuned = folder.read_json("thresholds.json")["values"]
+    if missing := [label.key for label in knowledge.labels if label.key not in tuned]:
+        raise UserError(
+            f"{folder.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; "
+            "give one number for all labels"
+        )
+    return np.array([tuned[label.key] for label in knowledge.labels])

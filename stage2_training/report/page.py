@@ -10,6 +10,7 @@ import yaml
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.evaluation.bootstrap import map_interval
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.report import plots
 from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
@@ -18,6 +19,7 @@ from sspa.stage2_training.tagger import Tagger
 from sspa.stage2_training.training.evaluate import own_dataset
 from sspa.stage2_training.training.run_folder import RunFolder
 
+_RESAMPLES = 300
 _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
 
 
@@ -33,7 +35,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     knowledge = folder.knowledge()
     names = {label.key: label.text for label in knowledge.labels}
     probabilities, targets = folder.read_predictions()
-    threshold = get_protocol(about["protocol"]["name"]).threshold
+    protocol = get_protocol(about["protocol"]["name"])
     return write_page(
         folder.file("report.html"),
         "report.html.jinja",
@@ -42,6 +44,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         facts=_facts(about, result, config),
         test=result["test"],
         columns=_columns(result["test"]["both"]["top_k"]),
+        interval=map_interval(probabilities["both"], targets, protocol, resamples=_RESAMPLES),
         rows=[
             {"name": "untrained", "metrics": result["untrained_test"]["both"]},
             *({"name": branch, "metrics": metrics} for branch, metrics in result["test"].items()),
@@ -57,9 +60,9 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
             "training": plots.training_curves(folder.read_metrics()),
             "precision_recall": plots.precision_recall_curves(probabilities, targets),
             "reliability": plots.reliability_curve(probabilities, targets),
-            "co_occurrence": _co_occurrence(probabilities["both"], targets, threshold, list(names.values())),
+            "co_occurrence": _co_occurrence(probabilities["both"], targets, protocol.threshold, list(names.values())),
         },
-        pictures=_pictures(folder, device, probabilities["both"], threshold),
+        pictures=_pictures(folder, device, probabilities["both"], protocol.threshold),
         knowledge=[{"text": label.text, "sentences": knowledge.sentences[label.key]} for label in knowledge.labels],
         again=_again(folder, config),
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),

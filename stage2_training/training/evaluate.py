@@ -1,6 +1,5 @@
 """A trained run, used: scored on a split, or asked about pictures."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,8 +8,6 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.configuration import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, load_dataset
-from sspa.stage2_training.data.picture import load_picture
-from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
@@ -18,8 +15,6 @@ from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.run import Inputs, make_recognizer
 from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
 from sspa.stage2_training.training.scoring import metrics_by_branch, score
-
-_AT_ONCE = 32
 
 
 def load_recognizer(folder: RunFolder, device: torch.device) -> tuple[Recognizer, RunConfig, Knowledge]:
@@ -108,24 +103,3 @@ def rebind(recognizer: Recognizer, knowledge: Knowledge) -> None:
             "train with model.head=sspa for labels that come later"
         )
     recognizer.head.bind(recognizer.backbone, knowledge)
-
-
-@torch.inference_mode()
-def predict_pictures(
-    run_path: Path, pictures: Sequence[Path], device: torch.device
-) -> Iterator[tuple[Path, dict[str, float]]]:
-    """Each picture with its labels' probabilities, in the order given.
-
-    Raises:
-        UserError: a picture cannot be read.
-    """
-    recognizer, config, knowledge = load_recognizer(open_run_folder(run_path), device)
-    backbone, labels = recognizer.backbone, recognizer.encode_labels()
-    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-    for start in range(0, len(pictures), _AT_ONCE):
-        paths = pictures[start : start + _AT_ONCE]
-        images = torch.stack([transform(load_picture(path, transform.decode_at_least)) for path in paths]).to(device)
-        views = [images.flip(-1) if view == "mirrored" else images for view in config.evaluation.views]
-        scores = torch.stack([recognizer(view, labels).probabilities()["both"] for view in views]).mean(dim=0)
-        for path, row in zip(paths, scores.tolist(), strict=True):
-            yield path, {label.key: value for label, value in zip(knowledge.labels, row, strict=True)}

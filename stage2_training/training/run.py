@@ -17,6 +17,7 @@ from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 from sspa.stage2_training.evaluation.metrics import Metrics
+from sspa.stage2_training.evaluation.thresholds import tune_each
 from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.losses import total_loss
@@ -190,6 +191,9 @@ def run(config: RunConfig, out: Path | None, device: torch.device) -> RunResult:
         metrics_by_branch(untrained, test, dataset),
     )
     folder.write_predictions(probabilities, test)
+    tuned = tune_each(_score(recognizer, inputs, val, "val")["both"], val.targets)
+    by_label = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
+    folder.write_json("thresholds.json", {"description": tuned.description, "values": by_label})
     folder.write_json("result.json", _result(result, recognizer, time.monotonic() - started))
     return result
 

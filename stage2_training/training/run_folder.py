@@ -32,7 +32,8 @@ class RunFolder:
     run.json: version, environment, hashes, label order. config.json: the resolved configuration.
     knowledge.parquet: the knowledge that was used. metrics.jsonl: one line an epoch.
     weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
-    predictions.safetensors: probabilities and targets of the test split. report.html: all of it to read.
+    predictions.safetensors: probabilities and targets of the test split. thresholds.json: of each label, tuned on
+    val. report.html: all of it to read.
     """
 
     path: Path

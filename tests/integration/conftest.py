@@ -1,5 +1,7 @@
-"""Recorded answers that the real command can replay."""
+"""Recorded answers that the real command can replay, and a trained run."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from sspa.stage1_knowledge.asking import Asker
 from sspa.stage1_knowledge.engines.contract import Answer, Identity, Sampling
 from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import built_in_prompt
+
+from .tiny_run import train_arguments, write_inputs
 
 SENTENCES = {
     "cat": "A cat is a small furry animal with pointed ears and a long tail, often seen with a bowl.",
@@ -31,3 +35,54 @@ def recorded(tmp_path: Path) -> Path:
         store.add(identity, [(asker.key(question), Answer(sentence, "stop", 9, 9))])
     store.close()
     return tmp_path / "recorded"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    output: str
+    messages: str
+
+
+@pytest.fixture
+def sspa_train(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """`sspa-train` with these arguments, in this process."""
+
+    def command(*arguments: str | Path) -> Ended:
+        capsys.readouterr()
+        return Ended(_end_of(monkeypatch, arguments), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that a run needs; see `tiny_run`."""
+    folder = tmp_path_factory.mktemp("squares")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that the real command made; to be read only."""
+    import torch
+
+    # So small a model gains nothing from threads, and on a busy machine they wait for each other.
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "squares-run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSPA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        assert _end_of(patch, train_arguments(squares, out)) == 0
+    return out
+
+
+def _end_of(patch: pytest.MonkeyPatch, arguments: Sequence[str | Path]) -> int:
+    from sspa.stage2_training.commands import main
+
+    patch.setattr("sys.argv", ["sspa-train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)

@@ -1,0 +1,90 @@
+"""The work behind `sspa-train predict`: show each picture's labels, or write them all into one file."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import output, progress, say
+from sspa.stage2_training.prediction.parquet import PredictionFile
+from sspa.stage2_training.prediction.stream import Tagged, Unreadable, tag_pictures
+from sspa.stage2_training.tagger import Tagger
+
+_LISTED = 20
+
+
+def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top: int, as_json: bool) -> None:
+    """JSON lines; or a table on a terminal, and elsewhere a line a label: path, label, probability, by tabs.
+
+    Raises:
+        UserError: none of the pictures can be read.
+    """
+    for tagged in _readable(tagger, paths, batch_size, boxes=False):
+        tags = tagger.tags_of(tagged.probabilities)
+        if as_json:
+            line = {"path": str(tagged.path), "labels": tags.probabilities, "predicted": tags.predicted}
+            typer.echo(json.dumps(line, ensure_ascii=False))
+            continue
+        shown = list(tags.probabilities.items())[:top]
+        if not output.is_terminal:
+            for label, probability in shown:
+                typer.echo(f"{tagged.path}\t{label}\t{probability:.4f}")
+            continue
+        table = Table("label", "probability", title=Text(str(tagged.path)), title_justify="left")
+        for label, probability in shown:
+            style = "bold green" if label in tags.predicted else "dim"
+            table.add_row(Text(label, style), Text(f"{100 * probability:.1f} %", style))
+        output.print(table)
+
+
+def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_size: int) -> None:
+    """All pictures into one Parquet file; see `PredictionFile`.
+
+    Raises:
+        UserError: `out` exists, parts beside it are another job's, or none of the pictures can be read.
+    """
+    file = PredictionFile(out, tagger)
+    done = file.done()
+    left = [path for path in paths if str(path) not in done]
+    if done:
+        say(f"{out}: going on; {len(paths) - len(left):,} of {len(paths):,} pictures are tagged already")
+    try:
+        with progress("tagging", len(left), "pictures") as bar:
+            for tagged in _readable(tagger, left, batch_size, boxes=True, advance=bar.advance):
+                file.add(tagged)
+    finally:
+        file.flush()
+    file.finish()
+    say(f"{out}: wrote the labels of {len(paths):,} pictures; read it with duckdb -c \"FROM '{out}'\"")
+
+
+def _readable(
+    tagger: Tagger,
+    paths: Sequence[Path],
+    batch_size: int,
+    boxes: bool,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Iterator[Tagged]:
+    """The pictures that can be read; the others are listed at the end.
+
+    Raises:
+        UserError: there is none.
+    """
+    unreadable: list[Unreadable] = []
+    for item in tag_pictures(tagger, paths, boxes, batch_size):
+        advance(1)
+        if isinstance(item, Unreadable):
+            unreadable.append(item)
+        else:
+            yield item
+    if paths and len(unreadable) == len(paths):
+        first = unreadable[0].reason
+        raise UserError(first if len(paths) == 1 else f"none of the {len(paths)} pictures can be read; {first}")
+    for item in unreadable[:_LISTED]:
+        say(f"left out: {item.reason}")
+    if len(unreadable) > _LISTED:
+        say(f"left out: {len(unreadable) - _LISTED} more that cannot be read")

@@ -1,0 +1,83 @@
+"""The commands of `sspa-train` that use a trained run. Heavy imports happen inside the commands."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.tagger import Tagger
+
+use_app = typer.Typer()
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` made.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
+Threshold = Annotated[
+    str, typer.Option(help="From which probability a label counts as predicted; `tuned`: each label's own, from val.")
+]
+OtherKnowledge = Annotated[
+    Path | None, typer.Option("--knowledge", help="Other labels, with the sentences that sspa-knowledge wrote.")
+]
+OtherLabels = Annotated[str | None, typer.Option("--labels", help='Other labels by name only: "red umbrella,dog".')]
+
+
+@use_app.command()
+def predict(
+    run_path: RunArgument,
+    pictures: Annotated[
+        list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, patterns, or - for a list.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many labels to show of each picture.")] = 5,
+    threshold: Threshold = "0.5",
+    knowledge: OtherKnowledge = None,
+    labels: OtherLabels = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture, with every label.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A Parquet file to write; goes on where it was stopped.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    device: Device = "auto",
+) -> None:
+    """Tag pictures: labels with probabilities. Pictures that cannot be read are left out and listed."""
+    from sspa.stage2_training.prediction.job import show_predictions, write_predictions
+    from sspa.stage2_training.prediction.pictures import find_pictures
+
+    paths = find_pictures(pictures)
+    if out is not None and as_json:
+        raise UserError("--out and --json: choose one of them")
+    tagger = _load(run_path, threshold, knowledge, labels, device)
+    if out is not None:
+        write_predictions(tagger, paths, out, batch_size)
+    else:
+        show_predictions(tagger, paths, batch_size, top, as_json)
+
+
+def _load(run_path: Path, threshold: str, knowledge: Path | None, labels: str | None, device: str) -> "Tagger":
+    from sspa.shared.knowledge import names_only, read_knowledge
+    from sspa.shared.label_sets import parse_label_set
+    from sspa.stage2_training.tagger import Tagger
+
+    if knowledge is not None and labels is not None:
+        raise UserError("--knowledge and --labels: choose one of them")
+    other = None
+    if knowledge is not None:
+        other = read_knowledge(knowledge)
+    elif labels is not None:
+        other = names_only(parse_label_set("\n".join(labels.split(",")).encode(), "--labels", "--labels"))
+        say("labels by name only, without knowledge; `sspa-knowledge generate` writes their sentences")
+    return Tagger.load(run_path, device=device, knowledge=other, threshold=_threshold(threshold))
+
+
+def _threshold(text: str) -> float | None:
+    """The number, or None for `tuned`."""
+    if text == "tuned":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise UserError(f"--threshold {text}: give a number from 0 to 1, or `tuned`")
+    return value

@@ -1,0 +1,93 @@
+"""The report of a real run: what it says, and that it is one file that trusts no name."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from sspa.shared.knowledge import read_knowledge
+from sspa.stage2_training.configuration import resolve_config
+from sspa.stage2_training.report.page import write_report
+from sspa.stage2_training.training.run_folder import RunFolder
+
+from .tiny_run import LABELS
+
+
+class _Reader(HTMLParser):
+    """Text, tags and addresses of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.addresses, self.ids = "", list[str](), list[str](), list[str]()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value:
+                self.addresses.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(trained_run: Path) -> str:
+    return (trained_run / "report.html").read_text(encoding="utf-8")
+
+
+def test_figures_are_those_of_the_run(trained_run: Path, page: str) -> None:
+    result = RunFolder(trained_run).read_json("result.json")
+    text = _Reader(page).text
+    for metrics in [*result["test"].values(), result["untrained_test"]["both"]]:
+        assert f"{100 * metrics['mAP']:.2f}" in text
+        assert f"{100 * metrics['at_threshold']['OF1']:.2f}" in text
+    about = RunFolder(trained_run).read_json("run.json")
+    for said in (about["protocol"]["hash"], about["knowledge"]["hash"][:16], about["data"]["note"]):
+        assert said in text
+    for branch in ("untrained", "region", "global", "both"):
+        assert branch in text
+
+
+def test_one_file_without_network_that_escapes_every_name(page: str) -> None:
+    read = _Reader(page)
+    assert not {"b", "i", "red", "script", "iframe"} & set(read.tags)
+    assert all(address.startswith(("data:", "#")) for address in read.addresses)
+    assert not re.search(r"url\((?!#)", page)
+    assert len(read.ids) == len(set(read.ids))
+    for label in LABELS.labels:
+        # In the table of knowledge and on a plot's axis, letter by letter.
+        assert read.text.count(label.text) >= 3
+        assert f"A square <i>of one colour</i>, {label.text}." in read.text
+
+
+def test_twelve_pictures_each_with_a_map(page: str) -> None:
+    drawn, _, rest = page.partition("predicted, but not there")
+    assert drawn.count('alt="test picture') == 12
+    assert drawn.count('alt="where ') == 12
+    assert rest
+
+
+def test_pictures_that_are_gone_are_said_to_be(trained_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["root"] = str(tmp_path / "nowhere")
+    (folder / "config.json").write_text(json.dumps(config))
+    text = _Reader(write_report(RunFolder(folder), torch.device("cpu")).read_text(encoding="utf-8")).text
+    assert "The pictures cannot be shown" in text
+    assert "nowhere" in text
+
+
+def test_the_command_in_the_report_repeats_the_configuration(trained_run: Path, page: str) -> None:
+    again = re.search(r"<pre>sspa-train run --config (\S+) --knowledge (\S+) --out NEW_FOLDER", page)
+    assert again
+    ours = RunFolder(trained_run).config()
+    assert resolve_config([Path(again[1])], [], {"knowledge": ours.knowledge}) == ours
+    assert read_knowledge(Path(again[2])).content_hash == read_knowledge(ours.knowledge).content_hash

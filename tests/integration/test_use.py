@@ -1,0 +1,211 @@
+"""A trained run, used: predictions in every form, and what happens with what is no picture."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import names_only
+from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.prediction import parquet
+from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.training.run_folder import RunFolder
+
+from .conftest import Ended
+from .tiny_run import COLOURS, LABELS
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def tagger(trained_run: Path) -> Tagger:
+    return Tagger.load(trained_run, device="cpu")
+
+
+def test_training_helped_and_the_tagger_gives_the_evaluated_probabilities(
+    trained_run: Path, squares: Path, tagger: Tagger
+) -> None:
+    folder = RunFolder(trained_run)
+    result = folder.read_json("result.json")
+    assert result["test"]["both"]["mAP"] > result["untrained_test"]["both"]["mAP"] + 0.1
+    evaluated, _ = folder.read_predictions()
+    paths = [squares / "pictures" / f"{key}.png" for key in folder.read_json("test_ids.json")]
+    tagged = tagger(paths, batch_size=7)
+    ours = [[tags.probabilities[label.key] for label in LABELS.labels] for tags in tagged]
+    # The kept features are float16, hence not closer.
+    np.testing.assert_allclose(ours, evaluated["both"], atol=2e-3)
+
+
+def test_any_form_of_picture_gives_the_same_tags(squares: Path, tagger: Tagger) -> None:
+    path = squares / "pictures" / "test0.png"
+    picture = Image.open(path)
+    (one,) = tagger(path)
+    for tags in tagger([str(path), picture, np.asarray(picture), picture.convert("RGBA")]):
+        assert tags.probabilities == pytest.approx(one.probabilities, abs=1e-5)
+    assert list(one.probabilities.values()) == sorted(one.probabilities.values(), reverse=True)
+    assert set(one.predicted) == {key for key, value in one.probabilities.items() if value >= 0.5}
+    with pytest.raises(UserError, match="float64 and shape"):
+        tagger(np.zeros((4, 4, 3)))
+
+
+def test_a_picture_lying_on_its_side_is_turned(squares: Path, tagger: Tagger, tmp_path: Path) -> None:
+    picture = Image.open(squares / "pictures" / "test1.png")
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show it"
+    turned.save(tmp_path / "turned.png", exif=exif)
+    upright, shown, opened = tagger([picture, tmp_path / "turned.png", Image.open(tmp_path / "turned.png")])
+    assert shown.probabilities == pytest.approx(upright.probabilities, abs=1e-5)
+    assert opened.probabilities == pytest.approx(upright.probabilities, abs=1e-5)
+
+
+def test_labels_it_never_saw(trained_run: Path, squares: Path, tagger: Tagger) -> None:
+    path = squares / "pictures" / "test0.png"
+    labels = (Label("umbrella", "red umbrella"), *LABELS.labels)
+    wider = Tagger.load(trained_run, device="cpu", knowledge=names_only(LabelSet("wider", labels)))
+    assert set(wider([path])[0].probabilities) == {label.key for label in labels}
+    with pytest.raises(UserError, match="no tuned threshold for 'umbrella'"):
+        Tagger.load(trained_run, device="cpu", knowledge=names_only(LabelSet("wider", labels)), threshold=None)
+    tuned = Tagger.load(trained_run, device="cpu", threshold=None)
+    assert (
+        dict(zip((label.key for label in tuned.labels), tuned.thresholds, strict=True))
+        == (RunFolder(trained_run).read_json("thresholds.json")["values"])
+    )
+
+
+def test_json_lines_name_every_label_and_skip_what_is_no_picture(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    good = squares / "pictures" / "test0.png"
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:3000])
+    shutil.copy(good, tmp_path / "zz [odd] name.png")
+    ended = sspa_train("predict", trained_run, tmp_path, "--json", "--threshold", "0.0")
+    assert ended.code == 0
+    (line,) = map(json.loads, ended.output.splitlines())
+    assert Path(line["path"]).name == "zz [odd] name.png"
+    assert set(line["labels"]) == {label.key for label in LABELS.labels} == set(line["predicted"])
+    assert "text.jpg: not a picture that Pillow can read" in ended.messages
+    assert "cut.png: damaged picture" in ended.messages
+
+
+def test_plain_lines_where_there_is_no_terminal(sspa_train: Command, trained_run: Path, squares: Path) -> None:
+    path = squares / "pictures" / "test0.png"
+    ended = sspa_train("predict", trained_run, path, "--top", "2")
+    rows = [line.split("\t") for line in ended.output.splitlines()]
+    assert [row[0] for row in rows] == [str(path)] * 2
+    assert float(rows[0][2]) >= float(rows[1][2])
+
+
+def test_a_list_on_standard_input(
+    sspa_train: Command, trained_run: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [squares / "pictures" / f"test{number}.png" for number in (3, 1)]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in paths)))
+    ended = sspa_train("predict", trained_run, "-", "--json")
+    assert [json.loads(line)["path"] for line in ended.output.splitlines()] == [str(path) for path in paths]
+
+
+def test_parquet_goes_on_where_it_stopped(
+    sspa_train: Command,
+    trained_run: Path,
+    squares: Path,
+    tagger: Tagger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parquet, "_PART", 40)
+    out = tmp_path / "predictions.parquet"
+    asked = ("predict", trained_run, squares / "pictures", "--out", out, "--batch-size", "4")
+    seen = []
+    flush = parquet.PredictionFile.flush
+
+    def fail_at_third(file: parquet.PredictionFile) -> None:
+        seen.append(len(file._waiting))
+        if len(seen) == 3:
+            file._waiting = []
+            raise KeyboardInterrupt
+        flush(file)
+
+    monkeypatch.setattr(parquet.PredictionFile, "flush", fail_at_third)
+    assert sspa_train(*asked).code == 130
+    assert not out.exists()
+    monkeypatch.setattr(parquet.PredictionFile, "flush", flush)
+    refused = sspa_train(*asked, "--threshold", "0.3")
+    assert refused.code == 2
+    assert "another run, other labels or thresholds" in refused.messages
+    ended = sspa_train(*asked)
+    assert ended.code == 0
+    assert "80 of 144 pictures are tagged already" in ended.messages
+    assert list(tmp_path.iterdir()) == [out]
+    rows = duckdb.sql(f'SELECT path, label, probability, above_threshold, "left", top, "right", bottom FROM \'{out}\'')
+    found = {(path, label): rest for path, label, *rest in rows.fetchall()}
+    assert len(found) == 144 * len(COLOURS)
+    path = squares / "pictures" / "test5.png"
+    (tags,) = tagger(path)
+    for key, probability in tags.probabilities.items():
+        kept, above, left, top, right, bottom = found[str(path), key]
+        assert kept == pytest.approx(probability, abs=1e-5)
+        assert above == (key in tags.predicted)
+        # The ViT sees 4 x 4 regions; the pictures have 96 x 64 pixels.
+        assert (right - left, bottom - top) == (24, 16)
+        assert left % 24 == top % 16 == 0
+    assert sspa_train(*asked).code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}/none*.jpg"], "no pictures there"),
+        (["{folder}/none.jpg"], "no such picture or folder"),
+        (["{folder}"], "no pictures there"),
+        (["{text}"], "text.jpg: not a picture"),
+        (["{bomb}"], "bomb.png: too many pixels"),
+        (["{picture}", "--threshold", "half"], "--threshold half: give a number from 0 to 1"),
+        (["{picture}", "--labels", "cat, ,dog"], "--labels, line 2: the label is empty"),
+        (["{picture}", "--labels", "cat,Cat"], "already on line 1"),
+        (["{picture}", "--labels", "cat", "--knowledge", "{text}"], "choose one of them"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    _write_bomb(tmp_path / "bomb.png")
+    places = {
+        "folder": tmp_path / "empty",
+        "text": tmp_path / "text.jpg",
+        "bomb": tmp_path / "bomb.png",
+        "picture": squares / "pictures" / "test0.png",
+    }
+    ended = sspa_train("predict", trained_run, *(argument.format(**places) for argument in arguments))
+    assert ended.code == 2
+    (line,) = [line for line in ended.messages.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "Traceback" not in ended.messages
+
+
+def test_what_is_no_run_folder(sspa_train: Command, squares: Path) -> None:
+    ended = sspa_train("predict", squares, squares / "pictures" / "test0.png")
+    assert ended.code == 2
+    assert "is not a run folder (no run.json)" in ended.messages
+
+
+def _write_bomb(path: Path) -> None:
+    """A PNG whose header claims 400 megapixels."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
