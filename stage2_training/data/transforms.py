@@ -73,13 +73,14 @@ def make_transform(
     height, width = size
     steps: list[Callable[..., object]] = []
     least = float(max(size))
+    bicubic = v2.InterpolationMode.BICUBIC  # what CLIP and the EfficientNets were trained with
     if train and options.train_resize == "crop":
-        steps.append(v2.RandomResizedCrop(size, scale=options.crop_scale, antialias=True))
+        steps.append(v2.RandomResizedCrop(size, scale=options.crop_scale, interpolation=bicubic))
         least /= options.crop_scale[0] ** 0.5
     elif not train and options.test_resize == "crop":
         steps.append(_CentreCrop(height, width))
     else:
-        steps.append(v2.Resize(size, antialias=True))
+        steps.append(v2.Resize(size, interpolation=bicubic))
     if train:
         if options.flip:
             steps.append(v2.RandomHorizontalFlip(options.flip))
@@ -108,4 +109,4 @@ class _CentreCrop:
         wide, high = self.width * scale, self.height * scale
         left, top = (picture.width - wide) / 2, (picture.height - high) / 2
         box = (left, top, left + wide, top + high)
-        return picture.resize((self.width, self.height), Image.Resampling.BILINEAR, box=box)
+        return picture.resize((self.width, self.height), Image.Resampling.BICUBIC, box=box)

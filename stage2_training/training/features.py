@@ -23,7 +23,7 @@ from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 _BATCH = 32
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
