@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet
-from sspa.stage2_training.data.manifest import Manifest, check_manifest, read_manifest, resolve_paths
+from sspa.stage2_training.data.manifest import Manifest, check_manifest, in_root, read_manifest, resolve_paths
 from sspa.stage2_training.data.splitting import hold_out_val
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
@@ -76,11 +76,12 @@ def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[M
         manifest = read_manifest(Path(name))
         if protocol not in (None, manifest.protocol):
             raise UserError(f"{name} was prepared under {manifest.protocol}, not {protocol}; prepare it again")
+        if manifest.dataset in adapter_names() and (root is None or not in_root(root, manifest.paths[0])):
+            # The adapter finds the folder below `root` that it made the paths relative to.
+            return manifest, get_adapter(manifest.dataset).find_root(root)
         if root is None:
             raise UserError(f"{name}: a manifest holds relative paths; say where the pictures are with --root")
-        # The adapter finds the folder that it made the paths relative to.
-        adapter = get_adapter(manifest.dataset) if manifest.dataset in adapter_names() else None
-        return manifest, adapter.find_root(root) if adapter else root
+        return manifest, root
     adapter = get_adapter(name)
     rules = get_protocol(protocol or adapter.protocols[0])
     if rules.name not in adapter.protocols:

@@ -12,7 +12,7 @@ import stat
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.shards import SHARD_ENDING, missing_in_shards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
 FORMAT_VERSION = 1
@@ -106,6 +109,12 @@ def leaves_root(path: str) -> bool:
     )
 
 
+def in_root(root: Path, relative: str) -> bool:
+    """Whether a picture, or the shard that it is in, lies below `root`."""
+    path = root / relative
+    return (path.parent if path.parent.suffix == SHARD_ENDING else path).is_file()
+
+
 def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
     """The pictures under `root`, each of which exists.
 
@@ -141,15 +150,13 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
     return paths
 
 
-def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the manifest, checked, with page checksums, all or nothing."""
+def manifest_table(manifest: Manifest) -> "pa.Table":
+    """The manifest as it lies on disk."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    check_manifest(manifest, str(path))
     flat = pa.array(np.ascontiguousarray(manifest.targets).reshape(-1), pa.int8())
     offsets = pa.array(np.arange(len(manifest.ids) + 1, dtype=np.int32) * len(manifest.labels.keys))
-    table = pa.table(
+    return pa.table(
         {
             "id": pa.array(manifest.ids, pa.string()),
             "path": pa.array(manifest.paths, pa.string()),
@@ -157,8 +164,15 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             "labels": pa.ListArray.from_arrays(offsets, flat),
         }
     ).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest))})
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write the manifest, checked, with page checksums, all or nothing."""
+    import pyarrow.parquet as pq
+
+    check_manifest(manifest, str(path))
     with replacing(path) as beside:
-        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
+        pq.write_table(manifest_table(manifest), beside, compression="zstd", write_page_checksum=True)
 
 
 def read_manifest(path: Path) -> Manifest:

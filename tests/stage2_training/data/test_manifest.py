@@ -193,7 +193,7 @@ def test_query_reads_the_manifest_and_nothing_else(tmp_path: Path) -> None:
         "SET enable_external_access = true",
         "SELECT nothing FROM manifest",
     ):
-        with pytest.raises(UserError, match="the query failed") as caught:
+        with pytest.raises(UserError, match="query refused") as caught:
             query_manifest(path, sql)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.csv").exists()

@@ -7,7 +7,9 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.data.dataset import load_dataset
+from sspa.stage2_training.data.dataset import load_dataset, load_manifest
+from sspa.stage2_training.data.manifest import write_manifest
+from sspa.stage2_training.data.sharding import write_shards
 
 KEYS = read_label_set("voc").keys
 CAT, DOG = KEYS.index("cat"), KEYS.index("dog")
@@ -84,6 +86,18 @@ def test_wrong_roots_and_half_unpacked_archives(tmp_path: Path) -> None:
     cat_list.unlink()
     with pytest.raises(UserError, match=r"cat_test\.txt: cannot be read .* unpacked completely"):
         load_dataset("voc2007", tmp_path)
+
+
+def test_a_prepared_manifest_finds_its_pictures_from_any_folder_and_in_shards(tmp_path: Path) -> None:
+    write_devkit(tmp_path / "kit")
+    manifest, root = load_manifest("voc2007", tmp_path / "kit", None)
+    write_manifest(manifest, tmp_path / "voc.parquet")
+    for given in (tmp_path / "kit", root):
+        dataset = load_dataset(str(tmp_path / "voc.parquet"), given)
+        assert dataset.splits["test"].paths[0] == root / "JPEGImages" / "002000.jpg"
+    write_shards(manifest, root, tmp_path / "shards", per_shard=3)
+    sharded = load_dataset(str(tmp_path / "shards" / "manifest.parquet"), tmp_path / "shards")
+    assert sharded.splits["test"].ids == dataset.splits["test"].ids
 
 
 @pytest.mark.real_data
