@@ -45,6 +45,7 @@ class Adapter(ABC):
         label_set: the built-in label set with the labels' texts.
         label_count: C, as published.
         published: by split; "trainval" is train and val together.
+        usual_folders: folders below what the user gave in which the layout may begin.
     """
 
     name: ClassVar[str]
@@ -55,6 +56,7 @@ class Adapter(ABC):
     label_set: ClassVar[str]
     label_count: ClassVar[int]
     published: ClassVar[Mapping[str, Published]]
+    usual_folders: ClassVar[tuple[str, ...]] = ()
 
     def find_root(self, root: Path | None) -> Path:
         """The folder that manifest paths are relative to, found from what the user gave.
@@ -76,9 +78,6 @@ class Adapter(ABC):
         wanted = self.layout.replace("\n", ", ")
         raise UserError(f"{root}: holds no {self.title} (looked for: {wanted}); to be had: {self.download}")
 
-    # Folders below what the user gave in which the layout may begin.
-    usual_folders: ClassVar[tuple[str, ...]] = ()
-
     @abstractmethod
     def read(self, root: Path, protocol: Protocol) -> Manifest:
         """The manifest under a protocol; `root` comes from `find_root`.
@@ -98,14 +97,15 @@ class Adapter(ABC):
     def labels(self, keys: Sequence[str]) -> LabelSet:
         """The built-in labels in the order of the data set's own names for them, so that knowledge about them fits.
 
-        Names that differ in case and punctuation only are one ("BaseballField", "baseball field"). Where all names
-        that are known stand at their own place, the others (a misspelling mended in one copy) are known by theirs.
-        A name that stays unknown is its own text.
+        Names that differ in case and punctuation only are one ("BaseballField", "baseball field"). Where at least five
+        are known and all of these stand at their own place, the others (a misspelling mended in one copy, a prefix
+        left out) are known by theirs. A name that stays unknown is its own text.
         """
         known = read_label_set(self.label_set)
         place = {_letters(label.key): number for number, label in enumerate(known.labels)}
         places = [place.get(_letters(key)) for key in keys]
-        if len(keys) == len(known.labels) and all(found in (None, number) for number, found in enumerate(places)):
+        in_order = all(found in (None, number) for number, found in enumerate(places))
+        if len(keys) == len(known.labels) and in_order and len(keys) - places.count(None) >= 5:
             return known
         labels = [
             Label(key, key) if found is None else known.labels[found] for key, found in zip(keys, places, strict=True)

@@ -323,6 +323,7 @@ def test_labels_are_the_built_in_ones_however_the_data_spells_them() -> None:
     published = ["".join(word.title() for word in label.key.replace("/", " ").split()) for label in built_in.labels]
     published[published.index("WindTurbine")] = "WindTrubine"
     assert adapter.labels(published) == built_in
+    assert adapter.labels([f"label{k}" for k in range(36)]).keys == tuple(f"label{k}" for k in range(36))
     # In another order only the names count, and a misspelt one stays unknown.
     assert adapter.labels(["Sea", "WindTrubine", "Apron"]).labels == (
         built_in.labels[-1],
