@@ -36,7 +36,8 @@ def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
     """Check layout, labels, pictures, counts and agreement of a data set's files; `root` comes from `find_root`."""
     missing = [f"missing below {root}: {line}" for line in adapter.missing(root)]
     try:
-        manifest = adapter.read(root, get_protocol(protocol or adapter.protocols[0]))
+        rules = get_protocol(protocol or adapter.protocols[0])
+        manifest = adapter.read(root, rules)
         check_manifest(manifest, str(root))
     except UserError as error:
         return Findings((*missing, str(error)), ())
@@ -48,7 +49,7 @@ def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
     if len(manifest.labels.keys) != adapter.label_count:
         problems.append(f"{len(manifest.labels.keys)} labels where {adapter.label_count} are published")
     problems += adapter.contradictions(root, manifest)
-    return Findings(tuple(problems), tuple(count_rows(manifest, adapter.published)))
+    return Findings(tuple(problems), tuple(count_rows(manifest, adapter.published_under(rules))))
 
 
 def count_rows(manifest: Manifest, published: Mapping[str, Published]) -> list[CountRow]:

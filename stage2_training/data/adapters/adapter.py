@@ -45,6 +45,7 @@ class Adapter(ABC):
         label_set: the built-in label set with the labels' texts.
         label_count: C, as published.
         published: by split; "trainval" is train and val together.
+        published_labelled: the same for pictures with at least one label, where protocols differ in that.
         usual_folders: folders below what the user gave in which the layout may begin.
     """
 
@@ -56,6 +57,7 @@ class Adapter(ABC):
     label_set: ClassVar[str]
     label_count: ClassVar[int]
     published: ClassVar[Mapping[str, Published]]
+    published_labelled: ClassVar[Mapping[str, Published]] = {}
     usual_folders: ClassVar[tuple[str, ...]] = ()
 
     def find_root(self, root: Path | None) -> Path:
@@ -94,6 +96,10 @@ class Adapter(ABC):
         """Places where the data set's own files disagree with each other; the check command lists them."""
         return []
 
+    def published_under(self, protocol: Protocol) -> Mapping[str, Published]:
+        """The published counts of what a protocol keeps."""
+        return self.published_labelled if protocol.unlabelled_images == "drop" else self.published
+
     def labels(self, keys: Sequence[str]) -> LabelSet:
         """The built-in labels in the order of the data set's own names for them, so that knowledge about them fits.
 
@@ -120,17 +126,17 @@ class Adapter(ABC):
             dataset=self.name,
             labels=labels,
             protocol=protocol.name,
-            note=self._note(splits) if protocol.unlabelled_images == "keep" else "",
+            note=self._note(splits, protocol),
             ids=tuple(key for block in kept for key in block.ids),
             paths=tuple(path for block in kept for path in block.paths),
             splits=splits,
             targets=np.concatenate([block.targets for block in kept]).astype(np.int8),
         )
 
-    def _note(self, splits: Sequence[str]) -> str:
+    def _note(self, splits: Sequence[str], protocol: Protocol) -> str:
         """What a result must say: that this is only a part of the data set."""
         parts = []
-        for split, counted in self.published.items():
+        for split, counted in self.published_under(protocol).items():
             found = sum(name == split or (split == "trainval" and name in ("train", "val")) for name in splits)
             if counted.images is not None and found != counted.images:
                 parts.append(f"{found:,} of {counted.images:,} {split} pictures")

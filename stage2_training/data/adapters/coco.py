@@ -23,6 +23,7 @@ class Coco2014(Adapter):
     label_set = "coco"
     label_count = 80
     published = {"trainval": Published(82_783), "test": Published(40_504)}
+    published_labelled = {"trainval": Published(82_081), "test": Published(40_137)}
     usual_folders = ("coco", "coco2014", "COCO2014")
 
     def read(self, root: Path, protocol: Protocol) -> Manifest:

@@ -33,6 +33,7 @@ class NusWide(Adapter):
     label_set = "nus_wide"
     label_count = 81
     published = {"trainval": Published(161_789), "test": Published(107_859)}
+    published_labelled = {"trainval": Published(125_449), "test": Published(83_898)}
     usual_folders = ("NUS-WIDE", "nuswide", "nus_wide")
 
     def read(self, root: Path, protocol: Protocol) -> Manifest:

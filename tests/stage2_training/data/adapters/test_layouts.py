@@ -304,6 +304,15 @@ def test_a_half_unpacked_archive_is_one_clear_line(tmp_path: Path, name: str) ->
         load_dataset(name, tmp_path, val_fraction=0.5)
 
 
+def test_counts_are_compared_with_what_the_protocol_keeps(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    adapter = get_adapter("coco2014")
+    for protocol, train, published in (("coco2014-all", 4, 82_783), ("coco2014-annotated", 3, 82_081)):
+        row = check_data(adapter, tmp_path, protocol).counts[0]
+        assert (row.found, row.published) == (train, published)
+        assert f"{train} of {published:,} trainval" in load_dataset("coco2014", tmp_path, protocol, 0.5).note
+
+
 def test_every_adapter_names_protocols_that_are_its_own() -> None:
     for name in adapter_names():
         adapter = get_adapter(name)

@@ -7,6 +7,8 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import read_label_set
+from sspa.stage2_training.data.adapters import get_adapter
+from sspa.stage2_training.data.checking import check_data
 from sspa.stage2_training.data.dataset import load_dataset, load_manifest
 from sspa.stage2_training.data.manifest import write_manifest
 from sspa.stage2_training.data.sharding import write_shards
@@ -98,6 +100,25 @@ def test_a_prepared_manifest_finds_its_pictures_from_any_folder_and_in_shards(tm
     write_shards(manifest, root, tmp_path / "shards", per_shard=3)
     sharded = load_dataset(str(tmp_path / "shards" / "manifest.parquet"), tmp_path / "shards")
     assert sharded.splits["test"].ids == dataset.splits["test"].ids
+
+
+def test_check_compares_the_class_files_with_the_annotations(tmp_path: Path) -> None:
+    base = write_devkit(tmp_path)
+    seen = {0: ["cat"], 1: ["cat", "dog"], 2: ["dog"], 3: ["dog difficult", "dog difficult"]}
+    for number in range(3):
+        for k, names in seen.items():
+            items = "".join(
+                f"<object><name>{name.split()[0]}</name><difficult>{int('difficult' in name)}</difficult></object>"
+                for name in names
+            )
+            (base / "Annotations" / f"{number:03}{k:03}.xml").write_text(f"<annotation>{items}</annotation>")
+    adapter = get_adapter("voc2007")
+    assert check_data(adapter, base, None).problems == ()
+    (base / "Annotations" / "002003.xml").write_text("<annotation><object><name>dog</name></object></annotation>")
+    (base / "Annotations" / "002000.xml").write_text("<annotation>")
+    first, second = check_data(adapter, base, None).problems
+    assert "002000.xml: cannot be read" in first
+    assert second.endswith("002003.xml: the objects differ from ImageSets/Main")
 
 
 @pytest.mark.real_data
