@@ -79,6 +79,12 @@ def evaluate(
         Thresholds, typer.Option(help="The protocol's; one tuned on val; or one for each label, tuned on val.")
     ] = Thresholds.fixed,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for intervals of mAP; 0 for none.")] = 0,
+    explanations: Annotated[
+        bool, typer.Option("--explanations", help="Measure instead how faithful the region maps are; needs boxes.")
+    ] = False,
+    deletion_pictures: Annotated[
+        int, typer.Option(min=0, help="With --explanations: pictures for deletion and insertion, 90 scorings each.")
+    ] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -86,6 +92,11 @@ def evaluate(
     from sspa.stage2_training.training.evaluate import evaluate_run
     from sspa.stage2_training.training.run import choose_device
 
+    if explanations:
+        from sspa.stage2_training.explanation.table import show_faithfulness
+
+        show_faithfulness(run_path, data, root, split, deletion_pictures, as_json, device)
+        return
     chosen = choose_device(device)
     metrics, intervals = evaluate_run(run_path, data, root, split, knowledge, chosen, thresholds.value, resamples)
     if as_json:

@@ -17,7 +17,6 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import Label
-from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.configuration import View
 from sspa.stage2_training.data.picture import load_picture, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
@@ -75,7 +74,7 @@ class Tagger:
         self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
         self.thresholds = thresholds
         with torch.inference_mode():
-            self._label_features = recognizer.encode_labels()
+            self.label_features = recognizer.encode_labels()
 
     @classmethod
     def load(
@@ -150,9 +149,9 @@ class Tagger:
     def explained(self, images: Tensor, explain: bool = True) -> tuple[NDArray[np.float32], Prediction]:
         """`probabilities`, and what the model returns for the plain view, with its evidence if `explain`."""
         images = images.to(self.device)
-        plain = self.recognizer(images, self._label_features, explain)
+        plain = self.recognizer(images, self.label_features, explain)
         by_view = [
-            (self.recognizer(images.flip(-1), self._label_features) if view == "mirrored" else plain).probabilities()
+            (self.recognizer(images.flip(-1), self.label_features) if view == "mirrored" else plain).probabilities()
             for view in self.views
         ]
         return torch.stack([view["both"] for view in by_view]).mean(dim=0).cpu().numpy(), plain
@@ -166,10 +165,16 @@ class Tagger:
         maps = region_maps(prediction.evidence).mT.unflatten(-1, self.grid)
         return probabilities, maps.float().cpu().numpy()
 
-    @torch.inference_mode()
-    def predict_features(self, features: ImageFeatures, explain: bool = False) -> Prediction:
-        """The head's answer to image features that were computed before."""
-        return self.recognizer(features, self._label_features, explain)
+    def bind(self, knowledge: Knowledge) -> None:
+        """Tag with other labels, or other sentences about the same ones, from now on.
+
+        Raises:
+            UserError: the run's head knows only the labels it was trained on.
+        """
+        rebind(self.recognizer, knowledge)
+        with torch.inference_mode():
+            self.label_features = self.recognizer.encode_labels()
+        self.knowledge = knowledge
 
     def tags_of(self, row: NDArray[np.float32]) -> Tags:
         """One row of `probabilities` as Tags."""

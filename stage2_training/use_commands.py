@@ -54,6 +54,22 @@ def predict(
         show_predictions(tagger, paths, batch_size, top, as_json)
 
 
+@use_app.command()
+def explain(
+    run_path: RunArgument,
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture file.")],
+    out: Annotated[Path, typer.Option(help="The folder for the page and its PNG files.")],
+    threshold: Threshold = "0.5",
+    knowledge: OtherKnowledge = None,
+    labels: OtherLabels = None,
+    device: Device = "auto",
+) -> None:
+    """Show why: each predicted label's maps, attention, gates and knowledge, as PNG files and one page."""
+    from sspa.stage2_training.explanation.picture import explain_picture
+
+    say(f"page: {explain_picture(_load(run_path, threshold, knowledge, labels, device), picture, out)}")
+
+
 def _load(run_path: Path, threshold: str, knowledge: Path | None, labels: str | None, device: str) -> "Tagger":
     from sspa.shared.knowledge import names_only, read_knowledge
     from sspa.shared.label_sets import parse_label_set

@@ -1,0 +1,41 @@
+"""Where the objects of each label are: the boxes that a data set's annotations hold."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from sspa.shared.errors import UserError
+
+Box = tuple[float, float, float, float]
+
+
+def voc_boxes(picture: Path) -> tuple[dict[str, list[Box]], tuple[int, int]]:
+    """The boxes (left, top, right, bottom) by label, and the picture's (width, height), in pixels.
+
+    Reads the PASCAL VOC annotation that belongs to JPEGImages/NAME.jpg.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = picture.parent.parent / "Annotations" / f"{picture.stem}.xml"
+    try:
+        root = ElementTree.parse(path).getroot()
+        size = (_number(root, "size/width"), _number(root, "size/height"))
+        boxes: dict[str, list[Box]] = {}
+        for item in root.iter("object"):
+            left, top, right, bottom = (_number(item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+            # The annotations count pixels from 1 and include the last one.
+            boxes.setdefault(item.findtext("name") or "", []).append((left - 1, top - 1, right, bottom))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: there is no such annotation; --explanations needs boxes, which data in VOC's layout have"
+        ) from error
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise UserError(f"{path}: cannot be read as a VOC annotation ({error})") from error
+    return boxes, size
+
+
+def _number(item: ElementTree.Element, name: str) -> int:
+    text = item.findtext(name)
+    if text is None:
+        raise ValueError(f"no {name}")
+    return round(float(text))

@@ -1,0 +1,61 @@
+"""The figures of faithfulness against pictures whose answer is known by looking."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.explanation.boxes import voc_boxes
+from sspa.stage2_training.explanation.faithfulness import STEPS, area_under, centres_inside, mixed_pictures
+from sspa.stage2_training.explanation.region_maps import region_maps, strongest_region
+from sspa.stage2_training.model.contract import Evidence
+
+
+def test_centres_inside_boxes() -> None:
+    # A picture of 40 x 20 pixels in 2 x 4 regions of 10 x 10: their centres at 5, 15, 25, 35 and 5, 15.
+    inside = centres_inside([(0, 0, 16, 10), (34, 14, 36, 16)], (40, 20), (2, 4)).reshape(2, 4)
+    assert inside.tolist() == [[True, True, False, False], [False, False, False, True]]
+
+
+def test_regions_go_in_the_order_given() -> None:
+    sharp, blurred = torch.ones(3, 4, 8), torch.zeros(3, 4, 8)
+    order = np.array([5, 0, 1, 2, 3, 4, 6, 7])
+    mixed = mixed_pictures(sharp, blurred, order, (2, 4))
+    assert mixed.shape == (len(STEPS), 3, 4, 8)
+    assert mixed.mean(dim=(1, 2, 3)).tolist() == pytest.approx((1 - STEPS).tolist())
+    # After the first step region 5, in the second row and column, is gone.
+    assert mixed[1, :, 2:, 2:4].sum() == 0
+    assert mixed[1, :, :2].min() == 1
+
+
+def test_area_under_a_curve() -> None:
+    assert area_under(np.array([1.0, 1.0, 1.0])) == 1.0
+    assert area_under(np.array([1.0, 0.5, 0.0])) == 0.5
+    assert area_under(np.array([1.0, 0.0, 0.0, 0.0, 0.0])) == 0.125
+
+
+def test_a_map_is_weight_times_what_the_region_said() -> None:
+    logits = torch.tensor([[[2.0], [-3.0], [0.0]]])
+    weights = torch.tensor([[[0.2], [0.7], [0.1]]])
+    found = region_maps(Evidence(logits, weights))[0, :, 0].tolist()
+    assert found == pytest.approx([0.2 / (1 + np.exp(-2)), 0.7 / (1 + np.exp(3)), 0.05])
+    assert strongest_region(np.array([[0, 0, 1], [0, 2, 0]], dtype=np.float32), (31, 20)) == (10, 10, 21, 20)
+
+
+def test_boxes_of_an_annotation(tmp_path: Path) -> None:
+    for folder in ("JPEGImages", "Annotations"):
+        (tmp_path / folder).mkdir()
+    picture = tmp_path / "JPEGImages" / "000001.jpg"
+    with pytest.raises(UserError, match="--explanations needs boxes"):
+        voc_boxes(picture)
+    box = "<bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax><ymax>20</ymax></bndbox>"
+    annotation = tmp_path / "Annotations" / "000001.xml"
+    annotation.write_text(
+        f"<annotation><size><width>30</width><height>40</height></size><object><name>dog</name>{box}</object></annotation>"
+    )
+    assert voc_boxes(picture) == ({"dog": [(0, 2, 10, 20)]}, (30, 40))
+    annotation.write_text(annotation.read_text().replace("<xmax>10</xmax>", ""))
+    with pytest.raises(UserError, match=r"000001\.xml: cannot be read as a VOC annotation \(no bndbox/xmax\)"):
+        voc_boxes(picture)
