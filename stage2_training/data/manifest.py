@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.stage2_training.data.shards import SHARD_ENDING, missing_in_shards
+from sspa.stage2_training.data.shards import SHARD_ENDING, file_of, missing_in_shards
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,8 +111,7 @@ def leaves_root(path: str) -> bool:
 
 def in_root(root: Path, relative: str) -> bool:
     """Whether a picture, or the shard that it is in, lies below `root`."""
-    path = root / relative
-    return (path.parent if path.parent.suffix == SHARD_ENDING else path).is_file()
+    return file_of(root / relative).is_file()
 
 
 def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:

@@ -15,6 +15,11 @@ from pathlib import Path
 SHARD_ENDING = ".tar"
 
 
+def file_of(path: Path) -> Path:
+    """The file on disk that a picture's path leads to: itself, or its shard."""
+    return path.parent if path.parent.suffix == SHARD_ENDING else path
+
+
 def open_in_shard(path: Path) -> io.BytesIO | None:
     """The bytes of a picture whose parent is a shard; None for a path among loose files.
 
@@ -22,8 +27,8 @@ def open_in_shard(path: Path) -> io.BytesIO | None:
         FileNotFoundError: the shard has no such member.
         OSError: the shard is missing or damaged.
     """
-    shard = path.parent
-    if shard.suffix != SHARD_ENDING:
+    shard = file_of(path)
+    if shard == path:
         return None
     members = _members(shard)
     if path.name not in members:

@@ -20,6 +20,7 @@ from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
+from sspa.stage2_training.data.shards import file_of
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 _BATCH = 32
@@ -106,7 +107,7 @@ def _key(backbone: Backbone, split: Split, view: str) -> str:
     files = []
     for path in split.paths:
         try:
-            about = path.stat()
+            about = file_of(path).stat()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         files.append([str(path), about.st_size, about.st_mtime_ns])

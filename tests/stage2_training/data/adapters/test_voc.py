@@ -102,6 +102,14 @@ def test_a_prepared_manifest_finds_its_pictures_from_any_folder_and_in_shards(tm
     assert sharded.splits["test"].ids == dataset.splits["test"].ids
 
 
+def test_voc2012_is_measured_on_its_val_list(tmp_path: Path) -> None:
+    write_devkit(tmp_path, "2012", ("train", "val"))
+    dataset = load_dataset("voc2012", tmp_path, val_fraction=0.5)
+    assert dataset.splits["test"].ids == ("001000", "001001", "001002", "001003")
+    assert {key[:3] for name in ("train", "val") for key in dataset.splits[name].ids} == {"000"}
+    assert dataset.protocol.name == "voc2012-val"
+
+
 def test_check_compares_the_class_files_with_the_annotations(tmp_path: Path) -> None:
     base = write_devkit(tmp_path)
     seen = {0: ["cat"], 1: ["cat", "dog"], 2: ["dog"], 3: ["dog difficult", "dog difficult"]}
