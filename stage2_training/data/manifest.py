@@ -134,7 +134,7 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
             inside[folder] = Path(os.path.realpath(folder)).is_relative_to(real_root)
         try:
             linked = stat.S_ISLNK(os.lstat(path).st_mode)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             missing.append(root / relative)
             continue
         if not inside[folder] or (linked and not Path(os.path.realpath(path)).is_relative_to(real_root)):

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from sspa.shared.errors import UserError
+
 SHARD_ENDING = ".tar"
 
 
@@ -43,8 +45,15 @@ def open_in_shard(path: Path) -> io.BytesIO | None:
 
 
 def missing_in_shards(paths: Iterable[Path]) -> list[Path]:
-    """Those of the paths that lead into a shard which has no such member."""
-    return [path for path in paths if path.parent.suffix == SHARD_ENDING and path.name not in _members(path.parent)]
+    """Those of the paths that lead into a shard which has no such member.
+
+    Raises:
+        UserError: a shard is damaged.
+    """
+    try:
+        return [path for path in paths if file_of(path) != path and path.name not in _members(path.parent)]
+    except OSError as error:
+        raise UserError(f"{error}; copy or write the shard again") from None
 
 
 @lru_cache(maxsize=4096)
@@ -54,4 +63,4 @@ def _members(shard: Path) -> dict[str, tuple[int, int]]:
         with tarfile.open(shard, "r:") as tar:
             return {member.name: (member.offset_data, member.size) for member in tar}
     except tarfile.TarError as error:
-        raise OSError(f"damaged shard: {error}") from error
+        raise OSError(f"{shard}: damaged shard ({error})") from error

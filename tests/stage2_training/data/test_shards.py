@@ -13,6 +13,7 @@ from sspa.stage2_training.data.dataset import dataset_from_manifest
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
 from sspa.stage2_training.data.sharding import write_shards
+from sspa.stage2_training.data.shards import _members
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 
@@ -93,3 +94,7 @@ def test_damaged_and_missing_shards_are_named(loose: tuple[Manifest, Path], tmp_
     transform = make_transform((8, 8), (0.5,) * 3, (0.5,) * 3, False)
     with pytest.raises(UserError, match=r"test-000000\.tar/00000005\.png: damaged"):
         PictureDataset(test, transform)[0]
+    (folder / "train-000000.tar").write_bytes(b"\1" * 2000)
+    _members.cache_clear()
+    with pytest.raises(UserError, match=r"train-000000\.tar: damaged shard"):
+        dataset_from_manifest(sharded, folder)
