@@ -1,0 +1,225 @@
+"""The commands on tables: export and import, controls, diff, check, report, query, migrate, dry run."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_format import ADDED_SINCE, migrate, read_table, write_knowledge
+from sspa.stage1_knowledge import control, exchange
+from sspa.stage1_knowledge.dry_run import describe_plan
+from sspa.stage1_knowledge.generation import generate
+from sspa.stage1_knowledge.query import run_query
+from sspa.stage1_knowledge.report import check, diff, report
+from sspa.stage1_knowledge.show import show_all, show_label
+
+
+@pytest.fixture
+def table(make_job, teller) -> Path:
+    job = make_job("cat", "dog", "cow", samples=2)
+    generate(job, teller)
+    return job.output
+
+
+def rows(path: Path) -> list[dict]:
+    return read_table(path)[0].to_pylist()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_an_exported_file_comes_back_as_it_was_and_mended(
+    table: Path, tmp_path: Path, ending: str, make_job, teller
+) -> None:
+    target = tmp_path / f"out.{ending}"
+    assert exchange.export(table, target) == 6
+    before = table.read_bytes()
+    assert exchange.import_(table, target) == 0
+    assert table.read_bytes() == before
+    sentence = 'A "dog", with ears; häßlich, {{ 7 }} = "x".'
+    if ending == "csv":
+        with target.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+        lines[3]["description"] = sentence
+        with target.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, lines[0])
+            writer.writeheader()
+            writer.writerows(reversed(lines))  # sorted otherwise by a spreadsheet
+    else:
+        entries = [json.loads(line) for line in target.read_text().splitlines()]
+        entries[3]["description"] = sentence
+        target.write_text("\n".join(json.dumps(entry) for entry in entries))
+    assert exchange.import_(table, target) == 1
+    mended = rows(table)[3]
+    assert (mended["label"], mended["sample"], mended["description"]) == ("dog", 1, sentence)
+    assert (mended["origin"], mended["verdict"], mended["model"], mended["key"]) == ("human", "good", "", "")
+    assert mended["clip_tokens"] > 10
+    teller.asked.clear()
+    job = make_job("cat", "dog", "cow", "ox", samples=2)
+    generate(job, teller)
+    assert len(teller.asked) == 2
+    assert rows(table)[3] == mended
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "label,sample,description\nwolf,0,x\n", "line 2: .*no label 'wolf'"),
+        ("a.csv", "label,sample,description\ncat,7,x\n", "no sample 7 of label 'cat'"),
+        ("a.csv", "label,sample,description\ncat,one,x\n", "sample 'one' of label 'cat' is no whole number"),
+        ("a.csv", "label,sample,description\ncat,0,x\ncat,0,y\n", "line 3: label 'cat', sample 0 comes twice"),
+        ("a.csv", "label,description\ncat,x\n", "lacks the column 'sample'"),
+        ("a.csv", "", "holds no row"),
+        ("a.csv", f"label,sample,description\ncat,0,{'x' * 3000}\n", "3,000 characters"),
+        ("a.jsonl", '{"label": "cat"\n', "line 1: not JSON"),
+        ("a.jsonl", "[1]\n", "not a JSON object"),
+        ("a.txt", "cat", "neither .csv nor .jsonl"),
+    ],
+)
+def test_a_bad_import_is_refused_and_changes_nothing(
+    table: Path, tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    before = table.read_bytes()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=words):
+        exchange.import_(table, tmp_path / name)
+    assert table.read_bytes() == before
+
+
+def test_controls_keep_labels_and_numbers_and_lose_the_knowledge(table: Path, tmp_path: Path) -> None:
+    original = read_knowledge(table)
+    for kind in control.KINDS:
+        target = tmp_path / f"{kind}.parquet"
+        assert control.make_control(table, kind, target, seed=3) == 6
+        made = read_knowledge(target)
+        assert made.labels == original.labels
+        assert {row["origin"] for row in rows(target)} == {"control"}
+        assert {row["prompt"] for row in rows(target)} == {f"control: {kind}"}
+        again = tmp_path / "again.parquet"
+        control.make_control(table, kind, again, seed=3)
+        assert again.read_bytes() == target.read_bytes()
+        if kind == "name-only":
+            assert set(made.sentences.values()) == {("", "")}
+        elif kind == "shuffled":
+            assert sorted(made.sentences.values()) == sorted(original.sentences.values())
+            assert all(made.sentences[key] != original.sentences[key] for key in original.sentences)
+        else:
+            lengths = {key: [len(s.split()) for s in kept] for key, kept in original.sentences.items()}
+            assert {key: [len(s.split()) for s in kept] for key, kept in made.sentences.items()} == lengths
+            assert made.sentences != original.sentences
+    with pytest.raises(UserError, match="--kind noise: unknown"):
+        control.make_control(table, "noise", tmp_path / "x.parquet")
+
+
+def test_diff_names_the_label_and_the_setting(table: Path, make_job, scripted, tmp_path: Path) -> None:
+    other = make_job("cat", "dog", "ox", samples=2, output=tmp_path / "other.parquet")
+    changed = dataclasses.replace(other, sampling=dataclasses.replace(other.sampling, temperature=0.9))
+    engine = scripted(lambda question, seed: f"The {'cat dog ox'} is a red box with {seed} wheels and a tail, by day.")
+    generate(changed, engine)
+    lines = diff(table, other.output).splitlines()
+    assert "~ cat: temperature 0.3 -> 0.9" in lines
+    assert f"- cow: only in {table}" in lines
+    assert any(line.startswith("+ ox (sample 1): only in") for line in lines)
+    assert lines[-1] == "0 sentences are the same"
+    assert diff(table, table) == "6 sentences are the same"
+
+
+def test_check_verifies_and_judges_again(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "sound; 6 rows, schema version 2" in check(table)
+    assert "0 more by today's rules" in check(table)
+    monkeypatch.setattr("sspa.stage1_knowledge.verdicts.MAX_WORDS", 10)
+    text = check(table)
+    assert "6 more by today's rules" in text
+    assert "  dog, sample 1: good in the file, today too long" in text
+    table.write_bytes(table.read_bytes()[:-20])
+    with pytest.raises(UserError, match="cut short"):
+        check(table)
+
+
+def test_report_counts_verdicts_and_shows_the_doubtful(make_job, scripted) -> None:
+    engine = scripted(lambda question, _: "" if "dog" in question else "The cat is a round box with a lid and a tail.")
+    job = make_job("cat", "dog")
+    generate(job, engine)
+    text = report(job.output)
+    assert "verdicts   1 good (50%), 1 doubtful (50%)" in text
+    assert "retried    1 (50%), 5 answers in all" in text
+    assert "doubtful   1 empty" in text
+    assert "  dog: (empty)  [empty]" in text
+    assert "prompt tokens from the prefix cache" in text
+
+
+def test_show_reads_all_or_one_with_its_origin(table: Path) -> None:
+    assert show_all(table).splitlines()[::3] == ["cat", "dog", "cow"]
+    text = show_label(table, "dog")
+    assert "seed 1000" in text
+    assert "key" in text
+    with pytest.raises(UserError, match="no label 'wolf'"):
+        show_label(table, "wolf")
+
+
+def test_query_answers_and_is_locked_down(table: Path, tmp_path: Path) -> None:
+    columns, found = run_query(table, "SELECT label, count(*) AS n FROM knowledge GROUP BY label ORDER BY label")
+    assert (columns, found) == (["label", "n"], [("cat", 2), ("cow", 2), ("dog", 2)])
+    target = tmp_path / "written.csv"
+    for sql in (
+        f"COPY knowledge TO '{target}'",
+        "SELECT * FROM read_text('/etc/hostname')",
+        f"SELECT * FROM '{table}'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "ATTACH '/tmp/x.db'",
+        "SET enable_external_access = true",
+        "SET memory_limit = '100GB'",
+        "SELECT * FROM nothing",
+        "SELEC",
+    ):
+        with pytest.raises(UserError, match="query refused"):
+            run_query(table, sql)
+    assert not target.exists()
+    before = table.read_bytes()
+    with pytest.raises(UserError):
+        run_query(table, "DELETE FROM knowledge")
+    assert table.read_bytes() == before
+
+
+def test_an_older_schema_is_refused_and_migrated(table: Path) -> None:
+    current, content_hash = read_table(table)
+    older = current.drop_columns(list(ADDED_SINCE[1]))
+    metadata = {"sspa.schema_version": "1", "sspa.content_hash": content_hash}
+    pq.write_table(older.replace_schema_metadata(metadata), table, write_page_checksum=True)
+    with pytest.raises(UserError, match=r"schema version 1 is older than 2; run `sspa-knowledge migrate"):
+        read_knowledge(table)
+    assert migrate(table) == 1
+    migrated, same = read_table(table)
+    assert same == content_hash
+    assert migrated["description"].equals(current["description"])
+    assert set(migrated["origin"].to_pylist()) == {"model"}
+    with pytest.raises(UserError, match="has schema version 2 already"):
+        migrate(table)
+
+
+def test_dry_run_says_what_would_be_asked_and_asks_nothing(make_job, teller, scripted) -> None:
+    generate(make_job("cat", "dog"), teller)
+    job = make_job("cat", "dog", "ox")
+    before = {path: path.read_bytes() for path in job.output.parent.iterdir() if path.is_file()}
+    text = describe_plan(job, scripted(lambda *_: pytest.fail("asked")), None)
+    assert "known      2 in the table" in text
+    assert "to ask     1 sentences, about " in text
+    assert "user: Describe in one sentence what a photo of a ox shows" in text
+    assert {path: path.read_bytes() for path in job.output.parent.iterdir() if path.is_file()} == before
+
+
+def test_a_full_disk_keeps_the_old_file(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = table.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_knowledge(table, rows(table))
+    assert table.read_bytes() == before
+    assert [path.name for path in table.parent.glob(".*parquet.*") if path.suffix not in {".lock", ".holder"}] == []
