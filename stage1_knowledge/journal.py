@@ -22,7 +22,7 @@ SYNC_EVERY_S = 0.05
 
 
 class Journal:
-    """An open journal: what it already held, by key, and a place to add to."""
+    """An open journal: what it held when it was opened, by key, and a place to add to."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`, which need not exist.
@@ -56,7 +56,6 @@ class Journal:
                 f"{self.path}: cannot be written ({error.strerror}); the answers so far are kept, "
                 "make room and run the same command again"
             ) from error
-        self.answers[key] = answer
 
     def sync(self) -> None:
         """Wait until the disk has all lines."""
@@ -72,12 +71,12 @@ class Journal:
             self._file = None
 
     def forget(self, keys: set[str]) -> None:
-        """Drop the answers that are safe elsewhere; without any left the file is removed."""
+        """Drop the answers that are safe elsewhere, and all that were added; without any left the file is removed."""
         self.close()
-        self.answers = {key: answer for key, answer in self.answers.items() if key not in keys}
-        if self.answers:
+        left = {key: answer for key, answer in self.answers.items() if key not in keys}
+        if left:
             with replacing(self.path) as beside:
-                beside.write_bytes(b"".join(_line(key, answer) for key, answer in self.answers.items()))
+                beside.write_bytes(b"".join(_line(key, answer) for key, answer in left.items()))
         else:
             self.path.unlink(missing_ok=True)
 

@@ -3,21 +3,24 @@
 Two sentences are compared as sets of words, each label's own name taken out; they are alike where the
 Jaccard index reaches `ALIKE`. Candidates come from MinHash signatures in bands (Broder 1997; bands as in
 Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3), so that 300,000 sentences take
-seconds; the index itself is then computed exactly. A pair at the threshold is missed once in 7,000, a
-pair of equal sets never.
+seconds; the index itself is then computed exactly. In tables of up to some hundred sentences a pair at the
+threshold is missed once in some thousands; in huge ones, of a crowd of alike sentences some may be.
 """
 
 import re
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
 ALIKE = 0.85
 BANDS, ROWS = 12, 4
-# In a crowd of alike sentences each is compared with this many neighbours: enough to find one.
-_NEIGHBOURS = 8
+# Alike sets agree in 85% of their signature; so few are four standard deviations away.
+_AGREE = 0.65
+# In a crowd of equal bands each is compared with so many neighbours; small tables compare all.
+_NEIGHBOURS = 4
+_PAIRS_AT_LEAST = 100_000
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -39,12 +42,17 @@ def alike(keys: Sequence[str], texts: Sequence[str], sentences: Sequence[str]) -
         >>> alike(["cow", "ox"], ["cow", "ox"], ["The cow is a big animal.", "The ox is a big animal."])
         {0: (1, 1.0), 1: (0, 1.0)}
     """
-    sets = [_words(sentence) - _words(text) for sentence, text in zip(sentences, texts, strict=True)]
+    words, starts, places = _numbered(texts, sentences)
     found: dict[int, tuple[int, float]] = {}
-    for first, second in _candidates([position for position, words in enumerate(sets) if words], sets):
+    if len(places) < 2:
+        return found
+    sets = np.split(words, starts[1:])
+    for row, other in _candidates(_signatures(words, starts)):
+        first, second = places[row], places[other]
         if keys[first] == keys[second]:
             continue
-        index = len(sets[first] & sets[second]) / len(sets[first] | sets[second])
+        common = len(np.intersect1d(sets[row], sets[other], assume_unique=True))
+        index = common / (len(sets[row]) + len(sets[other]) - common)
         if index >= ALIKE:
             for here, there in ((first, second), (second, first)):
                 if here not in found or (-index, there) < (-found[here][1], found[here][0]):
@@ -52,45 +60,56 @@ def alike(keys: Sequence[str], texts: Sequence[str], sentences: Sequence[str]) -
     return dict(sorted(found.items()))
 
 
-def _candidates(positions: list[int], sets: list[frozenset[str]]) -> Iterator[tuple[int, int]]:
-    """Pairs of positions whose signatures agree in a whole band."""
-    if len(positions) < 2:
-        return
-    signatures = _signatures([sets[position] for position in positions])  # (N, BANDS * ROWS)
-    places = np.array(positions)
-    for band in range(BANDS):
-        rows = signatures[:, band * ROWS : (band + 1) * ROWS]
-        order = np.lexsort(rows.T)
-        same = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-        # Runs of equal rows are the crowds; a stable sort keeps each in the order of the table.
-        starts = np.flatnonzero(same & ~np.concatenate(([False], same[:-1])))
-        for start in starts.tolist():
-            end = start + 1
-            while end <= len(same) and same[end - 1]:
-                end += 1
-            crowd = places[order[start:end]].tolist()
-            for number, first in enumerate(crowd):
-                for second in crowd[number + 1 : number + 1 + _NEIGHBOURS]:
-                    yield first, second
+def _numbered(texts: Sequence[str], sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """The sentences as sets of hashed words, end to end; where each starts; and its position in the table.
+
+    Numbers instead of strings, because 300,000 sets of strings are a gigabyte.
+    """
+    hashes: dict[str, int] = {}
+    flat = array("I")
+    starts, places = [], []
+    for position, (text, sentence) in enumerate(zip(texts, sentences, strict=True)):
+        words = set(_WORD.findall(sentence.lower())).difference(_WORD.findall(text.lower()))
+        if words:
+            starts.append(len(flat))
+            places.append(position)
+            for word in words:
+                if (number := hashes.get(word)) is None:
+                    number = hashes[word] = zlib.crc32(word.encode())
+                flat.append(number)
+    return np.frombuffer(flat, dtype=np.uint32), np.array(starts, dtype=np.int64), places
 
 
-def _signatures(sets: list[frozenset[str]]) -> np.ndarray:
-    """MinHash signatures, (N, BANDS * ROWS) uint64; the same for the same words on every machine."""
-    numbers: defaultdict[str, int] = defaultdict()
-    numbers.default_factory = numbers.__len__
-    flat = np.fromiter((numbers[word] for words in sets for word in words), dtype=np.int64)
-    starts = np.cumsum([0, *(len(words) for words in sets[:-1])])
-    hashes = np.array([zlib.crc32(word.encode()) for word in numbers], dtype=np.uint64)
+def _signatures(words: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """MinHash signatures, (N, BANDS * ROWS) uint32; the same for the same words on every machine."""
     draw = np.random.Generator(np.random.PCG64(0))
     factors = draw.integers(1, 1 << 62, size=BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     shifts = draw.integers(0, 1 << 62, size=BANDS * ROWS, dtype=np.uint64)
-    columns = []
-    for factor, shift in zip(factors, shifts, strict=True):
-        mixed = hashes * factor + shift  # modulo 2**64
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-        columns.append(np.minimum.reduceat((mixed >> np.uint64(16))[flat], starts))
-    return np.stack(columns, axis=1)
+    signatures = np.empty((len(starts), BANDS * ROWS), dtype=np.uint32)
+    for column, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
+        mixed = words * factor + shift  # modulo 2**64
+        signatures[:, column] = np.minimum.reduceat((mixed >> np.uint64(32)).astype(np.uint32), starts)
+    return signatures
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.lower()))
+def _candidates(signatures: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of rows that agree in a whole band and, over all bands, as alike sets do."""
+    count = len(signatures)
+    reach = max(_NEIGHBOURS, _PAIRS_AT_LEAST // count)
+    pairs: set[tuple[int, int]] = set()
+    for band in range(BANDS):
+        rows = signatures[:, band * ROWS : (band + 1) * ROWS]
+        # Equal rows come together, and among them rows that are equal in the other bands too.
+        order = np.lexsort((*signatures.T[::BANDS], *rows.T))
+        for step in range(1, min(reach, count - 1) + 1):
+            first, second = order[:-step], order[step:]
+            same = (rows[first] == rows[second]).all(axis=1)
+            if not same.any():
+                break
+            first, second = first[same], second[same]
+            agree = np.zeros(len(first), dtype=np.uint8)
+            for column in range(BANDS * ROWS):
+                agree += signatures[first, column] == signatures[second, column]
+            likely = agree >= _AGREE * BANDS * ROWS
+            pairs.update(zip(first[likely].tolist(), second[likely].tolist(), strict=True))
+    return pairs

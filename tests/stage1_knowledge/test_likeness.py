@@ -2,12 +2,15 @@
 
 import random
 
-from sspa.stage1_knowledge.likeness import ALIKE, _words, alike
+from sspa.stage1_knowledge.likeness import ALIKE, alike
 
 
 def every_pair(keys: list[str], texts: list[str], sentences: list[str]) -> dict[int, float]:
     """The highest index at or above the threshold for each sentence, by brute force."""
-    sets = [_words(sentence) - _words(text) for sentence, text in zip(sentences, texts, strict=True)]
+    sets = [
+        set(sentence.lower().split()) - set(text.lower().split())
+        for sentence, text in zip(sentences, texts, strict=True)
+    ]
     best: dict[int, float] = {}
     for first in range(len(sets)):
         for second in range(len(sets)):
