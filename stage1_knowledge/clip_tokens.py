@@ -16,6 +16,7 @@ CONTEXT = 77
 # A start and an end token are always there.
 _ROOM = CONTEXT - 2
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_BLOCK = 10_000
 _MERGES = 49152 - 256 - 2
 
 
@@ -32,11 +33,25 @@ def clip_tokens(texts: Sequence[str], descriptions: Sequence[str]) -> list[tuple
         [(13, '')]
     """
     prompts = [knowledge_prompt(text, description) for text, description in zip(texts, descriptions, strict=True)]
+    # No token crosses a space: each different chunk is counted once, and only what is cut is looked at closer.
+    sizes = _chunk_sizes({chunk for prompt in prompts for chunk in prompt.split()})
     counted = []
-    for prompt, encoding in zip(prompts, _tokenizer().encode_batch(prompts), strict=True):
-        cut = prompt[encoding.offsets[_ROOM][0] :] if len(encoding.ids) > _ROOM else ""
-        counted.append((len(encoding.ids) + 2, cut))
+    for prompt in prompts:
+        needed = sum(sizes[chunk] for chunk in prompt.split())
+        cut = prompt[_tokenizer().encode(prompt).offsets[_ROOM][0] :] if needed > _ROOM else ""
+        counted.append((needed + 2, cut))
     return counted
+
+
+def _chunk_sizes(chunks: set[str]) -> dict[str, int]:
+    """Tokens of each chunk, without start and end."""
+    ordered = sorted(chunks)
+    sizes: dict[str, int] = {}
+    for start in range(0, len(ordered), _BLOCK):
+        block = ordered[start : start + _BLOCK]
+        encodings = _tokenizer().encode_batch(block)
+        sizes.update((chunk, len(encoding.ids)) for chunk, encoding in zip(block, encodings, strict=True))
+    return sizes
 
 
 @cache

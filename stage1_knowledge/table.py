@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from sspa.shared.knowledge_format import COLUMNS, arrow_schema, read_table, write_knowledge
 from sspa.shared.label_sets import Label
 from sspa.stage1_knowledge.asking import Asker, Question
@@ -20,14 +22,14 @@ _ALIKE = "nearly the same as "
 class StoredTable:
     """The rows of an earlier run, found by what was asked, or by label and sample where a person wrote them."""
 
-    def __init__(self, columns: dict[str, list[Any]], content_hash: str) -> None:
-        self.columns, self.content_hash = columns, content_hash
-        self.count = len(columns["label"])
-        self._by_key = {key: row for row, key in enumerate(columns["key"]) if key}
+    def __init__(self, table: pa.Table, content_hash: str) -> None:
+        self._table, self.content_hash, self.count = table, content_hash, table.num_rows
+        self._lists: dict[str, list[Any]] = {}
+        self._by_key = {key: row for row, key in enumerate(self.column("key")) if key}
         self._by_hand = {
-            (columns["label"][row], columns["sample"][row]): row
-            for row in range(self.count)
-            if columns["origin"][row] == "human"
+            (self.column("label")[row], self.column("sample")[row]): row
+            for row, origin in enumerate(self.column("origin"))
+            if origin == "human"
         }
 
     @classmethod
@@ -37,8 +39,17 @@ class StoredTable:
         Raises:
             UserError: it is no knowledge file of this version.
         """
-        table, content_hash = read_table(path)
-        return cls({name: table[name].to_pylist() for name in table.column_names}, content_hash)
+        return cls(*read_table(path))
+
+    def column(self, name: str) -> list[Any]:
+        """A column as a list; made when first asked for, with one object for each different value."""
+        if name not in self._lists:
+            encoded = self._table[name].combine_chunks().dictionary_encode()
+            if isinstance(encoded, pa.ChunkedArray):
+                encoded = encoded.combine_chunks()
+            values = encoded.dictionary.to_pylist()
+            self._lists[name] = [values[index] for index in encoded.indices.to_pylist()]
+        return self._lists[name]
 
     def find(self, label: Label, sample: int, key: str) -> int | None:
         """The row a person wrote for this label and sample, or else the row of this key."""
@@ -46,25 +57,25 @@ class StoredTable:
 
     def origin(self, row: int) -> str:
         """model, human or control."""
-        return self.columns["origin"][row]
+        return self.column("origin")[row]
 
     def is_settled(self, row: int, retries: int) -> bool:
         """False where a doubtful answer may still be asked again."""
-        good = self.columns["verdict"][row] == "good" or self.columns["reason"][row].startswith(_ALIKE)
-        return good or self.columns["attempts"][row] > retries
+        good = self.column("verdict")[row] == "good" or self.column("reason")[row].startswith(_ALIKE)
+        return good or self.column("attempts")[row] > retries
 
     def is_about(self, row: int, label: Label, domain: str) -> bool:
         """False where the same question now stands for another label name."""
-        found = tuple(self.columns[name][row] for name in ("label", "text", "hint", "domain"))
+        found = tuple(self.column(name)[row] for name in ("label", "text", "hint", "domain"))
         return found == (label.key, label.text, label.hint, domain)
 
     def answers(self, row: int) -> list[Answer]:
         """All answers of the row's question so far."""
-        return [answer_from_dict(values) for values in json.loads(self.columns["answers"][row])]
+        return [answer_from_dict(values) for values in json.loads(self.column("answers")[row])]
 
     def rows_without(self, kept: set[int], keys: set[str]) -> list[int]:
         """The rows that are neither kept nor answer one of these questions."""
-        return [row for row in range(self.count) if row not in kept and self.columns["key"][row] not in keys]
+        return [row for row in range(self.count) if row not in kept and self.column("key")[row] not in keys]
 
 
 class Writer:
@@ -72,7 +83,7 @@ class Writer:
 
     def __init__(self, domain: str, prompt: Prompt, form: str, sampling: Sampling, identity: Identity) -> None:
         self._columns: dict[str, list[Any]] = {name: [] for name, _, _ in COLUMNS}
-        self._sampling = sampling
+        self._sampling, self._sampling_texts = sampling, dict[int, str]()
         self._domain = domain
         self._same = {
             "origin": "model",
@@ -90,7 +101,7 @@ class Writer:
     def add_stored(self, stored: StoredTable, row: int) -> None:
         """Take a row over as it is."""
         for name, values in self._columns.items():
-            values.append(stored.columns[name][row])
+            values.append(stored.column(name)[row])
         if self._columns["reason"][-1].startswith(_ALIKE):
             self._columns["verdict"][-1], self._columns["reason"][-1] = "good", ""
 
@@ -121,22 +132,21 @@ class Writer:
 
     def write(self, path: Path) -> None:
         """Judge the table as a whole and write it."""
-        import pyarrow as pa
-
         self._mark_alike()
         count_clip_tokens(self._columns)
         write_knowledge(path, pa.table(self._columns, schema=arrow_schema()))
 
     def _sampling_json(self, room: int) -> str:
-        sampling = self._sampling
-        return json.dumps(
-            {
+        if room not in self._sampling_texts:
+            sampling = self._sampling
+            values = {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "repetition_penalty": sampling.repetition_penalty,
                 "max_tokens": room,
             }
-        )
+            self._sampling_texts[room] = json.dumps(values)
+        return self._sampling_texts[room]
 
     def _mark_alike(self) -> None:
         columns = self._columns

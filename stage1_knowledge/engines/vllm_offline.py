@@ -31,7 +31,7 @@ class VllmOffline(Engine):
     ) -> None:
         self._model, self._sampling, self._schema = model, sampling, schema
         self._max_model_len, self._gpu_memory = max_model_len, gpu_memory
-        self._llm: Any = None
+        self.llm: Any = None
 
     @property
     def identity(self) -> Identity:
@@ -47,8 +47,7 @@ class VllmOffline(Engine):
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
         """Yield answers as vLLM finishes them; new requests move up as old ones leave."""
-        if self._llm is None:
-            self._llm = self._start()
+        self.start()
         queue = iter(requests)
         running: dict[str, Request] = {}
         while True:
@@ -57,18 +56,18 @@ class VllmOffline(Engine):
                 running.update(self._enqueue(block))
             if not running:
                 return
-            for output in self._llm.llm_engine.step():
+            for output in self.llm.llm_engine.step():
                 if output.finished:
                     yield running.pop(output.request_id), _answer(output)
 
     def close(self) -> None:
         """Free the model's memory; in one process nothing else is held."""
-        if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
-            self._llm = None
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
 
     def _enqueue(self, block: list[Request]) -> dict[str, Request]:
-        ids = self._llm.enqueue_chat(
+        ids = self.llm.enqueue_chat(
             [list(request.messages) for request in block],
             [self._parameters(request) for request in block],
             use_tqdm=False,
@@ -89,7 +88,16 @@ class VllmOffline(Engine):
             structured_outputs=StructuredOutputsParams(json=dict(self._schema)) if self._schema else None,
         )
 
-    def _start(self) -> Any:
+    def start(self) -> None:
+        """Load the model, if it is not loaded yet.
+
+        Raises:
+            UserError: vLLM is not installed, or cannot run this model.
+        """
+        if self.llm is None:
+            self.llm = self._load()
+
+    def _load(self) -> Any:
         folder = self._model.folder()
         say(f"starting vLLM {vllm_version()} with {self._model.name}")
         # Before vllm is imported, which reads them once. A user's own settings win.
