@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.backbones.text_cache import cached_text_features
 from sspa.stage2_training.model.options import KapOptions
 
 
@@ -35,11 +36,12 @@ def mean_of_sentences(features: Tensor, counts: Sequence[int]) -> Tensor:
 def knowledge_aware_features(backbone: Backbone, knowledge: Knowledge, options: KapOptions) -> tuple[Tensor, Tensor]:
     """T_ka (S, d) and the label (an index, (S,)) that each of its rows belongs to.
 
-    Image-independent and parameter-free, so computed once for a run. One row a label; one a sentence
-    where `options.average` is "logits".
+    Image-independent and parameter-free, so computed once and cached under the knowledge hash. One row
+    a label; one a sentence where `options.average` is "logits".
     """
     prompts = knowledge_prompts(knowledge, options.template)
-    features = backbone.encode_text([prompt for of_label in prompts for prompt in of_label])
+    texts = [prompt for of_label in prompts for prompt in of_label]
+    features = cached_text_features(backbone, texts, knowledge.content_hash)
     counts = [len(of_label) for of_label in prompts]
     rows = torch.arange(len(prompts), device=features.device)
     if options.average == "logits":
