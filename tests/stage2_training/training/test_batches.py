@@ -1,0 +1,90 @@
+"""Kept features and the batches made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.loading import PictureDataset
+from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.training.batches import FeatureBatches
+from sspa.stage2_training.training.features import KeptFeatures, kept_features
+
+from ..model.small_models import small_backbone
+
+CPU = torch.device("cpu")
+
+
+def _views(count: int) -> list[KeptFeatures]:
+    """Two views whose every number tells picture and view: picture + 1000 * view."""
+    return [
+        KeptFeatures(
+            np.broadcast_to(np.arange(count, dtype=np.float16)[:, None] + 1000 * view, (count, 2)).copy(),
+            np.broadcast_to(np.arange(count, dtype=np.float16)[:, None, None] + 1000 * view, (count, 3, 2)).copy(),
+        )
+        for view in range(2)
+    ]
+
+
+def test_a_batch_holds_the_drawn_view_of_its_pictures_and_their_targets() -> None:
+    targets = np.arange(50, dtype=np.int8)[:, None]
+    batches = FeatureBatches(_views(50), targets, 8, CPU, shuffle=True, seed=3)
+    seen, mirrored = [], 0
+    for features, wanted, indices in batches.epoch(1):
+        assert torch.equal(features.pooled % 1000, indices[:, None].float().expand(-1, 2))
+        assert torch.equal(features.regions[:, :, 0] % 1000, indices[:, None].float().expand(-1, 3))
+        assert torch.equal(features.pooled[:, 0] >= 1000, features.regions[:, 0, 0] >= 1000)
+        assert torch.equal(wanted[:, 0].long(), indices)
+        mirrored += int((features.pooled[:, 0] >= 1000).sum())
+        seen += indices.tolist()
+    assert len(seen) == len(set(seen)) == 48  # whole batches only
+    assert 10 < mirrored < 38
+
+
+def test_epochs_differ_and_repeat() -> None:
+    batches = FeatureBatches(_views(50), np.zeros((50, 1), dtype=np.int8), 8, CPU, shuffle=True, seed=3)
+
+    def of(epoch: int) -> list[float]:
+        return [value for features, _, _ in batches.epoch(epoch) for value in features.pooled[:, 0].tolist()]
+
+    assert of(1) == of(1)
+    assert of(1) != of(2)
+
+
+def test_scoring_keeps_the_order_and_the_last_pictures() -> None:
+    batches = FeatureBatches(_views(50)[:1], np.zeros((50, 1), dtype=np.int8), 8, CPU)
+    order = [index for _, _, indices in batches.epoch(0) for index in indices.tolist()]
+    assert order == list(range(50))
+    assert len(batches) == 7
+
+
+def test_features_are_the_towers_and_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    backbone = small_backbone(tmp_path / "backbone")
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(5):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(paths[-1])
+    split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
+
+    (kept,) = kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    images = torch.stack([PictureDataset(split, transform)[index][0] for index in range(5)])
+    with torch.no_grad():
+        wanted = backbone.encode_image(images.flip(-1))
+    taken = kept.take(np.array([3, 1]))
+    torch.testing.assert_close(taken.regions, wanted.regions[[3, 1]], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(taken.pooled, wanted.pooled[[3, 1]], atol=2e-3, rtol=2e-3)
+
+    assert "MB" in capsys.readouterr().err
+    kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    assert capsys.readouterr().err == ""
+    Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed picture is noticed
+    kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    assert "MB" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""Parameter groups, the schedule and the averaged weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sspa.stage2_training.backbones.trainable import set_trainable
+from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.model.options import SspaOptions
+from sspa.stage2_training.model.recognizer import Recognizer, weights_of
+from sspa.stage2_training.model.sspa import SSPA
+from sspa.stage2_training.training.optimization import make_optimization, parameter_groups
+
+from ..model.small_models import small_backbone, some_features, some_knowledge
+
+
+@pytest.fixture
+def recognizer(tmp_path: Path) -> Recognizer:
+    torch.manual_seed(0)
+    backbone = small_backbone(tmp_path / "backbone")
+    set_trainable(backbone, "frozen")
+    head = SSPA(SspaOptions(), backbone.width)
+    head.bind(backbone, some_knowledge())
+    return Recognizer(backbone, head)
+
+
+def test_every_trained_parameter_is_in_one_group_with_its_own_rate_and_decay(recognizer: Recognizer) -> None:
+    set_trainable(recognizer.backbone, "last:1")
+    groups = {group["name"]: group for group in parameter_groups(recognizer, TrainingOptions())}
+    grouped = [id(parameter) for group in groups.values() for parameter in group["params"]]
+    trained = {id(parameter) for parameter in recognizer.parameters() if parameter.requires_grad}
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == trained
+    assert {name for name, group in groups.items() if group["weight_decay"]} == {"weights", "tower"}
+    assert {parameter.ndim for parameter in groups["scalars"]["params"]} == {0}
+    assert [id(parameter) for parameter in groups["prompts"]["params"]] == [
+        id(parameter) for parameter in recognizer.head.prompt_parameters()
+    ]
+
+
+def test_warm_up_rises_and_the_cosine_falls_to_zero(recognizer: Recognizer) -> None:
+    options = TrainingOptions(epochs=2, warmup_epochs=0.5, lr=1.0, clip_norm=1e9)
+    optimization = make_optimization(recognizer, options, steps_an_epoch=10)
+    rates = [optimization.learning_rate]
+    for step in range(1, 21):
+        optimization.schedule.step_update(step)
+        rates.append(optimization.learning_rate)
+    assert rates[0] == 0
+    assert rates[:6] == sorted(rates[:6])
+    assert max(rates) == pytest.approx(1.0, abs=0.2)
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_averaged_weights_stand_in_only_within_the_block(recognizer: Recognizer) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_an_epoch=4)
+    for _ in range(3):
+        optimization.step(recognizer(some_features(4)).logits["region"].square().sum())
+    own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
+    with weights_of(optimization.ema.module, optimization.modules):
+        inside = optimization.modules.state_dict()
+        averaged = optimization.ema.module.state_dict()
+        assert all(torch.equal(inside[name], averaged[name]) for name in own)
+        assert any(not torch.equal(inside[name], own[name]) for name in own)
+    after = optimization.modules.state_dict()
+    assert all(torch.equal(after[name], own[name]) for name in own)
+
+
+def test_untrained_sspa_equals_zero_shot(recognizer: Recognizer) -> None:
+    """Both branches: the global one is the cosine with the prompts' text, the region one that of the knowledge."""
+    features, backbone = some_features(6), recognizer.backbone
+    recognizer.eval()
+    with torch.no_grad():
+        labels = recognizer.encode_labels()
+        logits = recognizer(features, labels).logits
+    cosine = torch.nn.functional.cosine_similarity
+    names = [label.text for label in some_knowledge().labels]
+    t_g = backbone.encode_text([f"a photo of a {name}" for name in names])
+    wanted = 20 * cosine(features.pooled[:, None], t_g[None], dim=-1) - 2
+    torch.testing.assert_close(logits["global"], wanted, atol=1e-4, rtol=1e-4)
+
+    prompts = [f"A photo of a {name}. {name} has 0 parts." for name in names]
+    similarities = cosine(features.regions[:, :, None], backbone.encode_text(prompts)[None, None], dim=-1)
+    weights = (similarities / 0.05).softmax(dim=1)
+    wanted = 20 * (weights * similarities).sum(dim=1) - 2
+    torch.testing.assert_close(logits["region"], wanted, atol=1e-4, rtol=1e-4)

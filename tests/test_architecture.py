@@ -1,0 +1,85 @@
+"""The shape of the project: which way imports point, what help may import, and what the wheel holds."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("prompts", "shared", "stage1_knowledge", "stage2_training")
+
+
+def _imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("shared", ("sspa.stage1_knowledge", "sspa.stage2_training", "vllm")),
+        ("stage1_knowledge", ("sspa.stage2_training",)),
+        ("stage2_training", ("sspa.stage1_knowledge", "vllm")),
+    ],
+)
+def test_imports_point_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in _imported(file)
+        if any(name == other or name.startswith(f"{other}.") for other in forbidden)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", ["sspa.stage1_knowledge.commands", "sspa.stage2_training.commands"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'torch', 'vllm', 'open_clip', 'timm', 'transformers', 'pyarrow', 'duckdb', 'matplotlib', 'sklearn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_every_package_of_the_tree_is_listed_for_the_wheel() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {
+        "sspa." + ".".join(init.parent.relative_to(ROOT).parts)
+        for folder in FOLDERS
+        for init in (ROOT / folder).rglob("__init__.py")
+    }
+    assert listed == found
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_prompt_and_label_set(tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, tmp_path)
+    build = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        f"sspa/{file.relative_to(ROOT)}"
+        for folder in FOLDERS
+        for pattern in ("*.py", "*.jinja", "*.txt", "*.yaml")
+        for file in (ROOT / folder).rglob(pattern)
+    }
+    assert wanted <= held
+    assert all(name.startswith(("sspa/", "sspa_multilabel-")) for name in held)
