@@ -67,7 +67,7 @@ class EvaluationOptions(Options):
     """How pictures are scored."""
 
     batch_size: PositiveInt = 64
-    views: tuple[View, ...] = Field(("plain", "mirrored"), description="whose probabilities are averaged")
+    views: tuple[View, ...] = Field(("plain",), description="whose probabilities are averaged, e.g. plain and mirrored")
 
 
 class RunConfig(Options):
