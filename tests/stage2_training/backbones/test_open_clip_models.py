@@ -155,3 +155,22 @@ def test_a_picture_alone_and_in_a_batch_give_the_same(pair: tuple[str, nn.Module
     together, alone = backbone.encode_image(pictures).regions[1:2], backbone.encode_image(pictures[1:2]).regions
 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "ViT-B-32-quickgelu"])
+@torch.no_grad()
+def test_published_architectures_equal_open_clips_at_full_size(name: str) -> None:
+    torch.manual_seed(0)
+    # Frozen as the adapter's text tower is: torch takes another attention kernel where a weight wants gradients,
+    # and the two differ by 4e-6 in features of length 22.
+    reference = open_clip.create_model(name).eval().requires_grad_(False)
+    torch.manual_seed(0)
+    backbone = create_backbone(f"open_clip:{name}", weights="random").requires_grad_(False)
+    pictures, ids = _pictures(backbone.image_size, count=1), open_clip.tokenize(TEXTS)
+
+    image, text = reference.encode_image(pictures), reference.encode_text(ids)
+
+    torch.testing.assert_close(backbone.encode_image(pictures).pooled, image, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(backbone.text_tower(backbone.embed_tokens(ids), ids), text, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(backbone.encode_text(TEXTS), text, atol=5e-6, rtol=1e-6)
