@@ -13,7 +13,7 @@ from sspa.shared.files import replacing
 from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
-from sspa.stage2_training.configuration import RunConfig, resolve_config
+from sspa.stage2_training.configuration import RunConfig, differing_keys, resolve_config
 from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.training.run import run
@@ -95,19 +95,6 @@ def _finished(path: Path, config: RunConfig) -> bool:
             f"{path}: was made with other settings ({', '.join(differing)}); compare into another folder with --out"
         )
     return True
-
-
-def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
-    """The dotted keys in which two configurations differ."""
-
-    def flat(tree: Any, path: str) -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {path: tree}
-        return {key: value for name, child in tree.items() for key, value in flat(child, f"{path}.{name}").items()}
-
-    first, second = (flat(config.model_dump(mode="json"), "") for config in (one, other))
-    keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
-    return [key.removeprefix(".") for key in keys]
 
 
 def _rows(folders: Mapping[str, Sequence[RunFolder]], reference: str) -> list[Row]:
