@@ -95,8 +95,6 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
 
 
 def _newest_whole(folder: Path) -> str:
-    for leftover in folder.glob(".epoch-*"):
-        shutil.rmtree(leftover)  # of a write that was killed
     found = _checkpoints(folder)
     damaged: list[Path] = []
     for path in found:

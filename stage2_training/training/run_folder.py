@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.training.scoring import Probabilities
 
 FORMAT_VERSION = 1
+# What `replacing` and `replacing_folder` write to before they move it over, and safetensors before that.
+_BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
 
 
@@ -214,6 +217,8 @@ def create_run_folder(
 def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the run folder for the block, so that no second process trains in it; a killed process lets go of it.
 
+    What a killed one was just writing is removed: nobody will finish it.
+
     Raises:
         UserError: another process holds it, or the folder cannot be written.
     """
@@ -226,6 +231,9 @@ def locked(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder.path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
+        for leftover in (*folder.path.glob(".*"), *folder.file("checkpoints").glob(".*")):
+            if _BESIDE.fullmatch(leftover.name):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield
     finally:
         path.unlink(missing_ok=True)

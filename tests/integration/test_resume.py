@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sspa.stage2_training.configuration import resolve_config
+from sspa.stage2_training.data.manifest import read_manifest, write_manifest
 
 TRAINING = "sspa.stage2_training.training"
 STEP = f"{TRAINING}.optimization:Optimization.update"
@@ -152,7 +154,7 @@ def test_killed_between_the_epochs_and_while_writing(
     assert driver.run(out, faults=[fault]) == [-signal.SIGKILL], said(out)
     assert driver.run(out, resume=True) == [0], said(out)
     assert left(out) == left(whole)
-    assert not list(out.glob("checkpoints/.*"))
+    assert not [*out.glob(".*"), *out.glob("checkpoints/.*")]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_a_signal_saves_first(
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(driver: Driver, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[kill(STEP, 14)]) == [-signal.SIGKILL]
-    older, newer = sorted(out.glob("checkpoints/epoch-*"))
+    newer = max(out.glob("checkpoints/epoch-*"))
     data = bytearray((newer / "tensors.safetensors").read_bytes())
     data[len(data) // 2] ^= 1
     (newer / "tensors.safetensors").write_bytes(data)
@@ -210,21 +212,38 @@ def test_two_processes_killed_end_like_two_that_were_not(driver: Driver, tmp_pat
     assert "this run is finished" in said(out)
 
 
-def test_two_processes_see_what_one_sees(driver: Driver, tmp_path: Path) -> None:
-    """No dropout, since each process draws its own; val and test have 24 pictures, of which one is left out."""
-    for settings in ((), ("loss.kind=two-way",), ("backbone.tower=last:1", "training.epochs=1")):
-        still = ("model.region_dropout=0", "model.qsm.dropout=0", "training.epochs=2", *settings)
-        one, two = tmp_path / f"one{len(settings)}{settings[:1]}", tmp_path / f"two{len(settings)}{settings[:1]}"
-        assert driver.run(one, *still) == [0], said(one)
-        assert driver.run(two, *still, world=2) == [0, 0], said(two)
-        lines = [[json.loads(line) for line in (out / "metrics.jsonl").open()] for out in (one, two)]
-        for first, second in zip(*lines, strict=True):
-            assert second.get("loss") == pytest.approx(first.get("loss"), abs=1e-5)
-            for branch, metrics in first["val"].items():
-                assert second["val"][branch]["mAP"] == pytest.approx(metrics["mAP"], abs=1e-7)
-        results = [json.loads((out / "result.json").read_text())["test"]["both"] for out in (one, two)]
-        assert results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=1e-7)
-        assert results[0]["images"] == results[1]["images"]
+@pytest.fixture(scope="module")
+def odd_manifest(squares: Path) -> Path:
+    """The squares with 23 pictures in val and in test, which two processes do not divide."""
+    manifest = read_manifest(squares / "squares.parquet")
+    kept = [row for row, key in enumerate(manifest.ids) if key not in ("val5", "test7")]
+    path = squares / "odd.parquet"
+    fields = {name: tuple(getattr(manifest, name)[row] for row in kept) for name in ("ids", "paths", "splits")}
+    write_manifest(replace(manifest, **fields, targets=manifest.targets[kept]), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("loss.kind=two-way",), ("training.accumulate=3",), ("backbone.tower=last:1",)],
+    ids=["asl", "two-way", "accumulated", "trained tower"],
+)
+def test_two_processes_see_what_one_sees(
+    driver: Driver, odd_manifest: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """Without dropout, since each process draws its own."""
+    still = ("model.region_dropout=0", "model.qsm.dropout=0", "training.epochs=2", f"data.name={odd_manifest}")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert driver.run(one, *still, *settings) == [0], said(one)
+    assert driver.run(two, *still, *settings, world=2) == [0, 0], said(two)
+    lines = [[json.loads(line) for line in (out / "metrics.jsonl").open()] for out in (one, two)]
+    for first, second in zip(*lines, strict=True):
+        assert second.get("loss") == pytest.approx(first.get("loss"), abs=1e-5)
+        for branch, metrics in first["val"].items():
+            assert second["val"][branch]["mAP"] == pytest.approx(metrics["mAP"], abs=1e-7)
+    results = [json.loads((out / "result.json").read_text())["test"]["both"] for out in (one, two)]
+    assert results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=1e-7)
+    assert results[0]["images"] == results[1]["images"] == 23
 
 
 def test_wrong_use_is_one_line(driver: Driver, tmp_path: Path) -> None:
