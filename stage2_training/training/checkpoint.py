@@ -163,7 +163,7 @@ def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[
 def _random_state() -> dict[str, Tensor]:
     """Of torch, the only source of chance in a training step; the data's own draws are functions of seed and epoch."""
     state = {"cpu": torch.get_rng_state()}
-    return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
+    return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -21,11 +21,13 @@ class Interruption:
     """What has been asked for; made by `interruptions`.
 
     Outside of `deferred` a signal ends the run at the line that it meets. Inside, it is noted in `requested`, and
-    training raises `StopRequestedError` where it can save. A second Ctrl-C ends the run at once, wherever it comes.
+    training raises `StopRequestedError` where it can save. A second Ctrl-C ends the run at once, wherever it comes, but
+    not under torchrun, which passes on the first one that its processes have had already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, second_ends: bool) -> None:
         self.requested = 0
+        self._second_ends = second_ends
         self._deferring = False
         self._pid = os.getpid()
 
@@ -49,7 +51,7 @@ class Interruption:
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        again = self.requested == number == signal.SIGINT
+        again = self._second_ends and self.requested == number == signal.SIGINT
         self.requested = self.requested or number
         if again or not self._deferring:
             leave(number)
@@ -63,9 +65,9 @@ def leave(number: int) -> NoReturn:
 
 
 @contextmanager
-def interruptions() -> Iterator[Interruption]:
+def interruptions(second_ends: bool = True) -> Iterator[Interruption]:
     """Take SIGTERM and SIGINT over for the block; the handlers of before are put back at its end."""
-    interruption = Interruption()
+    interruption = Interruption(second_ends)
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # only the main thread may set handlers
         return

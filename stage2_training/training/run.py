@@ -107,11 +107,13 @@ def run(
         training = processes.everywhere(lambda: _Training(config, device, processes))
         if folder is None:
             folder = processes.first(
-                lambda: create_run_folder(out, config, training.dataset, training.knowledge, processes.world)
+                lambda: create_run_folder(
+                    out, config, training.dataset, training.knowledge, str(device), processes.world
+                )
             )
         else:
             check_same_inputs(folder, training.dataset, training.knowledge, processes.world)
-        with ExitStack() as held, interruptions() as interruption:
+        with ExitStack() as held, interruptions(second_ends=processes.world == 1) as interruption:
             processes.first(lambda: held.enter_context(locked(folder)))
             try:
                 return training.train_and_score(folder, interruption)

@@ -179,12 +179,13 @@ def check_free(path: Path | None) -> None:
 
 
 def create_run_folder(
-    path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge, processes: int = 1
+    path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge, device: str, processes: int = 1
 ) -> RunFolder:
     """Make a new run folder and write what is known before training; it appears whole or not at all.
 
     Args:
         path: where; a free name under runs/ if None.
+        device: what it is trained on.
         processes: how many train together.
 
     Raises:
@@ -204,6 +205,7 @@ def create_run_folder(
                 "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
                 "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
                 "seed": config.training.seed,
+                "device": device,
                 "processes": processes,
                 "environment": environment(),
             },
