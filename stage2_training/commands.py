@@ -1,8 +1,10 @@
 """`sspa-train`: train, evaluate and use the model. Heavy imports happen inside the commands."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +63,8 @@ def run(
     resolved = resolve_config(config or [], set_ or [], given)
     chosen = choose_device(device)
     result = train(resolved, out, chosen)
-    show_metrics("test", {"untrained": result.untrained["both"], **result.test})
+    unseen = result.folder.read_json("run.json")["data"]["unseen"]
+    show_metrics("test", {"untrained": result.untrained["both"], **result.test}, unseen)
     say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")
     say(f"report: {write_report(result.folder, chosen)}")
 
@@ -91,6 +94,7 @@ def evaluate(
     """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
     from sspa.stage2_training.training.evaluate import evaluate_run
     from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.run_folder import open_run_folder
 
     if explanations:
         from sspa.stage2_training.explanation.table import show_faithfulness
@@ -105,7 +109,7 @@ def evaluate(
             found[branch]["mAP_interval"] = asdict(interval)
         output.print_json(json.dumps(found))
         return
-    show_metrics(split, metrics)
+    show_metrics(split, metrics, open_run_folder(run_path).read_json("run.json")["data"].get("unseen", ()))
     for branch, interval in intervals.items():
         output.print(f"{branch}: mAP {interval}", markup=False)
 
@@ -139,8 +143,8 @@ def compare(
     say(f"also as a table for DuckDB: {folder / 'comparison.parquet'}")
 
 
-def show_metrics(title: str, metrics: dict[str, Any]) -> None:
-    """A table of the headline figures, one row a branch, in percent."""
+def show_metrics(title: str, metrics: dict[str, Any], unseen: Sequence[str] = ()) -> None:
+    """A table of the headline figures, one row a branch, in percent; mAP of seen and unseen labels apart."""
     from rich import box
     from rich.table import Table
 
@@ -150,15 +154,22 @@ def show_metrics(title: str, metrics: dict[str, Any]) -> None:
     # What the field quotes for this data comes first: mA and its kin for pedestrian attributes.
     always = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}")
     columns = list(dict.fromkeys((*get_protocol(first.protocol).headline, *always)))
+    parts = {
+        f"mAP {name}": [key for key in first.per_class if (key in unseen) == (name == "unseen")]
+        for name in ("seen", "unseen")
+        if any(key in unseen for key in first.per_class)
+    }
     table = Table(
         title=f"{title}: {first.images} pictures, protocol {first.protocol} ({first.protocol_hash})",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("")
-    for column in columns:
+    for column in (*parts, *columns):
         table.add_column(column, justify="right")
     for name, figures in metrics.items():
-        table.add_row(name, *(f"{100 * figures.figure(column):.2f}" for column in columns))
+        values = [sum(figures.per_class[key] for key in keys) / len(keys) if keys else nan for keys in parts.values()]
+        values += [figures.figure(column) for column in columns]
+        table.add_row(name, *(f"{100 * value:.2f}" for value in values))
     output.print(table)
     for description in sorted({figures.thresholds for figures in metrics.values()}):
         output.print(f"thresholds: {description}", markup=False)

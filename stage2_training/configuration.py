@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.model.heads import HeadOptions
 from sspa.stage2_training.model.losses import LossOptions
 from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions
 
 View = Literal["plain", "mirrored"]
+# One label needs no brackets.
+Unseen = Annotated[
+    Annotated[int, Field(ge=0)] | tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
 
 
 class DataOptions(Options):
@@ -27,10 +33,20 @@ class DataOptions(Options):
     root: Path | None = Field(None, description="its folder; `scenes` needs none")
     protocol: str | None = Field(None, description="null: the data set's first")
     val_fraction: Fraction | None = Field(None, description="held out of training; null: the data set's own val")
+    known_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="of training labels; the others, drawn by seed and picture, are unknown"
+    )
+    shots: PositiveInt | None = Field(None, description="training pictures a label, drawn by seed; null: all")
+    unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="reading processes")
     crop_scale: tuple[float, float] = Field((0.6, 1.0), description="random crops' share of the area, tower trained")
     randaugment: Annotated[int, Field(ge=0)] = Field(0, description="operations a picture, tower trained")
     cutout: Fraction = Field(0.0, description="probability of one blanked square, tower trained")
+
+    @property
+    def subset(self) -> Subset:
+        """What is left of the training data."""
+        return Subset(self.known_fraction, self.shots, self.unseen)
 
 
 class BackboneOptions(Options):

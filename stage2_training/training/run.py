@@ -143,7 +143,12 @@ def run(config: RunConfig, out: Path | None, device: torch.device) -> RunResult:
     """
     started = time.monotonic()
     dataset = load_dataset(
-        config.data.name, config.data.root, config.data.protocol, config.data.val_fraction, config.training.seed
+        config.data.name,
+        config.data.root,
+        config.data.protocol,
+        config.data.val_fraction,
+        config.training.seed,
+        config.data.subset,
     )
     knowledge = read_knowledge(config.knowledge).for_labels(dataset.labels.keys)
     say(f"data: {dataset.name}, " + ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items()))

@@ -144,7 +144,12 @@ def create_run_folder(path: Path | None, config: RunConfig, dataset: Dataset, kn
         {
             "format": FORMAT_VERSION,
             "labels": list(dataset.labels.keys),
-            "data": {"name": dataset.name, "hash": dataset.content_hash, "note": dataset.note},
+            "data": {
+                "name": dataset.name,
+                "hash": dataset.content_hash,
+                "note": dataset.note,
+                "unseen": list(dataset.unseen),
+            },
             "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
             "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
             "environment": environment(),
