@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, run_command, say
 from sspa.stage2_training.backbone_commands import backbone_app
 from sspa.stage2_training.data_commands import data_app
@@ -116,7 +117,13 @@ def evaluate(
 
 @app.command()
 def compare(
-    comparison: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="Ready-made: baselines, ablation.")],
+    comparison: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.yaml",
+            help="Ready-made: ablation, baselines, few-shot, knowledge, partial-labels, unseen-labels.",
+        ),
+    ],
     knowledge: Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")] = None,
     data: Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")] = None,
     root: Root = None,
@@ -124,23 +131,37 @@ def compare(
     config: Annotated[list[Path] | None, typer.Option(help="A YAML file of settings; may be repeated.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all runs.")] = None,
     variants: Annotated[str | None, typer.Option(help="Only these variants, separated by commas.")] = None,
+    conditions: Annotated[str | None, typer.Option(help="Only these conditions, separated by commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Other seeds, as in 0,1,2.")] = None,
     device: Device = "auto",
 ) -> None:
     """Run variants over seeds and set them against each other, with intervals; runs only what is missing."""
     from sspa.stage2_training.comparison.compare import compare as run_comparison
     from sspa.stage2_training.comparison.definition import read_comparison
+    from sspa.stage2_training.comparison.page import write_comparison_page
+    from sspa.stage2_training.comparison.rows import write_rows
     from sspa.stage2_training.comparison.table import show_comparison
     from sspa.stage2_training.training.run import choose_device
 
-    defined = read_comparison(comparison)
-    if variants is not None:
-        defined = defined.only([name.strip() for name in variants.split(",")])
+    defined = read_comparison(comparison).only(
+        *(None if names is None else [name.strip() for name in names.split(",")] for names in (variants, conditions))
+    )
+    if seeds is not None:
+        defined = defined.with_seeds(seeds)
     options = {"knowledge": knowledge, "data.name": data, "data.root": root}
     given = {key: value for key, value in options.items() if value is not None}
-    folder = out or Path("runs") / f"compare-{Path(comparison).stem}-{data or 'scenes'}"
-    rows = run_comparison(defined, folder, config or [], set_ or [], given, choose_device(device))
+    on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
+    folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
+    rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, choose_device(device))
+    write_rows(rows, folder / "comparison.parquet")
+    page = write_comparison_page(defined, rows, folder / "comparison.html")
     show_comparison(defined, rows)
-    say(f"also as a table for DuckDB: {folder / 'comparison.parquet'}")
+    say(f"as a page: {page}; for DuckDB: {folder / 'comparison.parquet'}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs failed, as said above ({'; '.join(failed)}); the table is of the others. "
+            "The same command tries them again"
+        )
 
 
 def show_metrics(title: str, metrics: dict[str, Any], unseen: Sequence[str] = ()) -> None:

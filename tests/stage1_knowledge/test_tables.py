@@ -10,6 +10,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_control import KINDS
 from sspa.shared.knowledge_format import ADDED_SINCE, migrate, read_table, write_knowledge
 from sspa.stage1_knowledge import control, exchange
 from sspa.stage1_knowledge.dry_run import describe_plan
@@ -91,7 +92,7 @@ def test_a_bad_import_is_refused_and_changes_nothing(
 
 def test_controls_keep_labels_and_numbers_and_lose_the_knowledge(table: Path, tmp_path: Path) -> None:
     original = read_knowledge(table)
-    for kind in control.KINDS:
+    for kind in KINDS:
         target = tmp_path / f"{kind}.parquet"
         assert control.make_control(table, kind, target, seed=3) == 6
         made = read_knowledge(target)
@@ -110,7 +111,7 @@ def test_controls_keep_labels_and_numbers_and_lose_the_knowledge(table: Path, tm
             lengths = {key: [len(s.split()) for s in kept] for key, kept in original.sentences.items()}
             assert {key: [len(s.split()) for s in kept] for key, kept in made.sentences.items()} == lengths
             assert made.sentences != original.sentences
-    with pytest.raises(UserError, match="--kind noise: unknown"):
+    with pytest.raises(UserError, match="noise: unknown"):
         control.make_control(table, "noise", tmp_path / "x.parquet")
 
 
