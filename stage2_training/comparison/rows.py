@@ -39,7 +39,7 @@ class Row:
             and seeds; None for the reference itself.
         seconds: the median over seeds, since the first run may have computed the features for all.
         epoch_seconds: the median over all epochs; None where none was trained.
-        peak_memory_bytes: the most of any seed; None where it was not recorded.
+        peak_memory_bytes: the most of any seed, on the GPU where there is one; None where it was not recorded.
     """
 
     data: str
@@ -179,10 +179,10 @@ def _mean(by_seed: Mapping[int, float]) -> float | None:
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:
     results = [folder.read_json("result.json") for folder in folders]
     epochs = [line["seconds"] for folder in folders for line in folder.read_metrics() if "seconds" in line]
-    peaks = [result["peak_memory_bytes"] for result in results if result.get("peak_memory_bytes")]
+    peaks = [result.get("peak_gpu_memory_bytes") or result.get("peak_memory_bytes") for result in results]
     return {
         "trained_parameters": results[0]["trained_parameters"],
         "seconds": median(result["seconds"] for result in results),
         "epoch_seconds": median(epochs) if epochs else None,
-        "peak_memory_bytes": max(peaks) if peaks else None,
+        "peak_memory_bytes": max((peak for peak in peaks if peak), default=None),
     }
