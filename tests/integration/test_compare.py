@@ -35,6 +35,7 @@ def inputs(squares: Path) -> list[str]:
     return arguments
 
 
+@pytest.mark.slow
 def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
     sspa_train: Command, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +70,7 @@ def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
     listed = sspa_train("runs", out, "--json")
     runs = {run["run"]: run for run in map(json.loads, listed.output.splitlines())}
     assert len(runs) == 8
-    best = dict(((row[0], row[2]), row[4]) for row in rows if row[1] == "all")
+    best = {(row[0], row[2]): row[4] for row in rows if row[1] == "all"}
     mean = sum(runs[f"half known-zero-shot-seed{seed}"]["test_map"] for seed in (0, 1)) / 2
     assert mean == pytest.approx(best["half known", "zero-shot"])
     asked = "SELECT head, count(*) AS n FROM runs GROUP BY head ORDER BY head"
