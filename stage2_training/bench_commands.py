@@ -90,8 +90,8 @@ def _show(found: "BenchResult", loading: float, batch: int) -> None:
     sums = (f"{sum(part.values()):.1f}" for part in (found.evaluation_ms, found.step_ms))
     output.print(f"| sum | {' | '.join(sums)} |", markup=False)
     output.print(
-        f"\nlabel texts, once a split: {found.text_ms:.1f} ms; loading, beside the rest: {1000 * batch / loading:.1f} ms "
-        f"a batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
+        f"\nlabel texts, once a split: {found.text_ms:.1f} ms; loading, beside the rest: {1000 * batch / loading:.1f} "
+        f"ms a batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
         markup=False,
     )
 
