@@ -27,7 +27,7 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("global", lambda row: _number(row.global_map), True),
         ("difference [95%]", _difference, True),
         ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
-        ("trained", lambda row: f"{row.trained_parameters / 1e6:.2f} M", True),
+        ("trained", lambda row: _count(row.trained_parameters), True),
         ("s/epoch", lambda row: _number(row.epoch_seconds), True),
         ("s a run", lambda row: f"{row.seconds:.0f}", True),
         ("memory", lambda row: _memory(row.peak_memory_bytes), True),
@@ -85,6 +85,10 @@ def _deviation(row: Row) -> str:
 
 def _number(value: float | None) -> str:
     return _NOTHING if value is None else f"{value:.2f}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 10_000 else f"{number:,}"
 
 
 def _memory(size: int | None) -> str:

@@ -67,7 +67,7 @@ def drawn_split(folder: Path, count: int = 4 * _BATCH) -> Split:
     paths = []
     for number in range(count):
         clouds = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-            (500, 375), Image.BICUBIC
+            (500, 375), Image.Resampling.BICUBIC
         )
         noisy = np.asarray(clouds, dtype=np.int16) + generator.integers(-12, 13, (375, 500, 3))
         paths.append(folder / f"{number}.jpg")
