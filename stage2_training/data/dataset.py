@@ -18,12 +18,16 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 
 @dataclass(frozen=True)
 class Split:
-    """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown."""
+    """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown.
+
+    `within` is the split that this one was drawn from, where it was.
+    """
 
     name: str
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     targets: NDArray[np.int8]
+    within: "Split | None" = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,9 +74,12 @@ def load_dataset(
         UserError: an unknown name or protocol, a root without the data, or data that a check refuses.
     """
     manifest, found_root = load_manifest(name, root, protocol)
-    manifest = reduce_training(hold_out_val(manifest, val_fraction, seed), subset, seed)
-    unseen = unseen_labels(manifest.labels.keys, subset.unseen, seed)
-    return replace(dataset_from_manifest(manifest, found_root), unseen=unseen)
+    whole = hold_out_val(manifest, val_fraction, seed)
+    dataset = dataset_from_manifest(reduce_training(whole, subset, seed), found_root)
+    if subset.shots is not None:
+        train = replace(dataset.splits["train"], within=dataset_from_manifest(whole, found_root).splits["train"])
+        dataset = replace(dataset, splits={**dataset.splits, "train": train})
+    return replace(dataset, unseen=unseen_labels(manifest.labels.keys, subset.unseen, seed))
 
 
 def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[Manifest, Path]:
