@@ -36,7 +36,9 @@ def bench(
     backbone: Annotated[str, typer.Option(help="As in backbone.name; weights are random, but for `embedded`.")] = (
         "embedded"
     ),
-    size: Annotated[str, typer.Option(help="SIZE or HEIGHTxWIDTH of the pictures.")] = "260",
+    image_size: Annotated[
+        str | None, typer.Option(help="SIZE or HEIGHTxWIDTH of the pictures; 260 for `embedded`, else 224.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
     precision: Annotated[Precision, typer.Option(help="As in training.precision.")] = Precision.float32,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the image tower and the head.")] = False,
@@ -59,7 +61,7 @@ def bench(
     chosen = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    spec, pixels = spec_and_size(f"{backbone}@{size}")
+    spec, pixels = spec_and_size(f"{backbone}@{image_size or ('260' if backbone == 'embedded' else '224')}")
     request = BenchRequest(spec, pixels, batch, precision is Precision.bf16, compile_, labels, rounds)
     with progress(f"measuring {backbone} on {chosen}", total=2 * rounds, unit="rounds") as bar:
         found = measure(request, chosen, bar.advance)

@@ -102,7 +102,7 @@ def test_runs_shows_a_table_and_names_what_is_damaged(sspa_train: Command, train
 
 def test_bench_prints_ratios_and_stages(sspa_train: Command, squares: Path) -> None:
     ended = sspa_train(
-        *("bench", "--backbone", f"local-dir:{squares / 'backbone'}", "--size", "64", "--batch", "2"),
+        *("bench", "--backbone", f"local-dir:{squares / 'backbone'}", "--image-size", "64", "--batch", "2"),
         *("--rounds", "1", "--workers", "0"),
     )
     assert ended.code == 0, ended.messages
@@ -115,5 +115,5 @@ def test_bench_prints_ratios_and_stages(sspa_train: Command, squares: Path) -> N
         "peak memory",
     ):
         assert text in ended.output
-    ended = sspa_train("bench", "--size", "6x")
+    ended = sspa_train("bench", "--image-size", "6x")
     assert (ended.code, "write NAME@SIZE" in ended.messages) == (2, True)
