@@ -216,6 +216,8 @@ def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, not a knowledge file; name the Parquet file in it")
     if not path.is_file():
         raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
     try:

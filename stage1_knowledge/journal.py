@@ -4,6 +4,7 @@ One line an answer: a checksum, a space, and the answer as JSON. Lines are only 
 cut short by a kill is the last one; it is dropped, and its request is asked again.
 """
 
+import errno
 import json
 import os
 import time
@@ -48,7 +49,10 @@ class Journal:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("ab", buffering=0)
-            self._file.write(_line(key, answer))
+            line = _line(key, answer)
+            if self._file.write(line) < len(line):
+                # The disk took a part; as the last line it is dropped when the journal is opened again.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced_at > SYNC_EVERY_S:
                 self.sync()
         except OSError as error:

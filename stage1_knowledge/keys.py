@@ -48,6 +48,7 @@ TABLE = (
     Part("gpus", False, "speed only, as for the batch size"),
     Part("memory", False, "the size of the key-value cache changes speed only"),
     Part("prefix_caching", False, "the same numbers, computed once"),
+    Part("thinking", False, "always off where the chat template knows it; a switch for it would have to enter"),
     Part("timeout", False, "an answer that came is the same however long one would have waited"),
     Part("concurrency", False, "speed only"),
     Part("verdict_rules", False, "they judge answers and do not change them; they are applied afresh"),
