@@ -70,8 +70,9 @@ def content_hash(labels: Sequence[str], texts: Sequence[str], samples: Sequence[
     Two files with the same hash give stage two the same knowledge, wherever the sentences came from.
     """
     digest = hashlib.sha256()
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     for row in sorted(zip(labels, samples, texts, sentences, strict=True)):
-        digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+        digest.update(encode(row).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 

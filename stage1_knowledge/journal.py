@@ -20,6 +20,7 @@ from sspa.stage1_knowledge.engines.contract import Answer
 # Every line reaches the operating system at once (a kill loses nothing); the disk is waited for at most
 # this often (a power cut loses no more than this).
 SYNC_EVERY_S = 0.05
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 class Journal:
@@ -112,7 +113,7 @@ def answer_from_dict(values: Mapping[str, str | int]) -> Answer:
 
 def _line(key: str, answer: Answer) -> bytes:
     # ASCII, so that no character of an answer can end a line.
-    content = json.dumps({"key": key, **answer_to_dict(answer)}, separators=(",", ":")).encode()
+    content = _COMPACT.encode({"key": key, **answer_to_dict(answer)}).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 

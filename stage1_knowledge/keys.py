@@ -13,6 +13,8 @@ from typing import Any
 from sspa.stage1_knowledge.engines.contract import Identity, Message, Sampling
 
 KEY_VERSION = 1
+# Made once: json.dumps would make one for each of hundreds of thousands of keys.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ TABLE = (
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8 as it is, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def digest(value: Any) -> str:

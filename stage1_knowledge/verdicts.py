@@ -39,9 +39,12 @@ _ABOUT_ITSELF = re.compile(
 _USES = re.compile(
     r"\b(?:used (?:for|to|in|as|by)|designed (?:to|for)|made to|intended (?:to|for)|powered by|known for|"
     r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?|displays|"
-    r"associated with)\b",
+    r"associated with|forms when|caused by|serves as)\b",
 )
-_METAPHOR = re.compile(r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor)\b")
+_METAPHOR = re.compile(
+    r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor|testament|tapestry of|sight to behold|"
+    r"classic example)\b"
+)
 _VERB = re.compile(
     r"\b(?:is|are|has|have|can|may|features?|includes?|looks?|resembles?|consists?|comes?|shows?|stands?|holds?|sits?|"
     r"lies|covers?|carries|wears?|contains?|appears?|hangs?|runs?|stretch(?:es)?|surrounds?|lines?|spreads?)\b",
