@@ -73,6 +73,8 @@ def test_an_exported_file_comes_back_as_it_was_and_mended(
         ("a.csv", "label,sample,description\ncat,one,x\n", "sample 'one' of label 'cat' is no whole number"),
         ("a.csv", "label,sample,description\ncat,0,x\ncat,0,y\n", "line 3: label 'cat', sample 0 comes twice"),
         ("a.csv", "label,description\ncat,x\n", "lacks the column 'sample'"),
+        ("a.csv", "label,sample,description\ncat,0\n", "line 2: lacks the column 'description'"),
+        ("a.csv", "label,sample,description\ncat,0,  \n", "line 2: the description of 'cat' is empty"),
         ("a.csv", "", "holds no row"),
         ("a.csv", f"label,sample,description\ncat,0,{'x' * 3000}\n", "3,000 characters"),
         ("a.jsonl", '{"label": "cat"\n', "line 1: not JSON"),
@@ -180,6 +182,8 @@ def test_query_answers_and_is_locked_down(table: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="query refused"):
             run_query(table, sql)
     assert not target.exists()
+    with pytest.raises(UserError, match="more than 1,000,000 rows; add a LIMIT"):
+        run_query(table, "SELECT * FROM range(100000000)")
     before = table.read_bytes()
     with pytest.raises(UserError):
         run_query(table, "DELETE FROM knowledge")
