@@ -70,6 +70,27 @@ def explain(
     say(f"page: {explain_picture(_load(run_path, threshold, knowledge, labels, device), picture, out)}")
 
 
+@use_app.command()
+def demo(
+    run_path: RunArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page listens; 0 takes any free port.")] = 7860,
+    host: Annotated[str, typer.Option(help="Another address than this machine's own lets others in.")] = "127.0.0.1",
+    threshold: Threshold = "0.5",
+    knowledge: OtherKnowledge = None,
+    labels: OtherLabels = None,
+    max_megabytes: Annotated[float, typer.Option(min=0.01, help="The largest file that may be uploaded.")] = 20,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, help="The largest picture that is decoded.")] = 50,
+    device: Device = "auto",
+) -> None:
+    """Open a page to play with: drop a picture, see labels and why, type labels of your own."""
+    from sspa.stage2_training.demo.scoring import Limits
+    from sspa.stage2_training.demo.server import serve
+
+    start, limits = _threshold(threshold), Limits(max_megabytes, max_megapixels)
+    # The page has the threshold in hand; the tagger's own stays out of the way of labels typed there.
+    serve(lambda: _load(run_path, "0.5", knowledge, labels, device), start, limits, host, port)
+
+
 def _load(run_path: Path, threshold: str, knowledge: Path | None, labels: str | None, device: str) -> "Tagger":
     from sspa.shared.knowledge import names_only, read_knowledge
     from sspa.shared.label_sets import parse_label_set

@@ -3,15 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sspa.shared.files import replacing
-from sspa.shared.knowledge import names_only
-from sspa.shared.label_sets import LabelSet
 from sspa.stage2_training.data.picture import load_picture
 from sspa.stage2_training.explanation.overlay import data_uri, over_picture, small
 from sspa.stage2_training.explanation.region_maps import region_maps
@@ -54,7 +51,7 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
     image = tagger.prepare(path)[None]
     probabilities, prediction = tagger.explained(image)
     evidence = prediction.evidence
-    by_name = _by_name(tagger, image)
+    by_name = tagger.by_name_only(image)
     row = probabilities[0]
     order = np.argsort(-row, kind="stable")
     chosen = [int(index) for index in order if row[index] >= tagger.thresholds[index]] or [int(order[0])]
@@ -68,7 +65,7 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
                 text=label.text,
                 percent=100 * float(row[index]),
                 sentences=tuple(sentence for sentence in tagger.knowledge.sentences[label.key] if sentence),
-                percent_by_name=None if by_name is None else 100 * float(by_name[index]),
+                percent_by_name=None if by_name is None else 100 * float(by_name[0, index]),
                 text_gate=None if gate is None else float(gate[0, index].mean()),
                 maps=[
                     (_MEANINGS[name], _save(picture, values, folder / f"{_file_stem(index, label.key)}-{name}.png"))
@@ -91,18 +88,6 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
         has_maps=evidence is not None,
         others=[(tagger.labels[index].text, 100 * float(row[index])) for index in order if index not in chosen][:10],
     )
-
-
-def _by_name(tagger: Tagger, image: Any) -> NDArray[np.float32] | None:
-    """(C,) the probabilities without the sentences; None where the head reads no text of new labels."""
-    if not tagger.recognizer.head.open_vocabulary:
-        return None
-    own = tagger.knowledge
-    tagger.bind(names_only(LabelSet("names", own.labels, domain=own.domain)))
-    try:
-        return tagger.probabilities(image)[0]
-    finally:
-        tagger.bind(own)
 
 
 def _maps_of_label(evidence: Evidence, label: int, grid: tuple[int, int]) -> list[tuple[str, NDArray[np.float32]]]:

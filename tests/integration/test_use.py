@@ -18,6 +18,7 @@ from sspa.stage2_training.prediction import parquet
 from sspa.stage2_training.tagger import Tagger
 from sspa.stage2_training.training.run_folder import RunFolder
 
+from .bombs import write_bomb
 from .conftest import Ended
 from .tiny_run import COLOURS, LABELS
 
@@ -179,7 +180,7 @@ def test_wrong_use_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("this is no picture")
-    _write_bomb(tmp_path / "bomb.png")
+    write_bomb(tmp_path / "bomb.png")
     places = {
         "folder": tmp_path / "empty",
         "text": tmp_path / "text.jpg",
@@ -197,15 +198,3 @@ def test_what_is_no_run_folder(sspa_train: Command, squares: Path) -> None:
     ended = sspa_train("predict", squares, squares / "pictures" / "test0.png")
     assert ended.code == 2
     assert "is not a run folder (no run.json)" in ended.messages
-
-
-def _write_bomb(path: Path) -> None:
-    """A PNG whose header claims 400 megapixels."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
