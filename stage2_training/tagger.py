@@ -46,12 +46,14 @@ class Tags:
 
 
 class Tagger:
-    """Tags pictures with a trained run.
+    """Tags pictures with a trained run: the one class that most users need. See docs/using.md.
 
     Example:
         tagger = Tagger.load("runs/voc2007-sspa-seed0")
         for tags in tagger(["a.jpg", Image.open("b.png")]):
             print(tags.predicted, tags.probabilities)
+
+    It is not safe to use from several threads at once while one of them binds other labels.
 
     Attributes:
         labels: the C labels, in the order of every array this class returns.

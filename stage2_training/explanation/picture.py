@@ -18,25 +18,51 @@ from sspa.stage2_training.tagger import Tagger
 
 _LONGEST = 640
 
-# What each map shows of one label.
-_MEANINGS = {
-    "region-map": "region map: each region’s weight times its similarity to the label",
-    "dsf-attention": "DSF: where the label’s text looked",
-    "label-from-regions": "cross-attention V→S: what the label took from each region",
-    "regions-from-label": "cross-attention S→V: what each region took from the label",
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of map: what it is called and shows, and whether its values differ so little from region to region
+    that only the differences are drawn."""
+
+    name: str
+    title: str
+    meaning: str
+    differences_only: bool = False
+
+
+_KINDS = {
+    kind.name: kind
+    for kind in (
+        _Kind("region-map", "Region map", "where the label was seen: each region’s weight times what it said"),
+        _Kind("dsf-attention", "DSF attention", "where the label’s text looked first"),
+        _Kind("label-from-regions", "Cross-attention V→S", "from which regions the label took"),
+        _Kind("regions-from-label", "Cross-attention S→V", "how much of it each region gave to this label", True),
+        _Kind("image-gate", "Gate of the regions", "how much of what it read in the texts each region let in", True),
+    )
 }
 
 
 @dataclass(frozen=True)
+class MapView:
+    """One map as the page shows it: a PNG's data URI, and the words beside it."""
+
+    picture: str
+    title: str
+    meaning: str
+    note: str
+
+
+@dataclass(frozen=True)
 class LabelView:
-    """One label of the page."""
+    """One label of the page; figures in percent."""
 
     text: str
     percent: float
+    threshold: float
     sentences: tuple[str, ...]
     percent_by_name: float | None
     text_gate: float | None
-    maps: list[tuple[str, str]]
+    maps: list[MapView]
 
 
 def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
@@ -64,19 +90,20 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
             LabelView(
                 text=label.text,
                 percent=100 * float(row[index]),
+                threshold=100 * float(tagger.thresholds[index]),
                 sentences=tuple(sentence for sentence in tagger.knowledge.sentences[label.key] if sentence),
                 percent_by_name=None if by_name is None else 100 * float(by_name[0, index]),
-                text_gate=None if gate is None else float(gate[0, index].mean()),
+                text_gate=None if gate is None else 100 * float(gate[0, index].mean()),
                 maps=[
-                    (_MEANINGS[name], _save(picture, values, folder / f"{_file_stem(index, label.key)}-{name}.png"))
+                    _save(picture, _KINDS[name], values, folder / f"{_file_stem(index, label.key)}-{name}.png")
                     for name, values in maps
                 ],
             )
         )
-    image_gate = ""
+    image_gate = None
     if evidence is not None and evidence.image_gate is not None:
         gates = evidence.image_gate[0].float().mean(dim=-1).unflatten(0, tagger.grid).cpu().numpy()
-        image_gate = _save(picture, gates, folder / "image-gate.png")
+        image_gate = _save(picture, _KINDS["image-gate"], gates, folder / "image-gate.png")
     return write_page(
         folder / "index.html",
         "explanation.html.jinja",
@@ -102,11 +129,14 @@ def _maps_of_label(evidence: Evidence, label: int, grid: tuple[int, int]) -> lis
     ]
 
 
-def _save(picture: Image.Image, region_map: NDArray[np.float32], path: Path) -> str:
-    drawn = over_picture(picture, region_map)
+def _save(picture: Image.Image, kind: _Kind, values: NDArray[np.float32], path: Path) -> MapView:
+    lowest = float(values.min()) if kind.differences_only else 0.0
+    drawn = over_picture(picture, values, lowest)
     with replacing(path) as beside:
         drawn.save(beside, "PNG")
-    return data_uri(drawn)
+    highest = f"{100 * float(values.max()):.1f} %"
+    note = f"{100 * lowest:.1f} % (dark) to {highest}" if kind.differences_only else f"brightest region: {highest}"
+    return MapView(data_uri(drawn), kind.title, kind.meaning, note)
 
 
 def _file_stem(index: int, key: str) -> str:
