@@ -11,6 +11,7 @@ import typer
 from sspa.shared.terminal import output, run_command, say
 from sspa.stage2_training.backbone_commands import backbone_app
 from sspa.stage2_training.data_commands import data_app
+from sspa.stage2_training.export_commands import export_app
 from sspa.stage2_training.use_commands import Device, RunArgument, use_app
 
 
@@ -167,6 +168,7 @@ def show_metrics(title: str, metrics: dict[str, Any]) -> None:
 
 
 app.add_typer(use_app)
+app.add_typer(export_app)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
 
