@@ -32,3 +32,14 @@ def export(
     from sspa.stage2_training.export.export import export_run
 
     output.print(str(export_run(run_path, to.value, out, check or [])), markup=False)
+
+
+@export_app.command()
+def package(
+    run_path: RunArgument,
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+) -> None:
+    """Write a folder to hand over: weights, configuration, labels, knowledge, thresholds and a model card."""
+    from sspa.stage2_training.export.package import package_run
+
+    output.print(str(package_run(run_path, out)), markup=False)

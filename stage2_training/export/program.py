@@ -5,7 +5,6 @@ Legend: B images, C labels.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +42,8 @@ class PictureProgram(nn.Module):
 def capture(tagger: Tagger) -> torch.export.ExportedProgram:
     """The tagger's model on the CPU in float32, as a program for any number of pictures of its one size."""
     module = PictureProgram(tagger).eval()
-    # A number that no tensor has anywhere: where the two are compared, torch would take "equal" for a rule.
-    taken = {size for values in module.state_dict().values() for size in values.shape}
-    pictures = next(number for number in count(3) if number not in taken)
-    images = torch.zeros(pictures, 3, *tagger.recognizer.backbone.image_size)
+    # Two pictures: with one, torch would take the number of pictures for a constant.
+    images = torch.zeros(2, 3, *tagger.recognizer.backbone.image_size)
     with torch.no_grad(), _plain_attention():
         return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 

@@ -86,7 +86,7 @@ class SSPA(Head):
         if self.dsf is not None:
             t_ca, dsf_attention = self.dsf(t, regions)  # (B, S, w)
         else:
-            t_ca, dsf_attention = t.expand(len(x0), -1, -1), None
+            t_ca, dsf_attention = t.expand(x0.shape[0], -1, -1), None
         t_uf = self.qsm(t_ka, t_ca, x0)  # (B, S, w)
         text, image = self.gdma(t_uf, regions, explain)
         similarities = region_similarities(self.region_dropout(image.features), text.features)  # (B, M, S)
