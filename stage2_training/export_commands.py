@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from sspa.shared.errors import UserError
 from sspa.shared.terminal import output
-from sspa.stage2_training.use_commands import RunArgument
+from sspa.stage2_training.use_commands import Device, RunArgument
 
 export_app = typer.Typer()
 
@@ -43,3 +44,26 @@ def package(
     from sspa.stage2_training.export.package import package_run
 
     output.print(str(package_run(run_path, out)), markup=False)
+
+
+@export_app.command()
+def report(
+    run_paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `sspa-train run` made.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page of several runs; side-by-side.html here by default.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Write the report of one run again, or set several runs side by side on one page."""
+    from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.report.side_by_side import write_side_by_side
+    from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.run_folder import open_run_folder
+
+    if len(run_paths) > 1:
+        page = write_side_by_side(run_paths, out or Path("side-by-side.html"))
+    elif out is not None:
+        raise UserError("--out: is for several runs; the report of one is report.html in its folder")
+    else:
+        page = write_report(open_run_folder(run_paths[0]), choose_device(device))
+    output.print(str(page), markup=False)
