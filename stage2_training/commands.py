@@ -15,6 +15,7 @@ from sspa.shared.terminal import output, run_command, say
 from sspa.stage2_training.backbone_commands import backbone_app
 from sspa.stage2_training.bench_commands import bench_app
 from sspa.stage2_training.data_commands import data_app
+from sspa.stage2_training.export_commands import export_app
 from sspa.stage2_training.runs_commands import runs_app
 from sspa.stage2_training.use_commands import Device, RunArgument, use_app
 
@@ -202,6 +203,7 @@ def show_metrics(title: str, metrics: dict[str, Any], unseen: Sequence[str] = ()
 
 app.add_typer(use_app)
 app.add_typer(bench_app)
+app.add_typer(export_app)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
 app.add_typer(runs_app, name="runs")

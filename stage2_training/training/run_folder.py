@@ -22,6 +22,8 @@ from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.training.scoring import Probabilities
 
 FORMAT_VERSION = 1
+# In a folder that is handed over, wherever it will lie: "local-dir:{folder}/backbone".
+OWN_FOLDER = "{folder}"
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
 
 
@@ -117,8 +119,13 @@ class RunFolder:
         return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
 
     def config(self) -> RunConfig:
-        """The run's configuration, as it was resolved."""
-        return validated(self.read_json("config.json"))
+        """The run's configuration, as it was resolved; `OWN_FOLDER` in the backbone's names stands for this folder."""
+        tree = self.read_json("config.json")
+        backbone = tree.get("backbone", {})
+        for key in ("name", "weights"):
+            if isinstance(backbone.get(key), str):
+                backbone[key] = backbone[key].replace(OWN_FOLDER, str(self.path))
+        return validated(tree)
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""
