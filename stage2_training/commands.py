@@ -48,11 +48,29 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value, as in model.qsm.layers=2.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A data set's recipe, which --config and --set win over; `none`: the program's own defaults. "
+            "Not given: the recipe of --data, but on the embedded backbone the defaults."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on where a run stopped: in --out, or in the newest under runs/ with these settings."
+        ),
+    ] = False,
     device: Device = "auto",
 ) -> None:
-    """Train on train, choose the best epoch on val, evaluate on test once, and leave a run folder."""
+    """Train on train, choose the best epoch on val, evaluate on test once, and leave a run folder.
+
+    Under `torchrun --nproc-per-node=N` the batches are split over N processes.
+    """
     from sspa.stage2_training.configuration import resolve_config
     from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.training.distributed import processes_of_environment
+    from sspa.stage2_training.training.resuming import finished_run
     from sspa.stage2_training.training.run import choose_device
     from sspa.stage2_training.training.run import run as train
 
@@ -64,9 +82,15 @@ def run(
         "training.seed": seed,
     }
     given = {key: value for key, value in options.items() if value is not None}
-    resolved = resolve_config(config or [], set_ or [], given)
     chosen = choose_device(device)
-    result = train(resolved, out, chosen)
+    with processes_of_environment(chosen) as processes:
+        resolved = resolve_config(config or [], set_ or [], given, preset=preset)
+        if resume and (finished := finished_run(out, resolved)) is not None:
+            say(f"{finished.path}: this run is finished; nothing was changed")
+            return
+        result = train(resolved, out, chosen, resume, processes)
+    if processes.rank:
+        return
     unseen = result.folder.read_json("run.json")["data"]["unseen"]
     show_metrics("test", {"untrained": result.untrained["both"], **result.test}, unseen)
     say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")

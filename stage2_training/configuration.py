@@ -1,6 +1,6 @@
 """One run's configuration: typed, frozen, and the only place of its defaults.
 
-It is made of `--config` files, `--set key=value` and the options of the command line, in that order, and
+It is made of a preset, `--config` files, `--set key=value` and the options of the command line, in that order, and
 written beside the result.
 """
 
@@ -17,8 +17,11 @@ from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.model.heads import HeadOptions
 from sspa.stage2_training.model.losses import LossOptions
 from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions
+from sspa.stage2_training.presets import preset_file, preset_of
 
 View = Literal["plain", "mirrored"]
+# Where they differ, the result is the same; knowledge is held to its content hash instead of its path.
+_OF_NO_MATTER = frozenset({"data.workers", "knowledge"})
 # One label needs no brackets.
 Unseen = Annotated[
     Annotated[int, Field(ge=0)] | tuple[str, ...],
@@ -76,7 +79,16 @@ class TrainingOptions(Options):
     clip_norm: PositiveFloat = Field(5.0, description="of the gradient, over all parameters")
     ema_decay: Fraction = Field(0.99, description="of the averaged weights, which are what is evaluated")
     views: tuple[View, ...] = Field(("plain", "mirrored"), description="one drawn for each picture and epoch")
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of training, by autocast")
+    accumulate: PositiveInt = Field(1, description="parts that a batch passes in: the same step in less memory")
+    checkpoint_activations: bool = Field(False, description="compute the image tower's again in the backward pass")
+    compile: bool = Field(False, description="by torch.compile: the head, and the image tower where it is trained")
+    deterministic: bool = Field(False, description="only deterministic algorithms; a CPU has no others")
+    early_stopping: PositiveInt | None = Field(None, description="epochs without a better val mAP that end training")
+    divergence_factor: Annotated[float, Field(gt=1)] = Field(10.0, description="loss over its running median: too much")
+    divergence_steps: PositiveInt = Field(20, description="such steps in a row that stop the run")
+    checkpoint_every: PositiveInt | None = Field(1000, description="steps of an epoch; one is made at its end anyway")
+    tensorboard: bool = Field(False, description="write the run's curves for TensorBoard too")
 
 
 class EvaluationOptions(Options):
@@ -90,6 +102,7 @@ class RunConfig(Options):
     """Everything a run depends on but the machine."""
 
     knowledge: Path
+    preset: str | None = Field(None, description="the recipe that the defaults came from; null: the program's own")
     data: DataOptions = DataOptions()
     backbone: BackboneOptions = BackboneOptions()
     model: HeadOptions = SspaOptions()
@@ -103,6 +116,7 @@ def resolve_config(
     settings: Sequence[str] = (),
     values: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> RunConfig:
     """The configuration: what comes later goes before what came earlier.
 
@@ -110,7 +124,8 @@ def resolve_config(
         files: YAML files.
         settings: "model.qsm.layers=2".
         values: by dotted key.
-        base: by dotted key, before everything else.
+        base: by dotted key, before everything else but the preset.
+        preset: the name of a preset, or "none"; see `presets` for what is taken where it is not given.
 
     Raises:
         UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value.
@@ -119,7 +134,7 @@ def resolve_config(
     for key, value in (base or {}).items():
         _put(merged, key, value)
     for file in files:
-        _merge(merged, _read_yaml(file), ())
+        _merge(merged, read_yaml(file), ())
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -131,7 +146,13 @@ def resolve_config(
         _put(merged, key, value)
     for key, value in (values or {}).items():
         _put(merged, key, value)
-    return validated(merged)
+    name = preset or preset_of(merged)
+    if name is None or name == "none":
+        return validated(merged)
+    whole: dict[str, Any] = {}
+    for tree in (read_yaml(preset_file(name)), merged, {"preset": name}):
+        _merge(whole, tree, ())
+    return validated(whole)
 
 
 def validated(tree: Mapping[str, Any]) -> RunConfig:
@@ -148,6 +169,19 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(_explain(first["type"], first["loc"], first.get("input"), first["msg"])) from error
+
+
+def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
+    """The dotted keys in which two configurations differ, as far as the result may depend on them."""
+
+    def flat(tree: Any, path: str) -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            return {path: tree}
+        return {key: value for name, child in tree.items() for key, value in flat(child, f"{path}.{name}").items()}
+
+    first, second = (flat(config.model_dump(mode="json"), "") for config in (one, other))
+    keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
+    return [key for key in (key.removeprefix(".") for key in keys) if key not in _OF_NO_MATTER]
 
 
 def setting_keys() -> list[str]:
@@ -167,7 +201,12 @@ def _explain(kind: str, location: tuple[int | str, ...], value: Any, message: st
     return f"configuration: {key} = {value!r}: {message}"
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        UserError: it cannot be read, or holds no keys.
+    """
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -85,7 +85,7 @@ def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of one SQL statement over the runs below `root`.
 
     Tables: `runs` (see `ListedRun`), `per_class` (run, split, branch, label, ap in percent) of the finished ones, and
-    `epochs` (run, epoch, loss, learning_rate, seconds, branch, val_map) with a row for each epoch and branch.
+    `epochs` (run, epoch, loss, learning_rate, branch, val_map) with a row for each epoch and branch.
 
     Raises:
         UserError: there is no such folder, or DuckDB refuses the statement.
@@ -104,7 +104,6 @@ def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
                 "epoch": int,
                 "loss": float,
                 "learning_rate": float,
-                "seconds": float,
                 "branch": str,
                 "val_map": float,
             },
@@ -196,7 +195,7 @@ def _per_class(name: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _epochs(name: str, folder: Path) -> Iterator[dict[str, Any]]:
     for line in _metrics(folder):
         for branch, metrics in line.get("val", {}).items():
-            known = {key: line.get(key) for key in ("epoch", "loss", "learning_rate", "seconds")}
+            known = {key: line.get(key) for key in ("epoch", "loss", "learning_rate")}
             yield {"run": name, **known, "branch": branch, "val_map": 100 * metrics["mAP"]}
 
 

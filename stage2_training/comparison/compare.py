@@ -58,14 +58,8 @@ def compare(
 
 
 def _complete(wanted: PlannedRun, unfinished: bool, device: torch.device) -> None:
-    if unfinished:
-        # Nothing is deleted: what a stopped run had reached is moved aside and the run is made anew.
-        aside = _free_name(wanted.path)
-        wanted.path.rename(aside)
-        say(f"{wanted.path} was left unfinished; it is now {aside.name}, and the run is made anew")
-    # Once `run` can resume exactly, an unfinished run is continued here instead: run(..., resume=unfinished).
     _forget_peak_memory(device)
-    run(wanted.config, wanted.path, device)
+    run(wanted.config, wanted.path, device, resume=unfinished)
 
 
 def _forget_peak_memory(device: torch.device) -> None:
@@ -77,10 +71,3 @@ def _forget_peak_memory(device: torch.device) -> None:
     high_water = Path("/proc/self/clear_refs")
     if os.access(high_water, os.W_OK):
         high_water.write_text("5")
-
-
-def _free_name(path: Path) -> Path:
-    count = 1
-    while (aside := path.with_name(f"{path.name}.unfinished-{count}")).exists():
-        count += 1
-    return aside

@@ -10,13 +10,10 @@ from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_control import control_rows
 from sspa.shared.knowledge_format import write_knowledge
 from sspa.stage2_training.comparison.definition import Comparison, Group
-from sspa.stage2_training.configuration import RunConfig, resolve_config
+from sspa.stage2_training.configuration import RunConfig, differing_keys, resolve_config
 from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
 
 _CONTROL = "control:"
-# Where they differ, the result is the same; the knowledge is held to its content hash instead of its path.
-_OF_NO_MATTER = frozenset({"data.workers", "knowledge"})
-
 State = Literal["missing", "unfinished", "finished"]
 
 
@@ -89,9 +86,6 @@ def state_of(run: PlannedRun) -> State:
     if not run.path.exists():
         return "missing"
     if not (run.path / "run.json").is_file():
-        # A run that was stopped between the first two files it writes; anything else is not ours to touch.
-        if {file.name for file in run.path.iterdir() if not file.name.startswith(".")} <= {"config.json"}:
-            return "unfinished"
         raise UserError(f"{run.path}: is in the way and no run folder; move it, or compare into another --out")
     folder = open_run_folder(run.path)
     if differing := differing_keys(folder.config(), run.config):
@@ -104,27 +98,14 @@ def state_of(run: PlannedRun) -> State:
             f"{run.path}: was made with other knowledge than {run.config.knowledge} holds now; compare into another "
             "folder with --out"
         )
-    return "finished" if folder.file("result.json").is_file() else "unfinished"
-
-
-def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
-    """The dotted keys in which two configurations differ, as far as the result may depend on them."""
-
-    def flat(tree: Any, path: str) -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {path: tree}
-        return {key: value for name, child in tree.items() for key, value in flat(child, f"{path}.{name}").items()}
-
-    first, second = (flat(config.model_dump(mode="json"), "") for config in (one, other))
-    keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
-    return [key for key in (key.removeprefix(".") for key in keys) if key not in _OF_NO_MATTER]
+    return "finished" if folder.finished else "unfinished"
 
 
 def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[int, RunFolder]]]:
     """The finished runs among the planned ones: by group, variant and seed, in the order of the plan."""
     found: dict[Group, dict[str, dict[int, RunFolder]]] = {}
     for run in planned:
-        if (run.path / "result.json").is_file():
+        if RunFolder(run.path).finished:
             found.setdefault(run.group, {}).setdefault(run.variant, {})[run.seed] = open_run_folder(run.path)
     return found
 

@@ -38,7 +38,7 @@ class Row:
         difference: to the reference variant, over the seeds that both have, with its 95% interval over test images
             and seeds; None for the reference itself.
         seconds: the median over seeds, since the first run may have computed the features for all.
-        epoch_seconds: the median over all epochs; None where none was trained.
+        epoch_seconds: of training, the median over seeds; None where none was trained or no time recorded.
         peak_memory_bytes: the most of any seed, on the GPU where there is one; None where it was not recorded.
     """
 
@@ -178,7 +178,12 @@ def _mean(by_seed: Mapping[int, float]) -> float | None:
 
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:
     results = [folder.read_json("result.json") for folder in folders]
-    epochs = [line["seconds"] for folder in folders for line in folder.read_metrics() if "seconds" in line]
+    trained = [len(folder.read_metrics()) - 1 for folder in folders]  # the first line is of the untrained model
+    epochs = [
+        result["train_seconds"] / count
+        for result, count in zip(results, trained, strict=True)
+        if count and "train_seconds" in result
+    ]
     peaks = [result.get("peak_gpu_memory_bytes") or result.get("peak_memory_bytes") for result in results]
     return {
         "trained_parameters": results[0]["trained_parameters"],

@@ -143,6 +143,8 @@ class PictureLoader:
             persistent_workers=self.workers > 0,
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
+            # It draws a seed for its workers, which none of ours uses: not from the state that dropout draws from.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -151,13 +153,13 @@ class PictureLoader:
     def __iter__(self) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
         return self.epoch(0)
 
-    def epoch(self, epoch: int) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
-        """The batches of one epoch.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
+        """The batches of one epoch from number `start` on; the pictures of those before are not read.
 
         Raises:
             UserError: a picture cannot be read (evaluation), or too many cannot (training).
         """
-        self._batches.epoch = epoch
+        self._batches.epoch, self._batches.start = epoch, start
         for batch in self._loader:
             images, targets, indices, messages, missing = batch
             if missing:
@@ -196,6 +198,7 @@ class _EpochBatches:
     rank: int
     world: int
     epoch: int = 0
+    start: int = 0
 
     def __len__(self) -> int:
         whole, rest = divmod(self._count(), self.batch_size)
@@ -204,7 +207,7 @@ class _EpochBatches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = epoch_order(self.total, self.seed, self.epoch) if self.shuffle else np.arange(self.total)
         mine = order[self.rank :: self.world][: self._count()]
-        for batch in range(len(self)):
+        for batch in range(self.start, len(self)):
             part = mine[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in part]
 

@@ -26,8 +26,8 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """Batches of an epoch."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, a pure function of the epoch's number and the seed."""
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from number `start` on, a pure function of the epoch's number and the seed."""
 
 
 class FeatureBatches:
@@ -37,6 +37,7 @@ class FeatureBatches:
         views: the same split under each view.
         targets: (N, C) int8.
         shuffle: a new order each epoch, and no smaller last batch (training).
+        rank, world: this process's share: a part of every batch (training), or of the split (scoring).
     """
 
     def __init__(
@@ -47,27 +48,38 @@ class FeatureBatches:
         device: torch.device,
         shuffle: bool = False,
         seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.views, self.targets, self.device = views, targets, device
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.targets), self.batch_size)
+        whole, rest = divmod(len(self._order(0)), self.batch_size)
         return max(whole, 1) if self.shuffle else whole + bool(rest)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        total = len(self.targets)
-        order = epoch_order(total, self.seed, epoch) if self.shuffle else np.arange(total)
-        drawn = _views_of_epoch(total, len(self.views), self.seed, epoch)
-        for batch in range(len(self)):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        order = self._order(epoch)
+        drawn = _views_of_epoch(len(self.targets), len(self.views), self.seed, epoch)
+        for batch in range(start, len(self)):
             # Sorted, so that the file is read forwards; the order within a batch changes no sum but its rounding.
             indices = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            if self.shuffle:
+                indices = np.array_split(indices, self.world)[self.rank]
             features = self._take(indices, drawn[indices])
             yield (
                 ImageFeatures(features.pooled.to(self.device), features.regions.to(self.device)),
                 torch.from_numpy(self.targets[indices]).to(self.device),
                 torch.from_numpy(indices),
             )
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Of all pictures (training), or of this process's (scoring)."""
+        total = len(self.targets)
+        if self.shuffle:
+            return epoch_order(total, self.seed, epoch)
+        return np.array_split(np.arange(total), self.world)[self.rank]
 
     def _take(self, indices: NDArray[np.int64], drawn: NDArray[np.int64]) -> ImageFeatures:
         if len(self.views) == 1:
@@ -90,8 +102,8 @@ class PictureBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        for images, targets, indices in self.loader.epoch(epoch):
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for images, targets, indices in self.loader.epoch(epoch, start):
             images = images.to(self.device, non_blocking=True)
             yield images.flip(-1) if self.mirrored else images, targets.to(self.device), indices
 

@@ -47,34 +47,56 @@ def parameter_groups(recognizer: Recognizer, options: TrainingOptions) -> list[d
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
     """ "weights 5,300,000 at 0.0005, ...": what a run says before it starts."""
-    return ", ".join(
-        f"{group['name']} {sum(parameter.numel() for parameter in group['params']):,} at {group['lr']:g}"
-        for group in groups
-    )
+
+    def one(group: dict[str, Any]) -> str:
+        # Once there is a schedule, `lr` is what its warm-up begins with.
+        count = sum(parameter.numel() for parameter in group["params"])
+        return f"{group['name']} {count:,} at {group.get('initial_lr', group['lr']):g}"
+
+    return ", ".join(map(one, groups))
 
 
 @dataclass
 class Optimization:
-    """Optimizer, schedule and averaged weights of one run, advanced together, once a step."""
+    """Optimizer, schedule and averaged weights of one run, advanced together, once a step.
+
+    `modules` are what the run keeps, `trained` the parameters of them that it changes; `ema` averages those alone.
+    """
 
     modules: nn.ModuleDict
+    trained: nn.ParameterDict
     optimizer: torch.optim.AdamW
     schedule: CosineLRScheduler
     ema: ModelEmaV3
+    scaler: torch.amp.GradScaler
     clip_norm: float
     step_count: int = 0
 
-    def step(self, loss: torch.Tensor) -> float:
-        """One update from `loss`; returns the gradient's norm before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of one part of a batch."""
+        self.scaler.scale(loss).backward()
+
+    def update(self) -> float:
+        """One update from the gradients so far; returns their norm before clipping.
+
+        Where it is not finite nothing changes: with fp16 the loss is scaled down and the step counts, else it does not.
+        """
+        self.scaler.unscale_(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        self.optimizer.step()
-        self.step_count += 1
-        self.schedule.step_update(self.step_count)
-        self.ema.update(self.modules, step=self.step_count)
+        if torch.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.step_count += 1
+            self.schedule.step_update(self.step_count)
+            self.ema.update(self.trained, step=self.step_count)
+        self.optimizer.zero_grad(set_to_none=True)
         return float(norm)
+
+    def step(self, loss: torch.Tensor) -> float:
+        """One update from the loss of a whole batch."""
+        self.backward(loss)
+        return self.update()
 
     @property
     def learning_rate(self) -> float:
@@ -84,7 +106,7 @@ class Optimization:
 
 
 def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_an_epoch: int) -> Optimization:
-    """AdamW, cosine with warm-up by steps, timm's EMA over the trained modules with its own warm-up."""
+    """AdamW, cosine with warm-up by steps, timm's EMA over what is trained with its own warm-up."""
     optimizer = torch.optim.AdamW(parameter_groups(recognizer, options))
     schedule = CosineLRScheduler(
         optimizer,
@@ -96,5 +118,14 @@ def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_an
     )
     schedule.step_update(0)
     modules = recognizer.trained_modules()
-    ema = ModelEmaV3(modules, decay=options.ema_decay, use_warmup=True, foreach=True)
-    return Optimization(modules, optimizer, schedule, ema, options.clip_norm)
+    trained = _trained(modules)
+    ema = ModelEmaV3(trained, decay=options.ema_decay, use_warmup=True, foreach=True)
+    device = next(iter(trained.values())).device
+    scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+    return Optimization(modules, trained, optimizer, schedule, ema, scaler, options.clip_norm)
+
+
+def _trained(modules: nn.Module) -> nn.ParameterDict:
+    """The trained parameters themselves, by name; a dot may not stand in the name of a module's parameter."""
+    named = modules.named_parameters()
+    return nn.ParameterDict({name.replace(".", "/"): value for name, value in named if value.requires_grad})

@@ -1,9 +1,14 @@
-"""One run: prepare, train, choose the best epoch on val, score test once, leave a folder."""
+"""One run: prepare, train, choose the best epoch on val, score test once, leave a folder.
 
-import math
+Killed at any moment and started again with `resume`, it ends in the same bits; see `checkpoint` for what is kept.
+"""
+
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -11,25 +16,30 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.shared.terminal import progress, say
-from sspa.stage2_training.backbones.contract import Backbone
-from sspa.stage2_training.configuration import RunConfig, View
+from sspa.stage2_training.configuration import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
-from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
-from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.thresholds import tune_each
 from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.heads import create_head
-from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer, weights_of
-from sspa.stage2_training.training.batches import Batches, FeatureBatches, PictureBatches
-from sspa.stage2_training.training.features import kept_features
+from sspa.stage2_training.training.algorithms import compile_model, deterministic_algorithms
+from sspa.stage2_training.training.batches import Batches, PictureBatches
+from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from sspa.stage2_training.training.distributed import ALONE, Processes
+from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
+from sspa.stage2_training.training.inputs import Inputs
+from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
+from sspa.stage2_training.training.memory import peak_memory, recompute_activations
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
-from sspa.stage2_training.training.run_folder import RunFolder, create_run_folder
-from sspa.stage2_training.training.scoring import Probabilities, metrics_by_branch, score
+from sspa.stage2_training.training.resuming import check_same_inputs, folder_to_resume
+from sspa.stage2_training.training.run_folder import RunFolder, check_free, create_run_folder, locked
+from sspa.stage2_training.training.scoring import Probabilities, metrics_by_branch, score_together
+from sspa.stage2_training.training.steps import check_steps, train_steps
+from sspa.stage2_training.training.train_state import TrainState
 
-# Features of so many training pictures say where data-dependent starting values begin.
-_SAMPLE = 256
+# The untrained model's scores of the test split, kept until the result is written.
+_UNTRAINED = "checkpoints/untrained.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,66 +64,6 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-class Inputs:
-    """The batches of a data set for one backbone: kept features where the tower is frozen, pictures otherwise."""
-
-    def __init__(self, config: RunConfig, dataset: Dataset, backbone: Backbone, device: torch.device) -> None:
-        self.config, self.dataset, self.backbone, self.device = config, dataset, backbone, device
-        self.frozen = config.backbone.tower == "frozen"
-
-    def keep_features(self, splits: list[Split], views: tuple[View, ...]) -> None:
-        """Compute what is missing of the features of `splits`, all at once, if the tower is frozen."""
-        if self.frozen:
-            for view in views:
-                kept_features(self.backbone, splits, view, self.device, self.config.data.workers)
-
-    def training(self) -> Batches:
-        """The train split, shuffled, varied."""
-        options, split = self.config.training, self.split("train")
-        if self.frozen:
-            views = [self._kept(split, view) for view in options.views]
-            return FeatureBatches(views, split.targets, options.batch_size, self.device, True, options.seed)
-        data = self.config.data
-        varied = TransformOptions(
-            crop_scale=data.crop_scale,
-            flip=0.5 if "mirrored" in options.views else 0.0,
-            randaugment=data.randaugment,
-            cutout=data.cutout,
-        )
-        transform = self._transform(train=True, options=varied)
-        pictures = PictureDataset(split, transform, options.seed, unreadable="substitute")
-        loader = PictureLoader(pictures, options.batch_size, shuffle=True, workers=data.workers, drop_last=True)
-        return PictureBatches(loader, self.device)
-
-    def scoring(self, split: Split) -> list[Batches]:
-        """One split in its own order, once for each view."""
-        options = self.config.evaluation
-        if self.frozen:
-            return [
-                FeatureBatches([self._kept(split, view)], split.targets, options.batch_size, self.device)
-                for view in options.views
-            ]
-        pictures = PictureDataset(split, self._transform(train=False, options=TransformOptions()))
-        loader = PictureLoader(pictures, options.batch_size, workers=self.config.data.workers)
-        return [PictureBatches(loader, self.device, view == "mirrored") for view in options.views]
-
-    def split(self, name: str) -> Split:
-        """One split of the data set.
-
-        Raises:
-            UserError: the data set has no such split.
-        """
-        if name not in self.dataset.splits:
-            raise UserError(f"{self.dataset.name}: has no {name} split, only {', '.join(self.dataset.splits)}")
-        return self.dataset.splits[name]
-
-    def _kept(self, split: Split, view: View) -> Any:
-        return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]
-
-    def _transform(self, train: bool, options: TransformOptions) -> Any:
-        return make_transform(self.backbone.image_size, self.backbone.mean, self.backbone.std, train, options)
-
-
 def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.device) -> Recognizer:
     """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set."""
     from sspa.stage2_training.backbones.factory import create_backbone
@@ -135,126 +85,270 @@ def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.devic
     return Recognizer(backbone, head.to(device))
 
 
-def run(config: RunConfig, out: Path | None, device: torch.device) -> RunResult:
+def run(
+    config: RunConfig, out: Path | None, device: torch.device, resume: bool = False, processes: Processes = ALONE
+) -> RunResult:
     """Train and evaluate; see the module's docstring for the order of things.
 
-    Raises:
-        UserError: whatever the user can mend, before anything is written where that can be told.
-    """
-    started = time.monotonic()
-    dataset = load_dataset(
-        config.data.name,
-        config.data.root,
-        config.data.protocol,
-        config.data.val_fraction,
-        config.training.seed,
-        config.data.subset,
-    )
-    knowledge = read_knowledge(config.knowledge).for_labels(dataset.labels.keys)
-    say(f"data: {dataset.name}, " + ", ".join(f"{len(split)} {name}" for name, split in dataset.splits.items()))
-    say(f"protocol: {dataset.protocol}; {dataset.note}")
-    recognizer = make_recognizer(config, knowledge, device)
-    inputs = Inputs(config, dataset, recognizer.backbone, device)
-    train, val, test = (inputs.split(name) for name in ("train", "val", "test"))
-    folder = create_run_folder(out, config, dataset, knowledge)
-
-    inputs.keep_features([train, val, test], config.evaluation.views)
-    inputs.keep_features([train], config.training.views)
-    batches = inputs.training()
-    recognizer.head.initialise(_sample_features(recognizer, batches))
-    optimization = make_optimization(recognizer, config.training, len(batches))
-    say(
-        f"training {trainable_count(recognizer):,} parameters for {config.training.epochs} epochs of "
-        f"{len(batches)} steps: {describe_groups(optimization.optimizer.param_groups)}"
-    )
-
-    untrained = _score(recognizer, inputs, test, "test, untrained")
-    folder.write_weights(recognizer.trained_modules())
-    val_metrics = metrics_by_branch(_score(recognizer, inputs, val, "val, untrained"), val, dataset)
-    best = (val_metrics["both"].mAP, 0, val_metrics)
-    folder.append_metrics(_epoch_line(0, math.nan, math.nan, 0.0, val_metrics))
-    for epoch in range(1, config.training.epochs + 1):
-        loss, rate, seconds = _train_epoch(recognizer, optimization, batches, config, epoch)
-        with weights_of(optimization.ema.module, optimization.modules):
-            val_metrics = metrics_by_branch(_score(recognizer, inputs, val, "val"), val, dataset)
-            folder.append_metrics(_epoch_line(epoch, loss, rate, seconds, val_metrics))
-            if val_metrics["both"].mAP > best[0]:
-                best = (val_metrics["both"].mAP, epoch, val_metrics)
-                folder.write_weights(optimization.modules)
-        figures = ", ".join(f"{branch} {100 * metrics.mAP:.2f}" for branch, metrics in val_metrics.items())
-        say(f"epoch {epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {best[1]})")
-
-    for line in batches.loader.report_substituted() if isinstance(batches, PictureBatches) else ():
-        say(line)
-    folder.read_weights(recognizer.trained_modules())
-    probabilities = _score(recognizer, inputs, test, "test")
-    result = RunResult(
-        folder,
-        best[1],
-        best[2],
-        metrics_by_branch(probabilities, test, dataset),
-        metrics_by_branch(untrained, test, dataset),
-    )
-    folder.write_predictions(probabilities, test)
-    tuned = tune_each(_score(recognizer, inputs, val, "val")["both"], val.targets)
-    by_label = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
-    folder.write_json("thresholds.json", {"description": tuned.description, "values": by_label})
-    folder.write_json("result.json", _result(result, recognizer, time.monotonic() - started))
-    return result
-
-
-def _train_epoch(
-    recognizer: Recognizer, optimization: Optimization, batches: Batches, config: RunConfig, epoch: int
-) -> tuple[float, float, float]:
-    """Mean loss, the last learning rate, seconds.
+    Args:
+        out: the run's folder; a new one under runs/ if None.
+        resume: go on in `out`, or in the newest folder under runs/ that has this configuration.
+        processes: of which this is one; the first of them writes.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: whatever the user can mend, before anything is written where that can be told; a folder to resume
+            that holds a finished run.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after saving.
     """
-    recognizer.train()
-    started, losses = time.monotonic(), []
-    bf16 = config.training.precision == "bf16"
-    with progress(f"epoch {epoch}/{config.training.epochs}", len(batches), "steps") as bar:
-        for inputs, targets, _ in batches.epoch(epoch):
-            with torch.autocast(targets.device.type, torch.bfloat16, enabled=bf16):
-                prediction = recognizer(inputs)
-            loss = total_loss(prediction.logits, targets, config.loss)
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"epoch {epoch}, step {optimization.step_count + 1}: the loss is {loss.item()}; the best weights "
-                    "so far are kept in the run folder. Lower training.lr, or training.clip_norm"
+    check_steps(config, device)
+    check_tensorboard(config.training.tensorboard)
+    folder = processes.first(lambda: _folder_before(config, out, resume))
+    with deterministic_algorithms(config.training.deterministic):
+        training = processes.everywhere(lambda: _Training(config, device, processes))
+        if folder is None:
+            folder = processes.first(
+                lambda: create_run_folder(out, config, training.dataset, training.knowledge, processes.world)
+            )
+        else:
+            check_same_inputs(folder, training.dataset, training.knowledge, processes.world)
+        with ExitStack() as held, interruptions() as interruption:
+            processes.first(lambda: held.enter_context(locked(folder)))
+            try:
+                return training.train_and_score(folder, interruption)
+            except (KeyboardInterrupt, SystemExit):
+                say(f"stopped; go on with the same command and --resume, or with --resume --out {folder.path}")
+                raise
+
+
+def _folder_before(config: RunConfig, out: Path | None, resume: bool) -> RunFolder | None:
+    if not resume:
+        check_free(out)
+        return None
+    folder = folder_to_resume(out, config)
+    if folder is not None and folder.finished:  # a command asks first, see `finished_run`
+        raise UserError(f"{folder.path}: this run is finished; there is nothing to resume")
+    return folder
+
+
+class _Training:
+    """What one run trains, and with what."""
+
+    def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
+        self.config, self.device, self.processes = config, device, processes
+        data = config.data
+        self.dataset: Dataset = load_dataset(
+            data.name, data.root, data.protocol, data.val_fraction, config.training.seed, data.subset
+        )
+        self.knowledge = read_knowledge(config.knowledge).for_labels(self.dataset.labels.keys)
+        splits = ", ".join(f"{len(split)} {name}" for name, split in self.dataset.splits.items())
+        say(f"data: {self.dataset.name}, {splits}")
+        say(f"protocol: {self.dataset.protocol}; {self.dataset.note}")
+        self.recognizer = make_recognizer(config, self.knowledge, device)
+        if config.training.checkpoint_activations:
+            recompute_activations(self.recognizer.backbone)
+        if config.training.compile:
+            compile_model(self.recognizer, device)
+        self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
+        self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", "test"))
+
+    def train_and_score(self, folder: RunFolder, interruption: Interruption) -> RunResult:
+        """Start or go on in `folder`, to the end of the run."""
+        config, processes, checkpoints = self.config, self.processes, folder.file("checkpoints")
+        started = time.monotonic()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        processes.once_a_machine(self._keep_features)
+        batches = processes.everywhere(self.inputs.training)
+        resumed = processes.first(lambda: has_checkpoint(checkpoints))
+        if not resumed:
+            self._initialise(batches)
+        optimization = make_optimization(self.recognizer, config.training, len(batches))
+        say(
+            f"training {trainable_count(self.recognizer):,} parameters for {config.training.epochs} epochs of "
+            f"{len(batches)} steps: {describe_groups(optimization.optimizer.param_groups)}"
+        )
+        if resumed:
+            state = processes.everywhere(lambda: load_checkpoint(checkpoints, optimization, processes))
+            processes.first(lambda: folder.cut_metrics(state.metrics_length))
+            say(f"going on in {folder.path} from epoch {state.epoch}, step {state.step}")
+        else:
+            state = self._first_scores(folder)
+        state = self._train(folder, optimization, batches, state, interruption)
+        for line in batches.loader.report_substituted() if isinstance(batches, PictureBatches) else ():
+            say(line)
+        result = self._final_scores(folder, optimization, state, time.monotonic() - started)
+        processes.first(lambda: rmtree(checkpoints))
+        return result
+
+    def _keep_features(self) -> None:
+        self.inputs.keep_features([self.train, self.val, self.test], self.config.evaluation.views)
+        self.inputs.keep_features([self.train], self.config.training.views)
+
+    def _initialise(self, batches: Batches) -> None:
+        """Starting values that depend on the data; they are the same in every process, what is dropped out is not."""
+        own = batches if self.processes.world == 1 else self._whole_batches()
+        self.recognizer.head.initialise(self.inputs.sample(own))
+        self.processes.same_start(self.recognizer.trained_modules())
+        if self.processes.rank:
+            torch.manual_seed(self.config.training.seed + 1_000_003 * self.processes.rank)
+
+    def _whole_batches(self) -> Batches:
+        return Inputs(self.config, self.dataset, self.recognizer.backbone, self.device).training()
+
+    def _first_scores(self, folder: RunFolder) -> TrainState:
+        """Score the untrained model; it is the best epoch until another is better."""
+        untrained = self._score(self.test, "test, untrained")
+        val = metrics_by_branch(self._score(self.val, "val, untrained"), self.val, self.dataset)
+
+        def write() -> int:
+            folder.cut_metrics(0)
+            folder.write_predictions(untrained, self.test, _UNTRAINED)
+            folder.write_weights(self.recognizer.trained_modules())
+            return folder.append("metrics.jsonl", _epoch_line(0, {}, val))
+
+        return TrainState(best_map=val["both"].mAP, metrics_length=self.processes.first(write))
+
+    def _train(
+        self,
+        folder: RunFolder,
+        optimization: Optimization,
+        batches: Batches,
+        state: TrainState,
+        interruption: Interruption,
+    ) -> TrainState:
+        """The epochs from `state` on. A signal is answered between two steps, or two batches that are scored."""
+        options, checkpoints = self.config.training, folder.file("checkpoints")
+        log = open_event_log(
+            folder.file("tensorboard"), options.tensorboard and not self.processes.rank, optimization.step_count
+        )
+        with interruption.deferred():
+            try:
+                while state.epoch <= options.epochs and not _stops_early(state, self.config):
+                    self._train_epoch(folder, optimization, batches, state, interruption, log)
+                    self._score_epoch(folder, optimization, len(batches), state, interruption, log)
+                    save_checkpoint(checkpoints, optimization, state, self.processes)
+                    interruption.stop_if(self.processes.any(interruption.requested))
+            except StopRequestedError as stop:
+                save_checkpoint(checkpoints, optimization, state, self.processes)
+                leave(stop.number)
+            finally:
+                log.close()
+        return state
+
+    def _train_epoch(
+        self,
+        folder: RunFolder,
+        optimization: Optimization,
+        batches: Batches,
+        state: TrainState,
+        interruption: Interruption,
+        log: EventLog,
+    ) -> None:
+        options, every = self.config.training, self.config.training.checkpoint_every
+        last = time.monotonic()
+        left = (len(batches) - state.step) * min(options.batch_size, len(self.train))
+        with progress(f"epoch {state.epoch}/{options.epochs}", left, "pictures") as bar:
+            for step in train_steps(self.recognizer, optimization, batches, self.config, state, self.processes):
+                now = time.monotonic()
+                state.seconds, last = state.seconds + now - last, now
+                rate, recent = optimization.learning_rate, state.recent[-20:]
+                bar.advance(
+                    step.pictures,
+                    f"loss {sum(recent) / max(len(recent), 1):.3f}, learning rate {rate:.2g}, "
+                    f"best val mAP {100 * state.best_map:.2f} (epoch {state.best_epoch})",
                 )
-            optimization.step(loss)
-            losses.append(loss.item())
-            bar.advance(note=f"loss {sum(losses[-20:]) / len(losses[-20:]):.3f}")
-    return sum(losses) / len(losses), optimization.learning_rate, time.monotonic() - started
+                log.add_scalar("loss", step.loss, optimization.step_count)
+                log.add_scalar("learning rate", rate, optimization.step_count)
+                interruption.stop_if(self.processes.any(interruption.requested))
+                if every is not None and state.step % every == 0 and state.step < len(batches):
+                    save_checkpoint(folder.file("checkpoints"), optimization, state, self.processes)
+
+    def _score_epoch(
+        self,
+        folder: RunFolder,
+        optimization: Optimization,
+        steps: int,
+        state: TrainState,
+        interruption: Interruption,
+        log: EventLog,
+    ) -> None:
+        """Score val with the averaged weights, keep them if they are the best so far, move on to the next epoch."""
+        # Processes score different numbers of batches: only one alone may stop among them.
+        stop = (lambda: interruption.stop_if(interruption.requested)) if self.processes.world == 1 else lambda: None
+        loss = state.losses / steps
+        with weights_of(optimization.ema.module, optimization.trained):
+            val = metrics_by_branch(self._score(self.val, "val", stop), self.val, self.dataset)
+            better = val["both"].mAP > state.best_map
+            if better:
+                state.best_map, state.best_epoch = val["both"].mAP, state.epoch
+                self.processes.first(lambda: folder.write_weights(optimization.modules))
+        trained = {"loss": loss, "learning_rate": optimization.learning_rate}
+        line = _epoch_line(state.epoch, trained, val)
+        state.metrics_length = self.processes.first(lambda: folder.append("metrics.jsonl", line))
+        times = {"epoch": state.epoch, "train_seconds_so_far": round(state.seconds, 2)}
+        self.processes.first(lambda: folder.append("times.jsonl", times))
+        log.add_scalar("val mAP", val["both"].mAP, optimization.step_count)
+        figures = ", ".join(f"{branch} {100 * metrics.mAP:.2f}" for branch, metrics in val.items())
+        say(f"epoch {state.epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {state.best_epoch})")
+        state.next_epoch()
+
+    def _final_scores(
+        self, folder: RunFolder, optimization: Optimization, state: TrainState, seconds: float
+    ) -> RunResult:
+        """Score test with the best epoch's weights, and write everything that is left to write."""
+        began = time.monotonic()
+        processes, dataset, test, val = self.processes, self.dataset, self.test, self.val
+        processes.everywhere(lambda: folder.read_weights(optimization.modules))
+        untrained, _ = processes.first(lambda: folder.read_predictions(_UNTRAINED))
+        of_test, of_val = self._score(test, "test"), self._score(val, "val")
+        result = RunResult(
+            folder,
+            state.best_epoch,
+            metrics_by_branch(of_val, val, dataset),
+            metrics_by_branch(of_test, test, dataset),
+            metrics_by_branch(untrained, test, dataset),
+        )
+        tuned = tune_each(of_val["both"], val.targets)
+        by_label = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
+
+        def write() -> None:
+            folder.write_predictions(of_test, test)
+            folder.write_json("thresholds.json", {"description": tuned.description, "values": by_label})
+            costs = {
+                "seconds": round(seconds + time.monotonic() - began, 1),
+                "train_seconds": round(state.seconds, 2),
+                **peak_memory(self.device),
+            }
+            folder.write_json("result.json", {**_result(result, self.recognizer), **costs})
+
+        processes.first(write)
+        return result
+
+    def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
+        views = self.processes.everywhere(lambda: self.inputs.scoring(split))
+
+        with progress(f"scoring {name}", len(views) * len(split) // self.processes.world, "pictures") as bar:
+
+            def done(count: int) -> None:
+                bar.advance(count)
+                after_batch()
+
+            return score_together(self.recognizer, views, len(split), done)
 
 
-def _score(recognizer: Recognizer, inputs: Inputs, split: Split, name: str) -> Probabilities:
-    views = inputs.scoring(split)
-    with progress(f"scoring {name}", len(views) * len(split), "pictures") as bar:
-        return score(recognizer, views, bar.advance)
+def _stops_early(state: TrainState, config: RunConfig) -> bool:
+    patience = config.training.early_stopping
+    if patience is None or state.step or state.epoch - 1 - state.best_epoch < patience:
+        return False
+    say(f"early stopping: no better val mAP in {patience} epochs")
+    return True
 
 
-@torch.inference_mode()
-def _sample_features(recognizer: Recognizer, batches: Batches) -> Any:
-    """Features of the first training pictures of epoch 0, about `_SAMPLE` of them."""
-    pooled, regions = [], []
-    for inputs, _, indices in batches.epoch(0):
-        features = recognizer.backbone.encode_image(inputs) if isinstance(inputs, torch.Tensor) else inputs
-        pooled.append(features.pooled)
-        regions.append(features.regions)
-        if len(pooled) * len(indices) >= _SAMPLE:
-            break
-    return type(features)(torch.cat(pooled), torch.cat(regions))
-
-
-def _epoch_line(epoch: int, loss: float, rate: float, seconds: float, val: dict[str, Metrics]) -> dict[str, Any]:
-    trained = {"loss": loss, "learning_rate": rate, "seconds": round(seconds, 2)} if epoch else {}
+def _epoch_line(epoch: int, trained: dict[str, float], val: dict[str, Metrics]) -> dict[str, Any]:
     return {"epoch": epoch, **trained, "val": {branch: metrics.to_dict() for branch, metrics in val.items()}}
 
 
-def _result(result: RunResult, recognizer: Recognizer, seconds: float) -> dict[str, Any]:
+def _result(result: RunResult, recognizer: Recognizer) -> dict[str, Any]:
     def plain(by_branch: dict[str, Metrics]) -> dict[str, Any]:
         return {branch: metrics.to_dict() for branch, metrics in by_branch.items()}
 
@@ -265,5 +359,4 @@ def _result(result: RunResult, recognizer: Recognizer, seconds: float) -> dict[s
         "untrained_test": plain(result.untrained),
         "backbone": {"name": recognizer.backbone.name, "description": recognizer.backbone.description},
         "trained_parameters": trainable_count(recognizer),
-        "seconds": round(seconds, 1),
     }

@@ -1,9 +1,13 @@
 """What a run leaves: a folder that says what was done, with what, and how well; and how it is read again."""
 
 import json
+import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sspa.shared.errors import UserError
-from sspa.shared.files import replacing
+from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.configuration import RunConfig, validated
 from sspa.stage2_training.data.dataset import Dataset, Split
@@ -24,6 +29,8 @@ from sspa.stage2_training.training.scoring import Probabilities
 FORMAT_VERSION = 1
 # In a folder that is handed over, wherever it will lie: "local-dir:{folder}/backbone".
 OWN_FOLDER = "{folder}"
+# What `replacing` and `replacing_folder` write to before they move it over, and safetensors before that.
+_BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
 
 
@@ -32,7 +39,8 @@ class RunFolder:
     """The paths of one run's files.
 
     run.json: version, environment, hashes, label order. config.json: the resolved configuration.
-    knowledge.parquet: the knowledge that was used. metrics.jsonl: one line an epoch.
+    knowledge.parquet: the knowledge that was used. metrics.jsonl: one line an epoch, the same however often the run was
+    interrupted. times.jsonl: what each epoch took. checkpoints/: what an unfinished run goes on from.
     weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
     predictions.safetensors: probabilities and targets of the test split. thresholds.json: of each label, tuned on
     val. report.html: all of it to read.
@@ -63,10 +71,27 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error})") from error
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with self.file("metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def append(self, name: str, line: dict[str, Any]) -> int:
+        """Add one line to a JSON lines file; returns its length in bytes.
+
+        Raises:
+            UserError: the disk is full, or the file cannot be written.
+        """
+        try:
+            with self.file(name).open("ab") as file:
+                file.write((json.dumps(line) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+                return file.tell()
+        except OSError as error:
+            raise UserError(
+                f"{self.file(name)}: cannot be written ({error.strerror}); mend it, go on with --resume"
+            ) from error
+
+    def cut_metrics(self, length: int) -> None:
+        """Take back the lines of metrics.jsonl that a checkpoint does not know yet."""
+        with self.file("metrics.jsonl").open("ab") as file:
+            file.truncate(length)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -75,8 +100,7 @@ class RunFolder:
 
     def write_weights(self, modules: torch.nn.Module) -> None:
         """Write the state of the trained modules."""
-        with replacing(self.file("weights.safetensors")) as beside:
-            save_file({name: value.contiguous() for name, value in modules.state_dict().items()}, beside)
+        self._write_tensors("weights.safetensors", modules.state_dict())
 
     def read_weights(self, modules: torch.nn.Module) -> None:
         """Load the state of the trained modules.
@@ -93,30 +117,46 @@ class RunFolder:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: does not hold this run's weights ({reason}); it is damaged") from error
 
-    def write_predictions(self, probabilities: Probabilities, split: Split) -> None:
-        """Write the test split's probabilities by branch, its targets and its ids' order."""
-        tensors = {f"probabilities.{name}": torch.from_numpy(values) for name, values in probabilities.items()}
-        with replacing(self.file("predictions.safetensors")) as beside:
-            save_file({**tensors, "targets": torch.from_numpy(np.ascontiguousarray(split.targets))}, beside)
+    def write_predictions(
+        self, probabilities: Probabilities, split: Split, name: str = "predictions.safetensors"
+    ) -> None:
+        """Write a split's probabilities by branch, its targets and its ids' order: the test split's, unless named."""
+        tensors = {f"probabilities.{branch}": torch.from_numpy(values) for branch, values in probabilities.items()}
+        self._write_tensors(name, {**tensors, "targets": torch.from_numpy(np.ascontiguousarray(split.targets))})
         self.write_json("test_ids.json", list(split.ids))
 
-    def read_predictions(self) -> tuple[Probabilities, np.ndarray[Any, np.dtype[np.int8]]]:
+    def read_predictions(
+        self, name: str = "predictions.safetensors"
+    ) -> tuple[Probabilities, np.ndarray[Any, np.dtype[np.int8]]]:
         """The test split's probabilities by branch, "both" last, and its targets (N, C).
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        path = self.file("predictions.safetensors")
+        path = self.file(name)
         try:
             tensors = load_file(path)
         except FileNotFoundError as error:
-            raise UserError(f"{self.path}: is not a finished run (predictions.safetensors is missing)") from error
+            raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
         except SafetensorError as error:
             raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
         targets = tensors.pop("targets").numpy()
         # The file keeps its tensors by the alphabet.
         order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
         return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
+
+    def _write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        with replacing(self.file(name)) as beside:
+            try:
+                save_file({key: value.contiguous() for key, value in tensors.items()}, beside)
+            except SafetensorError as error:
+                # An OSError that came through another language.
+                raise UserError(f"{self.file(name)}: cannot be written ({error}); nothing was changed") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.file("result.json").is_file()
 
     def config(self) -> RunConfig:
         """The run's configuration, as it was resolved; `OWN_FOLDER` in the backbone's names stands for this folder."""
@@ -132,39 +172,84 @@ class RunFolder:
         return read_knowledge(self.file("knowledge.parquet")).for_labels(self.read_json("run.json")["labels"])
 
 
-def create_run_folder(path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge) -> RunFolder:
-    """Make a new run folder and write what is known before training.
+def check_free(path: Path | None) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UserError: `path` exists and is not an empty folder.
+    """
+    if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if (path / "run.json").is_file() and not RunFolder(path).finished:
+        raise UserError(f"{path}: holds an unfinished run; go on with it by --resume, or choose another --out")
+    raise UserError(f"{path}: exists already; nothing in it was changed. Choose another folder with --out")
+
+
+def create_run_folder(
+    path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge, processes: int = 1
+) -> RunFolder:
+    """Make a new run folder and write what is known before training; it appears whole or not at all.
 
     Args:
         path: where; a free name under runs/ if None.
+        processes: how many train together.
 
     Raises:
         UserError: `path` exists and is not an empty folder, or cannot be written.
     """
+    check_free(path)
     path = path or _free_name(Path("runs"), f"{dataset.name}-{config.model.head}-seed{config.training.seed}")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path}: exists already; nothing in it was changed. Choose another folder with --out")
-    folder = RunFolder(path)
-    folder.write_json("config.json", config.model_dump(mode="json"))
-    folder.write_json(
-        "run.json",
-        {
-            "format": FORMAT_VERSION,
-            "labels": list(dataset.labels.keys),
-            "data": {
-                "name": dataset.name,
-                "hash": dataset.content_hash,
-                "note": dataset.note,
-                "unseen": list(dataset.unseen),
+    with replacing_folder(path) as beside:
+        folder = RunFolder(beside)
+        folder.write_json("config.json", config.model_dump(mode="json"))
+        folder.write_json(
+            "run.json",
+            {
+                "format": FORMAT_VERSION,
+                "labels": list(dataset.labels.keys),
+                "data": {
+                    "name": dataset.name,
+                    "hash": dataset.content_hash,
+                    "note": dataset.note,
+                    "unseen": list(dataset.unseen),
+                },
+                "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
+                "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
+                "seed": config.training.seed,
+                "processes": processes,
+                "environment": environment(),
             },
-            "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
-            "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
-            "environment": environment(),
-        },
-    )
-    with replacing(folder.file("knowledge.parquet")) as beside:
-        shutil.copyfile(knowledge.path, beside)
-    return folder
+        )
+        with replacing(folder.file("knowledge.parquet")) as file:
+            shutil.copyfile(knowledge.path, file)
+    return RunFolder(path)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder for the block, so that no second process trains in it; a killed process lets go of it.
+
+    What a killed one was just writing is removed: nobody will finish it.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written.
+    """
+    path = folder.file(".lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder.path}: another process is training in it; wait for it, or end it first") from error
+    except OSError as error:
+        raise UserError(f"{folder.path}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        for leftover in (*folder.path.glob(".*"), *folder.file("checkpoints").glob(".*")):
+            if _BESIDE.fullmatch(leftover.name):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def open_run_folder(path: Path) -> RunFolder:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.evaluation.gathering import gather_by_index
 from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
 from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.model.recognizer import Recognizer
@@ -19,7 +20,6 @@ from sspa.stage2_training.training.batches import Batches
 Probabilities = dict[str, NDArray[np.float32]]
 
 
-@torch.inference_mode()
 def score(
     recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None] = lambda count: None
 ) -> Probabilities:
@@ -29,19 +29,39 @@ def score(
         views: the same split under each view, in the split's order.
         done: called with the number of pictures of each batch.
     """
+    return _score(recognizer, views, done)[1]
+
+
+def score_together(
+    recognizer: Recognizer, views: Sequence[Batches], total: int, done: Callable[[int], None] = lambda count: None
+) -> Probabilities:
+    """`score` of `total` pictures of which each process has a share; all of them get the whole."""
+    indices, probabilities = _score(recognizer, views, done)
+    return {branch: gather_by_index(indices, values, total) for branch, values in probabilities.items()}
+
+
+@torch.inference_mode()
+def _score(
+    recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None]
+) -> tuple[NDArray[np.int64], Probabilities]:
+    """The pictures' places in the split, and their probabilities."""
     recognizer.eval()
     labels = recognizer.encode_labels()
     sums: Probabilities = {}
+    places = np.zeros(0, dtype=np.int64)
     for view in views:
         parts: dict[str, list[torch.Tensor]] = {}
+        seen = []
         for inputs, _, indices in view.epoch(0):
             for branch, values in recognizer(inputs, labels).probabilities().items():
                 parts.setdefault(branch, []).append(values.cpu())
+            seen.append(indices.numpy())
             done(len(indices))
+        places = np.concatenate(seen)
         for branch, tensors in parts.items():
             values = (torch.cat(tensors) / len(views)).numpy()
             sums[branch] = sums[branch] + values if branch in sums else values
-    return sums
+    return places, sums
 
 
 def metrics_by_branch(

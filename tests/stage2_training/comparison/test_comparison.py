@@ -40,13 +40,13 @@ def two(**fields: Any) -> Comparison:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stands in for training: writes a run of a quality by its head, and notes the folder's name."""
+    """Stands in for training: writes a run of a quality by its head, and notes the folder's name; "+" if it goes on."""
     names: list[str] = []
 
-    def train(config: RunConfig, path: Path, device: torch.device) -> None:
+    def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
         help_of = 0.1 if config.model.head == "linear" else 0.4
         write_run(path, config, scores(config.training.seed, help_of), TARGETS)
-        names.append(path.name)
+        names.append(path.name + "+" * resume)
 
     monkeypatch.setattr(compare_module, "run", train)
     return names
@@ -156,20 +156,14 @@ def test_other_settings_or_knowledge_are_not_mixed_in(run: Callable[..., Any], m
     assert len(made) == 4
 
 
-def test_an_unfinished_run_is_moved_aside_and_foreign_files_stay(
+def test_an_unfinished_run_goes_on_and_foreign_files_stay(
     run: Callable[..., Any], made: list[str], tmp_path: Path
 ) -> None:
     run(two())
     out = tmp_path / "out"
     (out / "better-seed1" / "result.json").unlink()
-    # Another was stopped before it had even written run.json.
-    (out / "plain-seed1" / "result.json").unlink()
-    for file in (out / "plain-seed1").iterdir():
-        if file.name != "config.json":
-            file.unlink()
     run(two())
-    assert made[4:] == ["plain-seed1", "better-seed1"]
-    assert (out / "better-seed1.unfinished-1" / "metrics.jsonl").is_file()
+    assert made[4:] == ["better-seed1+"]
     (out / "better-seed2").mkdir()
     (out / "better-seed2" / "holiday.jpg").write_bytes(b"mine")
     with pytest.raises(UserError, match="better-seed2: is in the way and no run folder"):
@@ -180,10 +174,10 @@ def test_an_unfinished_run_is_moved_aside_and_foreign_files_stay(
 def test_a_failure_stops_only_itself(run: Callable[..., Any], made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     train = compare_module.run
 
-    def fail(config: RunConfig, path: Path, device: torch.device) -> None:
+    def fail(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
         if config.training.seed == 1 and config.model.head == "sspa":
             raise UserError("the loss is nan")
-        train(config, path, device)
+        train(config, path, device, resume)
 
     monkeypatch.setattr(compare_module, "run", fail)
     rows, failed = run(two())
@@ -192,7 +186,7 @@ def test_a_failure_stops_only_itself(run: Callable[..., Any], made: list[str], m
     # The difference is over the seed that both have.
     assert rows[1].difference == pytest.approx(rows[1].values[0] - rows[0].values[0])
 
-    def always_fail(config: RunConfig, path: Path, device: torch.device) -> None:
+    def always_fail(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
         raise UserError("no such data")
 
     monkeypatch.setattr(compare_module, "run", always_fail)

@@ -116,3 +116,26 @@ def test_order_is_a_permutation_of_seed_and_epoch() -> None:
     assert sorted(epoch_order(50, 1, 2)) == list(range(50))
     orders = {tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
+
+
+def test_the_rest_of_an_epoch_reads_no_picture_of_what_was_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = make_split(tmp_path)
+    loader = PictureLoader(PictureDataset(split, TRAIN, seed=5), 4, shuffle=True)
+    whole = list(loader.epoch(3))
+    opened: list[Path] = []
+    real = PictureDataset._image
+
+    def noting(dataset: PictureDataset, index: int, seed: int) -> torch.Tensor:
+        opened.append(dataset.split.paths[index])
+        return real(dataset, index, seed)
+
+    monkeypatch.setattr(PictureDataset, "_image", noting)
+    rest = list(loader.epoch(3, start=2))
+    assert len(rest) == len(whole) - 2 == 1
+    assert all(torch.equal(one, other) for one, other in zip(rest[0], whole[2], strict=True))
+    assert opened == [split.paths[index] for index in whole[2][2].tolist()]
+    before = torch.get_rng_state()
+    list(loader.epoch(4))
+    assert torch.equal(torch.get_rng_state(), before)  # dropout draws from it

@@ -1,28 +1,14 @@
 """Parameter groups, the schedule and the averaged weights."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from sspa.stage2_training.backbones.trainable import set_trainable
 from sspa.stage2_training.configuration import TrainingOptions
-from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer, weights_of
-from sspa.stage2_training.model.sspa import SSPA
 from sspa.stage2_training.training.optimization import make_optimization, parameter_groups
 
-from ..model.small_models import small_backbone, some_features, some_knowledge
-
-
-@pytest.fixture
-def recognizer(tmp_path: Path) -> Recognizer:
-    torch.manual_seed(0)
-    backbone = small_backbone(tmp_path / "backbone")
-    set_trainable(backbone, "frozen")
-    head = SSPA(SspaOptions(), backbone.width)
-    head.bind(backbone, some_knowledge())
-    return Recognizer(backbone, head)
+from ..model.small_models import some_features, some_knowledge
 
 
 def test_every_trained_parameter_is_in_one_group_with_its_own_rate_and_decay(recognizer: Recognizer) -> None:
@@ -58,13 +44,43 @@ def test_averaged_weights_stand_in_only_within_the_block(recognizer: Recognizer)
     for _ in range(3):
         optimization.step(recognizer(some_features(4)).logits["region"].square().sum())
     own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
-    with weights_of(optimization.ema.module, optimization.modules):
-        inside = optimization.modules.state_dict()
-        averaged = optimization.ema.module.state_dict()
-        assert all(torch.equal(inside[name], averaged[name]) for name in own)
-        assert any(not torch.equal(inside[name], own[name]) for name in own)
+    averaged = optimization.ema.module.state_dict()
+    with weights_of(optimization.ema.module, optimization.trained):
+        inside = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
+    assert any(not torch.equal(inside[name], own[name]) for name in own)
+    assert all(torch.equal(inside[name.replace("/", ".")], value) for name, value in averaged.items())
     after = optimization.modules.state_dict()
     assert all(torch.equal(after[name], own[name]) for name in own)
+
+
+def test_the_average_holds_what_is_trained_and_no_more(recognizer: Recognizer) -> None:
+    set_trainable(recognizer.backbone, "last:1")
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    trained = {name for name, value in optimization.modules.named_parameters() if value.requires_grad}
+    assert {name.replace("/", ".") for name in optimization.ema.module.state_dict()} == trained
+    assert len(trained) < len(optimization.modules.state_dict())
+    assert not list(optimization.ema.module.buffers())
+
+
+def test_half_precision_scales_the_loss_and_lets_a_bad_step_pass(recognizer: Recognizer) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1, precision="fp16"), steps_an_epoch=4)
+    before = optimization.scaler.get_scale()
+    own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
+    optimization.step(recognizer(some_features(4)).logits["region"].sum() * float("inf"))
+    assert optimization.scaler.get_scale() == before / 2
+    assert all(torch.equal(value, own[name]) for name, value in optimization.modules.state_dict().items())
+    optimization.schedule.step_update(4)
+    norm = optimization.step(recognizer(some_features(4)).logits["region"].square().sum())
+    assert any(not torch.equal(value, own[name]) for name, value in optimization.modules.state_dict().items())
+    assert norm == pytest.approx(_plain_norm(recognizer, own), rel=1e-4)
+
+
+def _plain_norm(recognizer: Recognizer, own: dict[str, torch.Tensor]) -> float:
+    recognizer.trained_modules().load_state_dict(own)
+    recognizer.zero_grad()
+    recognizer(some_features(4)).logits["region"].square().sum().backward()
+    gradients = [parameter.grad for parameter in recognizer.parameters() if parameter.grad is not None]
+    return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
 def test_untrained_sspa_equals_zero_shot(recognizer: Recognizer) -> None:

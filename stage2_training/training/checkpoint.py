@@ -1,0 +1,180 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped.
+
+One is a folder `checkpoints/epoch-E-step-S` in the run folder, written beside and moved over: tensors.safetensors holds
+weights, averaged weights, the optimizer's moments and each process's random state; state.json holds the rest and the
+hashes of both. S steps of epoch E are done; the data order follows from them.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing, replacing_folder
+from sspa.shared.terminal import say
+from sspa.stage2_training.training.distributed import Processes
+from sspa.stage2_training.training.optimization import Optimization
+from sspa.stage2_training.training.train_state import TrainState
+
+FORMAT_VERSION = 1
+_KEPT = 2
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+def save_checkpoint(folder: Path, optimization: Optimization, state: TrainState, processes: Processes) -> None:
+    """Write a checkpoint into `folder` and keep the newest two. Every process takes part; the first writes.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written; the checkpoints of before are kept.
+    """
+    random = processes.states(_random_state())
+    processes.first(lambda: _write(folder, optimization, state, random))
+
+
+def load_checkpoint(folder: Path, optimization: Optimization, processes: Processes) -> TrainState:
+    """Bring everything back from the newest whole checkpoint.
+
+    Newer ones that are damaged are named and removed, since training writes them anew.
+
+    Raises:
+        UserError: all are damaged, or one was made by a newer version.
+    """
+    name = processes.first(lambda: _newest_whole(folder))
+    state, tensors = _read(folder / name)
+    _restore(optimization, state, tensors, processes.rank)
+    return TrainState(**state["state"])
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return bool(_checkpoints(folder))
+
+
+def _write(folder: Path, optimization: Optimization, state: TrainState, random: list[dict[str, Tensor]]) -> None:
+    path = folder / f"epoch-{state.epoch:05}-step-{state.step:08}"
+    if path.is_dir():
+        return  # this very state was saved, or gone on from
+    content: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "state": asdict(state),
+        "optimizer_steps": optimization.step_count,
+        "groups": [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in optimization.optimizer.param_groups
+        ],
+        "scaler": optimization.scaler.state_dict(),
+    }
+    try:
+        with replacing_folder(path) as beside:
+            with replacing(beside / "tensors.safetensors") as file:
+                save_file(_tensors(optimization, random), file)
+                content["tensors_hash"] = _hash_of_file(file)
+            content["hash"] = _hash(content)
+            with replacing(beside / "state.json") as file:
+                file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError, UserError) as error:
+        # safetensors has an error of its own for a full disk.
+        reason = str(error.__cause__ or error)
+        raise UserError(
+            f"{path}: this checkpoint cannot be written ({reason}); the one before is kept: "
+            "make room, then go on with --resume"
+        ) from error
+    for old in _checkpoints(folder)[_KEPT:]:
+        shutil.rmtree(old)
+
+
+def _newest_whole(folder: Path) -> str:
+    found = _checkpoints(folder)
+    damaged: list[Path] = []
+    for path in found:
+        try:
+            _read(path)
+        except _DamagedError as error:
+            say(f"{path}: is damaged ({error}); going back to the one before")
+            damaged.append(path)
+            continue
+        for newer in damaged:
+            shutil.rmtree(newer)
+        return path.name
+    raise UserError(f"{folder}: no checkpoint in it can be read; delete that folder to train from the start")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        content = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        version = content["format"]
+        if version > FORMAT_VERSION:
+            raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+        told = content.pop("hash")
+        if told != _hash(content):
+            raise _DamagedError("state.json is not what was written")
+        if content["tensors_hash"] != _hash_of_file(path / "tensors.safetensors"):
+            raise _DamagedError("tensors.safetensors is not what was written")
+    except OSError as error:
+        raise _DamagedError(f"{Path(error.filename).name}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError("state.json is not what was written") from error
+    return content, load_file(path / "tensors.safetensors")
+
+
+def _tensors(optimization: Optimization, random: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    tensors = {f"weights.{name}": value for name, value in optimization.modules.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in optimization.ema.module.state_dict().items()}
+    for index, moments in optimization.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    for rank, state in enumerate(random):
+        tensors |= {f"random.{rank}.{name}": value for name, value in state.items()}
+    return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[str, Tensor], rank: int) -> None:
+    by_part: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}, "random": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        by_part[part][rest] = value
+    optimization.modules.load_state_dict(by_part["weights"])
+    optimization.ema.module.load_state_dict(by_part["average"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in by_part["optimizer"].items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = value
+    groups = optimization.optimizer.state_dict()["param_groups"]
+    kept = [{**saved, "params": group["params"]} for saved, group in zip(content["groups"], groups, strict=True)]
+    optimization.optimizer.load_state_dict({"state": moments, "param_groups": kept})
+    optimization.scaler.load_state_dict(content["scaler"])
+    optimization.step_count = content["optimizer_steps"]
+    torch.set_rng_state(by_part["random"][f"{rank}.cpu"])
+    # A run that goes on with a GPU where it began without has no such state, and no promise of equal bits.
+    if torch.cuda.is_available() and f"{rank}.cuda" in by_part["random"]:
+        torch.cuda.set_rng_state(by_part["random"][f"{rank}.cuda"])
+
+
+def _random_state() -> dict[str, Tensor]:
+    """Of torch, the only source of chance in a training step; the data's own draws are functions of seed and epoch."""
+    state = {"cpu": torch.get_rng_state()}
+    return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    return sorted(folder.glob("epoch-*"), reverse=True)
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _hash_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

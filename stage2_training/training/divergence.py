@@ -1,0 +1,35 @@
+"""When a run has gone wrong for good: a loss that is no number, or that stays far above what it was."""
+
+import math
+import statistics
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.training.train_state import TrainState
+
+# The median is taken over so many of the last sound losses, once there are `_ENOUGH`.
+_WINDOW, _ENOUGH = 100, 20
+
+
+def what_is_wrong(loss: float, state: TrainState, options: TrainingOptions) -> str | None:
+    """Note one step's loss in `state`; None if training may go on, else what is wrong, in words."""
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    median = statistics.median(state.recent) if len(state.recent) >= _ENOUGH else math.inf
+    if loss <= options.divergence_factor * median:
+        state.above = 0
+        state.recent = [*state.recent[1 - _WINDOW :], loss]
+        return None
+    state.above += 1
+    if state.above < options.divergence_steps:
+        return None
+    factor = f"{options.divergence_factor:g}"
+    return f"the loss, {loss:.4g}, is above {factor} times its running median {median:.4g} for {state.above} steps now"
+
+
+def diverged(reason: str, state: TrainState) -> UserError:
+    """The error that stops the run, in one line."""
+    return UserError(
+        f"epoch {state.epoch}, step {state.step + 1}: {reason}; training stops. The run folder keeps the weights of "
+        f"the best epoch so far, {state.best_epoch}. Lower training.lr or training.clip_norm, and take another --out"
+    )

@@ -1,0 +1,112 @@
+"""The steps of an epoch: forward, loss, backward, update, over all processes and parts of a batch.
+
+Legend: B pictures of a batch, C labels.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.backbones.contract import ImageFeatures
+from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.model.losses import total_loss
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.training.batches import Batches
+from sspa.stage2_training.training.distributed import Processes
+from sspa.stage2_training.training.divergence import diverged, what_is_wrong
+from sspa.stage2_training.training.optimization import Optimization
+from sspa.stage2_training.training.train_state import TrainState
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that was made: the loss of its whole batch, and how many pictures that had."""
+
+    loss: float
+    pictures: int
+
+
+def check_steps(config: RunConfig, device: torch.device) -> None:
+    """Refuse what cannot be trained, before anything is read.
+
+    Raises:
+        UserError: a precision that the device has not, or a loss that does not come in parts.
+    """
+    options = config.training
+    if options.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("training.precision=bf16: this GPU has no bf16; take fp16 or float32")
+    if options.precision == "fp16" and device.type == "cpu":
+        raise UserError("training.precision=fp16 needs a GPU; take bf16 or float32 on a CPU")
+    if options.accumulate > 1 and config.loss.kind == "two-way":
+        raise UserError(
+            "loss.kind=two-way couples all pictures of a batch and cannot come in parts; "
+            "take training.accumulate=1, or another loss"
+        )
+
+
+def train_steps(
+    recognizer: Recognizer,
+    optimization: Optimization,
+    batches: Batches,
+    config: RunConfig,
+    state: TrainState,
+    processes: Processes,
+) -> Iterator[Step]:
+    """Make the rest of an epoch's steps, from `state.step` on; `state` is kept up to date.
+
+    Raises:
+        UserError: the loss is no longer a number, or diverges; the step is not made.
+    """
+    recognizer.train()
+    for inputs, targets, indices in batches.epoch(state.epoch, state.step):
+        loss = _backward(recognizer, optimization, inputs, targets, config, processes)
+        if (reason := what_is_wrong(loss, state, config.training)) is not None:
+            raise diverged(reason, state)
+        processes.sum_gradients(optimization.trained.values())
+        norm = optimization.update()
+        if not math.isfinite(norm) and not optimization.scaler.is_enabled():
+            raise diverged(f"the gradient is {norm}", state)
+        state.step += 1
+        state.losses += loss
+        yield Step(loss, len(indices) * processes.world)
+
+
+def _backward(
+    recognizer: Recognizer,
+    optimization: Optimization,
+    inputs: Tensor | ImageFeatures,
+    targets: Tensor,
+    config: RunConfig,
+    processes: Processes,
+) -> float:
+    """The loss of the whole batch; the gradient of this process's share of it is left in the parameters."""
+    dtype = _AUTOCAST.get(config.training.precision)
+    loss = 0.0
+    for part, part_targets in _parts(inputs, targets, config.training.accumulate):
+        with torch.autocast(targets.device.type, dtype, enabled=dtype is not None):
+            prediction = recognizer(part)
+        logits = {branch: processes.batch(own) for branch, own in prediction.logits.items()}
+        part_loss = total_loss(logits, processes.batch(part_targets), config.loss)
+        if len(part_targets) < len(targets):
+            part_loss = part_loss * (len(part_targets) / len(targets))
+        optimization.backward(part_loss)
+        loss += part_loss.item()
+    return loss
+
+
+def _parts(
+    inputs: Tensor | ImageFeatures, targets: Tensor, count: int
+) -> Iterator[tuple[Tensor | ImageFeatures, Tensor]]:
+    """A batch in at most `count` parts."""
+    if isinstance(inputs, Tensor):
+        yield from zip(inputs.chunk(count), targets.chunk(count), strict=True)
+        return
+    chunks = zip(inputs.pooled.chunk(count), inputs.regions.chunk(count), targets.chunk(count), strict=True)
+    for pooled, regions, part_targets in chunks:
+        yield ImageFeatures(pooled, regions), part_targets

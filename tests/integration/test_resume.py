@@ -1,0 +1,270 @@
+"""A run that is killed, and goes on: it ends in the same bytes as one that nobody touched."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sspa.stage2_training.configuration import resolve_config
+from sspa.stage2_training.data.manifest import read_manifest, write_manifest
+
+TRAINING = "sspa.stage2_training.training"
+STEP = f"{TRAINING}.optimization:Optimization.update"
+SAVE = f"{TRAINING}.checkpoint:save_file"
+PRUNE = f"{TRAINING}.checkpoint:shutil.rmtree"
+APPEND = f"{TRAINING}.run_folder:RunFolder.append"
+WEIGHTS = f"{TRAINING}.run_folder:RunFolder.write_weights"
+SCORE = f"{TRAINING}.scoring:_score"
+
+STEPS, EPOCHS = 12, 3
+# What is random in a step, so that a lost random state shows; checkpoints within the epochs.
+SETTINGS = (
+    "data.workers=0",
+    "training.batch_size=8",
+    "training.lr=0.01",
+    "training.ema_decay=0.5",
+    f"training.epochs={EPOCHS}",
+    "training.checkpoint_every=5",
+    "model.region_dropout=0.2",
+    "model.qsm.dropout=0.2",
+)
+
+
+class Driver:
+    """Starts runs on the squares, each a process (or several) of its own; see `run_driver`."""
+
+    def __init__(self, squares: Path, cache: Path) -> None:
+        self.squares = squares
+        environment = {**os.environ, "SSPA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "run_driver.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def config(self, *settings: str) -> dict[str, Any]:
+        """The configuration of a run, with these settings on top."""
+        values = {
+            "knowledge": self.squares / "knowledge.parquet",
+            "data.name": str(self.squares / "squares.parquet"),
+            "data.root": self.squares / "pictures",
+            "backbone.name": f"local-dir:{self.squares / 'backbone'}",
+        }
+        return resolve_config(settings=[*SETTINGS, *settings], values=values).model_dump(mode="json")
+
+    def run(self, out: Path, *settings: str, **options: Any) -> list[int]:
+        """Exit codes by rank; what was said is in `log` of the same name."""
+        request = {"out": str(out), "log": f"{out}.log", "config": self.config(*settings), **options}
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return list(json.loads(self._process.stdout.readline()))
+
+    def end(self) -> None:
+        """Close the driver."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    started = Driver(squares, tmp_path_factory.mktemp("cache"))
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def whole(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert driver.run(out) == [0], Path(f"{out}.log").read_text()
+    return out
+
+
+def kill(where: str, count: int, number: int = signal.SIGKILL, **options: Any) -> dict[str, Any]:
+    """A fault: a signal at the call of that number."""
+    return {"where": where, "count": count, "signal": int(number), **options}
+
+
+def left(out: Path) -> dict[str, Any]:
+    """All that a run leaves and that must not depend on how often it was interrupted."""
+    result = json.loads((out / "result.json").read_text())
+    for cost in ("seconds", "train_seconds", "peak_memory_bytes"):
+        assert result.pop(cost) > 0
+    # Weights, averaged weights, the optimizer's moments and the random state after the last step.
+    newest = max(out.glob("checkpoints/epoch-*"))
+    state = json.loads((newest / "state.json").read_text())
+    for machine in ("hash", "tensors_hash"):
+        state.pop(machine)
+    state["state"].pop("seconds")
+    files = ("metrics.jsonl", "weights.safetensors", "predictions.safetensors", "thresholds.json", "config.json")
+    return {
+        "result": result,
+        "state": (newest.name, state),
+        "tensors": (newest / "tensors.safetensors").read_bytes(),
+        **{name: (out / name).read_bytes() for name in files},
+    }
+
+
+def said(out: Path) -> str:
+    """What the runs in that folder wrote."""
+    return Path(f"{out}.log").read_text()
+
+
+def test_killed_at_ten_random_steps(driver: Driver, whole: Path, tmp_path: Path) -> None:
+    out, draw = tmp_path / "run", random.Random(6)
+    assert driver.run(out, faults=[kill(STEP, draw.randint(1, STEPS))]) == [-signal.SIGKILL]
+    for _ in range(9):
+        # No step is reached twice by luck alone: up to five steps are done again after each kill.
+        codes = driver.run(out, resume=True, faults=[kill(STEP, draw.randint(1, 9))])
+        assert codes == [-signal.SIGKILL], said(out)
+    assert driver.run(out, resume=True) == [0], said(out)
+    assert left(out) == left(whole)
+    assert said(out).count("going on in") >= 6
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        kill(SAVE, 1, half=True),
+        kill(SAVE, 4, half=True),
+        kill(PRUNE, 2),
+        kill(APPEND, 1),
+        kill(APPEND, 4),
+        kill(WEIGHTS, 3),
+    ],
+    ids=["writing the first checkpoint", "writing another", "pruning", "untrained", "between epochs", "best weights"],
+)
+def test_killed_between_the_epochs_and_while_writing(
+    driver: Driver, whole: Path, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    out = tmp_path / "run"
+    assert driver.run(out, faults=[fault]) == [-signal.SIGKILL], said(out)
+    assert driver.run(out, resume=True) == [0], said(out)
+    assert left(out) == left(whole)
+    assert not [*out.glob(".*"), *out.glob("checkpoints/.*")]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "where", "count"),
+    [(signal.SIGTERM, 143, STEP, 17), (signal.SIGINT, 130, STEP, 8), (signal.SIGTERM, 143, SCORE, 3)],
+)
+def test_a_signal_saves_first(
+    driver: Driver, whole: Path, tmp_path: Path, number: int, code: int, where: str, count: int
+) -> None:
+    out = tmp_path / "run"
+    assert driver.run(out, faults=[kill(where, count, number)]) == [code], said(out)
+    assert f"--resume --out {out}" in said(out)
+    if where == STEP:
+        # Not one step is lost.
+        position = f"epoch-{count // STEPS + 1:05}-step-{count % STEPS:08}"
+        assert (out / "checkpoints" / position).is_dir()
+    assert driver.run(out, resume=True) == [0], said(out)
+    assert left(out) == left(whole)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(driver: Driver, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert driver.run(out, faults=[kill(STEP, 14)]) == [-signal.SIGKILL]
+    newer = max(out.glob("checkpoints/epoch-*"))
+    data = bytearray((newer / "tensors.safetensors").read_bytes())
+    data[len(data) // 2] ^= 1
+    (newer / "tensors.safetensors").write_bytes(data)
+    assert driver.run(out, resume=True) == [0], said(out)
+    assert f"{newer}: is damaged (tensors.safetensors is not what was written)" in said(out)
+    assert left(out) == left(whole)
+
+
+def test_a_trained_tower_with_its_pictures(driver: Driver, tmp_path: Path) -> None:
+    settings = ("backbone.tower=last:1", "data.randaugment=1", "training.epochs=2", "data.workers=1")
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert driver.run(whole, *settings) == [0], said(whole)
+    assert driver.run(out, *settings, faults=[kill(STEP, 8)]) == [-signal.SIGKILL]
+    assert driver.run(out, *settings, resume=True, faults=[kill(STEP, 9)]) == [-signal.SIGKILL]
+    assert driver.run(out, *settings, resume=True) == [0], said(out)
+    assert left(out) == left(whole)
+
+
+def test_two_processes_killed_end_like_two_that_were_not(driver: Driver, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert driver.run(whole, world=2) == [0, 0], said(whole)
+    for rank, count in ((0, 8), (1, 7), (0, 3)):
+        codes = driver.run(out, world=2, resume=True, faults=[kill(STEP, count, rank=rank)])
+        assert codes[rank] == -signal.SIGKILL
+        assert codes[1 - rank] != 0  # it ends by itself: no one waits for a dead process
+    codes = driver.run(out, world=2, resume=True, faults=[kill(STEP, 2, signal.SIGTERM, rank=1)])
+    assert codes == [143, 143], said(out)
+    assert driver.run(out, world=2, resume=True) == [0, 0], said(out)
+    assert left(out) == left(whole)
+    assert driver.run(out, resume=True, keep_checkpoints=True) == [2]
+    assert "this run is finished" in said(out)
+
+
+@pytest.fixture(scope="module")
+def odd_manifest(squares: Path) -> Path:
+    """The squares with 23 pictures in val and in test, which two processes do not divide."""
+    manifest = read_manifest(squares / "squares.parquet")
+    kept = [row for row, key in enumerate(manifest.ids) if key not in ("val5", "test7")]
+    path = squares / "odd.parquet"
+    fields = {name: tuple(getattr(manifest, name)[row] for row in kept) for name in ("ids", "paths", "splits")}
+    write_manifest(replace(manifest, **fields, targets=manifest.targets[kept]), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("loss.kind=two-way",), ("training.accumulate=3",), ("backbone.tower=last:1",)],
+    ids=["asl", "two-way", "accumulated", "trained tower"],
+)
+def test_two_processes_see_what_one_sees(
+    driver: Driver, odd_manifest: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    """Without dropout, since each process draws its own."""
+    still = ("model.region_dropout=0", "model.qsm.dropout=0", "training.epochs=2", f"data.name={odd_manifest}")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert driver.run(one, *still, *settings) == [0], said(one)
+    assert driver.run(two, *still, *settings, world=2) == [0, 0], said(two)
+    lines = [[json.loads(line) for line in (out / "metrics.jsonl").open()] for out in (one, two)]
+    for first, second in zip(*lines, strict=True):
+        assert second.get("loss") == pytest.approx(first.get("loss"), abs=1e-5)
+        for branch, metrics in first["val"].items():
+            assert second["val"][branch]["mAP"] == pytest.approx(metrics["mAP"], abs=1e-7)
+    results = [json.loads((out / "result.json").read_text())["test"]["both"] for out in (one, two)]
+    assert results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=1e-7)
+    assert results[0]["images"] == results[1]["images"] == 23
+
+
+def test_wrong_use_is_one_line(driver: Driver, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert driver.run(out, faults=[kill(STEP, 7)]) == [-signal.SIGKILL]
+
+    def refused(*settings: str, **options: Any) -> str:
+        Path(f"{out}.log").unlink()
+        codes = driver.run(out, *settings, **options)
+        assert set(codes) == {2}, said(out)
+        assert "Traceback" not in said(out)
+        (line,) = [line for line in said(out).splitlines() if line.startswith("error:")]
+        return line
+
+    assert "training.lr: 0.01, now 0.02; give the same one" in refused("training.lr=0.02", resume=True)
+    assert "was started with 1 processes and cannot go on with 2" in refused(resume=True, world=2)
+    assert "holds an unfinished run; go on with it by --resume" in refused()
+    # So large a file may not be written: what a full disk does to a checkpoint.
+    assert "this checkpoint cannot be written" in refused(resume=True, file_size_limit=200_000)
+    about = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**about, "format": 99}))
+    assert "was made by a newer sspa (format 99" in refused(resume=True)
+    (out / "run.json").write_text(json.dumps(about))
+    assert driver.run(out, resume=True) == [0], said(out)

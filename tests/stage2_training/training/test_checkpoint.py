@@ -1,0 +1,101 @@
+"""Checkpoints: what was saved comes back, two are kept, and what is damaged is not used."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from sspa.stage2_training.training.distributed import ALONE
+from sspa.stage2_training.training.optimization import Optimization, make_optimization
+from sspa.stage2_training.training.train_state import TrainState
+
+from ..model.small_models import some_features
+
+
+def _step(recognizer: Recognizer, optimization: Optimization) -> None:
+    recognizer.train()
+    optimization.step(recognizer(some_features(4)).logits["region"].square().sum())
+
+
+def _state(optimization: Optimization) -> dict[str, torch.Tensor]:
+    moments = optimization.optimizer.state_dict()["state"]
+    return {
+        **optimization.modules.state_dict(),
+        **{f"average.{name}": value for name, value in optimization.ema.module.state_dict().items()},
+        **{f"{index}.{name}": value for index, of_one in moments.items() for name, value in of_one.items()},
+        "random": torch.get_rng_state(),
+    }
+
+
+def test_training_goes_on_in_the_same_bits(recognizer: Recognizer, tmp_path: Path) -> None:
+    options = TrainingOptions(lr=0.1)
+    optimization = make_optimization(recognizer, options, steps_an_epoch=4)
+    _step(recognizer, optimization)
+    state = TrainState(epoch=3, step=1, losses=0.1 + 0.2, recent=[1 / 3], best_map=2 / 3)
+    save_checkpoint(tmp_path, optimization, state, ALONE)
+    _step(recognizer, optimization)
+    wanted = {name: value.clone() for name, value in _state(optimization).items()}
+
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in recognizer.head.parameters():
+            parameter.fill_(0.5)
+    again = make_optimization(recognizer, options, steps_an_epoch=4)
+    assert load_checkpoint(tmp_path, again, ALONE) == state
+    assert again.learning_rate > 0
+    _step(recognizer, again)
+    found = _state(again)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert again.learning_rate == optimization.learning_rate
+
+
+def test_the_newest_two_are_kept_and_a_damaged_one_is_named(
+    recognizer: Recognizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    assert not has_checkpoint(tmp_path)
+    for epoch in (1, 2, 10):
+        save_checkpoint(tmp_path, optimization, TrainState(epoch=epoch), ALONE)
+    older, newer = sorted(tmp_path.iterdir())
+    assert (older.name, newer.name) == ("epoch-00002-step-00000000", "epoch-00010-step-00000000")
+
+    text = (newer / "state.json").read_text()
+    (newer / "state.json").write_text(text.replace('"best_epoch": 0', '"best_epoch": 1'))
+    assert load_checkpoint(tmp_path, optimization, ALONE).epoch == 2
+    assert f"{newer}: is damaged (state.json is not what was written)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [older]
+
+    (older / "tensors.safetensors").unlink()
+    with pytest.raises(UserError, match="no checkpoint in it can be read"):
+        load_checkpoint(tmp_path, optimization, ALONE)
+
+
+def test_a_newer_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
+    (file,) = tmp_path.glob("*/state.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    with pytest.raises(UserError, match="newer sspa"):
+        load_checkpoint(tmp_path, optimization, ALONE)
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_one_before(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    save_checkpoint(tmp_path, optimization, TrainState(epoch=1), ALONE)
+    before = list(tmp_path.iterdir())
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match=r"epoch-00002.*cannot be written .*No space left on device"):
+        save_checkpoint(tmp_path, optimization, TrainState(epoch=2), ALONE)
+    assert list(tmp_path.iterdir()) == before
