@@ -1,7 +1,10 @@
 # make demo | test | check | setup. EXTRA=cpu or gpu overrides the choice of the vLLM build.
 SHELL := /bin/bash
+comma := ,
 EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 PYTHON ?= python3
+# Beside the vLLM build: what the demo, every command and the tests need.
+EXTRAS := embedded,data,export,demo,tensorboard,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sspa-$(EXTRA)
@@ -16,7 +19,7 @@ $(VENV)-uv/bin/uv:
 
 $(STAMP): pyproject.toml constraints/$(EXTRA).txt $(if $(findstring $(VENV)-uv,$(UV)),$(UV))
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),embedded,data,dev]' -c constraints/$(EXTRA).txt
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),$(EXTRAS)]' -c constraints/$(EXTRA).txt
 	@rm -f $(VENV)/.sspa-*; touch $@
 
 demo: $(STAMP)
@@ -39,7 +42,7 @@ format: $(STAMP)
 
 # Exact versions, without registry hosts: run after a change of dependencies.
 constraints: $(STAMP)
-	for e in cpu gpu; do $(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra $$e --extra embedded --extra data --extra dev --no-header --no-annotate --no-emit-index-url -o constraints/$$e.txt; done
+	for e in cpu gpu; do $(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra $$e $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --no-header --no-annotate --no-emit-index-url -o constraints/$$e.txt; done
 
 clean:
 	rm -rf $(VENV) $(VENV)-uv .mypy build *.egg-info

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge_format import content_hash, read_table
-from sspa.shared.label_sets import Label, LabelSet
+from sspa.shared.label_sets import Label, LabelSet, fold
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,24 @@ class Knowledge:
             tuple(known[key] for key in keys),
             self.domain,
             {key: self.sentences[key] for key in keys},
+        )
+
+    def with_labels(self, more: Mapping[Label, str]) -> "Knowledge":
+        """The same knowledge and, after it, further labels, each with a sentence or "".
+
+        Raises:
+            UserError: a further label is there already, also after folding case and spaces.
+        """
+        known = {fold(label.key): label.key for label in self.labels}
+        for label in more:
+            if fold(label.key) in known:
+                raise UserError(f"label {label.key!r} is there already, as {known[fold(label.key)]!r}; name another")
+            known[fold(label.key)] = label.key
+        return _knowledge(
+            self.path,
+            (*self.labels, *more),
+            self.domain,
+            {**self.sentences, **{label.key: (sentence,) for label, sentence in more.items()}},
         )
 
 

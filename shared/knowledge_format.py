@@ -70,8 +70,9 @@ def content_hash(labels: Sequence[str], texts: Sequence[str], samples: Sequence[
     Two files with the same hash give stage two the same knowledge, wherever the sentences came from.
     """
     digest = hashlib.sha256()
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
     for row in sorted(zip(labels, samples, texts, sentences, strict=True)):
-        digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+        digest.update(encode(row).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
@@ -216,6 +217,8 @@ def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, not a knowledge file; name the Parquet file in it")
     if not path.is_file():
         raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
     try:

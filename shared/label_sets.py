@@ -132,7 +132,7 @@ def _parse_line(line: str, where: str) -> Label:
     if len(fields) > 3:
         raise UserError(f"{where}: {len(fields)} fields; write label<TAB>text<TAB>hint at most")
     key, text, hint = (_checked(field, where) for field in [*fields, "", ""][:3])
-    if not key:
+    if not fold(key):
         raise UserError(f"{where}: the label is empty; write a name, or remove the line")
     return Label(key=key, text=text or key, hint=hint)
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 MEMORY = "1GB"
 THREADS = 2
+# Rows leave DuckDB's own memory limit when they are fetched.
+MAX_ROWS = 1_000_000
 
 
 def run_locked(
@@ -17,13 +19,13 @@ def run_locked(
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Run one SQL statement over the tables, and over views made from them.
 
-    DuckDB may open no file, reach no network, load no extension, and change none of these settings.
+    DuckDB may open no file, not even to spill, reach no network, load no extension, and change none of these settings.
 
     Returns:
         Column names and rows.
 
     Raises:
-        UserError: DuckDB refuses the statement.
+        UserError: DuckDB refuses the statement, or it gives more than `MAX_ROWS` rows.
     """
     import duckdb
 
@@ -32,6 +34,8 @@ def run_locked(
             database.register(name, table)
         for name, definition in (views or {}).items():
             database.execute(f"CREATE VIEW {name} AS {definition}")
+        database.execute("SET temp_directory = ''")
+        database.execute("SET python_enable_replacements = false")
         database.execute("SET enable_external_access = false")
         database.execute(f"SET memory_limit = '{MEMORY}'")
         database.execute(f"SET threads = {THREADS}")
@@ -40,8 +44,12 @@ def run_locked(
             result = database.execute(sql)
             if result.description is None:
                 return [], []
-            return [column[0] for column in result.description], result.fetchall()
+            columns = [column[0] for column in result.description]
+            rows = result.fetchmany(MAX_ROWS + 1)
         except duckdb.Error as error:
             message = " ".join(str(error).split())
             there = ", ".join((*tables, *(views or {})))
             raise UserError(f"query refused: {message[:300]}; there is: {there}") from error
+    if len(rows) > MAX_ROWS:
+        raise UserError(f"query gives more than {MAX_ROWS:,} rows; add a LIMIT or a WHERE")
+    return columns, rows

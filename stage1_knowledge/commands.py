@@ -82,13 +82,12 @@ def generate(
     )
     options = EngineOptions(model, endpoint, replay, ray, concurrency)
     engine = choose_engine(options, job.sampling, chosen_form.schema)
-    store = AnswerStore(cache) if cache else None
     if dry_run:
         from sspa.stage1_knowledge.dry_run import describe_plan
 
-        print(describe_plan(job, engine, store))
+        print(describe_plan(job, engine, AnswerStore(cache, create=False) if cache and cache.is_dir() else None))
         return
-    outcome = run(job, engine, store)
+    outcome = run(job, engine, AnswerStore(cache) if cache else None)
     if not outcome.written:
         say(f"{job.output}: up to date, {outcome.rows} sentences; nothing was asked")
         return

@@ -9,6 +9,7 @@ from typing import Any
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.knowledge_format import read_table, write_knowledge
+from sspa.stage1_knowledge.holding import held
 
 COLUMNS = ("label", "text", "sample", "description", "verdict", "reason", "origin")
 _NEEDED = ("label", "sample", "description")
@@ -49,6 +50,11 @@ def import_(path: Path, source: Path) -> int:
         UserError: an unknown label or sample, a row twice, or a file that is not what `export` wrote. The
             table is left as it was.
     """
+    with held(path):
+        return _take_over(path, source)
+
+
+def _take_over(path: Path, source: Path) -> int:
     rows = read_table(path)[0].to_pylist()
     places = {(row["label"], row["sample"]): row for row in rows}
     seen: set[tuple[str, int]] = set()
@@ -58,7 +64,9 @@ def import_(path: Path, source: Path) -> int:
         if place in seen:
             raise UserError(f"{where}: label {place[0]!r}, sample {place[1]} comes twice; remove one row")
         seen.add(place)
-        sentence = " ".join(str(values["description"] or "").split())
+        sentence = " ".join(str(values["description"]).split())
+        if not sentence and places[place]["description"]:
+            raise UserError(f"{where}: the description of {place[0]!r} is empty; write one, or remove that row")
         if len(sentence) > MAX_SENTENCE:
             raise UserError(f"{where}: the description of {place[0]!r} has {len(sentence):,} characters; "
                             f"{MAX_SENTENCE:,} is the limit")  # fmt: skip
@@ -113,7 +121,8 @@ def _read(source: Path) -> list[tuple[str, dict[str, Any]]]:
     if not rows:
         raise UserError(f"{source}: holds no row")
     for where, values in rows:
-        if missing := [name for name in _NEEDED if name not in values]:
+        # A short line of a CSV file has its last columns as None.
+        if missing := [name for name in _NEEDED if values.get(name) is None]:
             raise UserError(f"{where}: lacks the column {missing[0]!r}; export the table to see the form")
     return rows
 

@@ -5,18 +5,13 @@ output, and the finished table depends on the answers alone.
 """
 
 import json
-import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.label_sets import LabelSet
 from sspa.shared.terminal import progress, say
@@ -24,6 +19,7 @@ from sspa.stage1_knowledge.answer_forms import AnswerForm
 from sspa.stage1_knowledge.answer_store import AnswerStore
 from sspa.stage1_knowledge.asking import Asker, Question
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Sampling
+from sspa.stage1_knowledge.holding import held
 from sspa.stage1_knowledge.journal import Journal
 from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import Prompt
@@ -92,20 +88,25 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
             start, or the disk is full. What was answered is in the journal then.
     """
     began = time.monotonic()
-    with _held(job.output):
+    with held(job.output):
         journal = Journal(journal_path(job.output))
         try:
             plan = make_plan(job, engine, journal.answers, cache)
             usage: Counter[str] = Counter()
-            if plan.open:
-                _ask(plan, engine, journal, cache, usage)
+            try:
+                if plan.open:
+                    _ask(plan, engine, journal, usage)
+            finally:
+                if cache is not None and any(isinstance(row, Question) for row in plan.rows):
+                    # Those of a run that was killed before, too: they were in its journal only.
+                    cache.add(engine.identity, _answers(plan))
             if plan.up_to_date:
                 return Outcome(len(plan.rows), 0, 0, written=False, seconds=time.monotonic() - began)
             kept_old = _write(job, plan, engine)
         finally:
             journal.close()
         # Only now that the table is safe; what belongs to other settings stays for them.
-        journal.forget(_used_keys(plan))
+        journal.forget({key for key, _ in _answers(plan)})
     outcome = Outcome(
         rows=len(plan.rows),
         asked=len(plan.open),
@@ -175,15 +176,13 @@ def run_record_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.run.json")
 
 
-def _ask(plan: Plan, engine: Engine, journal: Journal, cache: AnswerStore | None, usage: Counter[str]) -> None:
+def _ask(plan: Plan, engine: Engine, journal: Journal, usage: Counter[str]) -> None:
     began = time.monotonic()
-    fresh: list[tuple[str, Answer]] = []
 
     def keep(key: str, answer: Answer) -> None:
         if not usage["answers"]:
             usage["first_answer_ms"] = round(1000 * (time.monotonic() - began))
         journal.add(key, answer)
-        fresh.append((key, answer))
         usage["answers"] += 1
         usage["prompt_tokens"] += answer.prompt_tokens
         usage["cached_tokens"] += answer.cached_tokens
@@ -197,8 +196,6 @@ def _ask(plan: Plan, engine: Engine, journal: Journal, cache: AnswerStore | None
         usage["asking_ms"] = round(1000 * (time.monotonic() - began))
         engine.close()
         journal.sync()
-        if cache is not None and fresh:
-            cache.add(engine.identity, fresh)
 
 
 def _write(job: Job, plan: Plan, engine: Engine) -> Path | None:
@@ -221,12 +218,12 @@ def _write(job: Job, plan: Plan, engine: Engine) -> Path | None:
     return kept_old
 
 
-def _used_keys(plan: Plan) -> set[str]:
-    keys: set[str] = set()
+def _answers(plan: Plan) -> Iterator[tuple[str, Answer]]:
+    """Every answer of this run's questions, with its key."""
     for row in plan.rows:
         if isinstance(row, Question):
-            keys.update(plan.asker.key(row, attempt) for attempt in range(len(row.answers)))
-    return keys
+            for attempt, answer in enumerate(row.answers):
+                yield plan.asker.key(row, attempt), answer
 
 
 def _write_run_record(job: Job, engine: Engine, outcome: Outcome, usage: Counter[str]) -> None:
@@ -249,25 +246,3 @@ def _write_run_record(job: Job, engine: Engine, outcome: Outcome, usage: Counter
     }
     with replacing(run_record_path(job.output)) as beside:
         beside.write_text(json.dumps(record, indent=1) + "\n")
-
-
-@contextmanager
-def _held(output: Path) -> Iterator[None]:
-    """Hold the output for this process; the lock dies with it, however it dies."""
-    lock = output.with_name(f".{output.name}.lock")
-    holder = output.with_name(f".{output.name}.holder")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock)
-        held.acquire(timeout=0)
-    except Timeout as error:
-        who = holder.read_text().strip() if holder.is_file() else "another run"
-        raise UserError(f"{output}: {who} is writing it; wait for it, or choose another --output") from error
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror})") from error
-    try:
-        holder.write_text(f"process {os.getpid()} on {platform.node()}")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        held.release()

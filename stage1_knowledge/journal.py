@@ -4,6 +4,7 @@ One line an answer: a checksum, a space, and the answer as JSON. Lines are only 
 cut short by a kill is the last one; it is dropped, and its request is asked again.
 """
 
+import errno
 import json
 import os
 import time
@@ -19,6 +20,7 @@ from sspa.stage1_knowledge.engines.contract import Answer
 # Every line reaches the operating system at once (a kill loses nothing); the disk is waited for at most
 # this often (a power cut loses no more than this).
 SYNC_EVERY_S = 0.05
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 class Journal:
@@ -48,7 +50,10 @@ class Journal:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("ab", buffering=0)
-            self._file.write(_line(key, answer))
+            line = _line(key, answer)
+            if self._file.write(line) < len(line):
+                # The disk took a part; as the last line it is dropped when the journal is opened again.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced_at > SYNC_EVERY_S:
                 self.sync()
         except OSError as error:
@@ -108,7 +113,7 @@ def answer_from_dict(values: Mapping[str, str | int]) -> Answer:
 
 def _line(key: str, answer: Answer) -> bytes:
     # ASCII, so that no character of an answer can end a line.
-    content = json.dumps({"key": key, **answer_to_dict(answer)}, separators=(",", ":")).encode()
+    content = _COMPACT.encode({"key": key, **answer_to_dict(answer)}).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 

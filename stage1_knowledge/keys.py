@@ -13,6 +13,8 @@ from typing import Any
 from sspa.stage1_knowledge.engines.contract import Identity, Message, Sampling
 
 KEY_VERSION = 1
+# Made once: json.dumps would make one for each of hundreds of thousands of keys.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ TABLE = (
     Part("gpus", False, "speed only, as for the batch size"),
     Part("memory", False, "the size of the key-value cache changes speed only"),
     Part("prefix_caching", False, "the same numbers, computed once"),
+    Part("thinking", False, "always off where the chat template knows it; a switch for it would have to enter"),
     Part("timeout", False, "an answer that came is the same however long one would have waited"),
     Part("concurrency", False, "speed only"),
     Part("verdict_rules", False, "they judge answers and do not change them; they are applied afresh"),
@@ -57,7 +60,7 @@ TABLE = (
 
 def canonical(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, UTF-8 as it is, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def digest(value: Any) -> str:

@@ -25,7 +25,12 @@ class StoredTable:
     def __init__(self, table: pa.Table, content_hash: str) -> None:
         self._table, self.content_hash, self.count = table, content_hash, table.num_rows
         self._lists: dict[str, list[Any]] = {}
-        self._by_key = {key: row for row, key in enumerate(self.column("key")) if key}
+        self._by_key: dict[str, int] = {}
+        # Labels that models are shown alike share the key of their question; each has a row of its own.
+        self._twins: dict[tuple[str, str], int] = {}
+        for row, key in enumerate(self.column("key")):
+            if key and self._by_key.setdefault(key, row) != row:
+                self._twins[self.column("label")[row], key] = row
         self._by_hand = {
             (self.column("label")[row], self.column("sample")[row]): row
             for row, origin in enumerate(self.column("origin"))
@@ -53,7 +58,9 @@ class StoredTable:
 
     def find(self, label: Label, sample: int, key: str) -> int | None:
         """The row a person wrote for this label and sample, or else the row of this key."""
-        return self._by_hand.get((label.key, sample), self._by_key.get(key))
+        if (row := self._by_hand.get((label.key, sample))) is None:
+            row = self._twins.get((label.key, key), self._by_key.get(key))
+        return row
 
     def origin(self, row: int) -> str:
         """model, human or control."""

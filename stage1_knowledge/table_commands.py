@@ -126,5 +126,7 @@ def migrate(file: KnowledgeFile) -> None:
     """Rewrite a table of an older schema version in the current one."""
     from sspa.shared.knowledge_format import SCHEMA_VERSION
     from sspa.shared.knowledge_format import migrate as rewrite
+    from sspa.stage1_knowledge.holding import held
 
-    say(f"{file}: schema version {rewrite(file)} -> {SCHEMA_VERSION}")
+    with held(file):
+        say(f"{file}: schema version {rewrite(file)} -> {SCHEMA_VERSION}")

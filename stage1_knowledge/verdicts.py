@@ -34,14 +34,17 @@ _ABOUT_ITSELF = re.compile(
     r"(?:this|the|a) (?:sentence|prompt|label|word|term|phrase)|the description|in one sentence|"
     r"(?:this|the|an?) (?:photo|picture|image|photograph|illustration)(?: \w+)? "
     r"(?:of|shows?|depicts?|is|might|can|has)|"
-    r"(?:is|are) shown in the (?:photo|picture|image))\b",
+    r"(?:is|are) shown in the (?:photo|picture|image)|(?:the|a) camera (?:sees|takes|shows|captures|looks|records))\b",
 )
 _USES = re.compile(
     r"\b(?:used (?:for|to|in|as|by)|designed (?:to|for)|made to|intended (?:to|for)|powered by|known for|"
     r"(?:is|are) an? (?:type|kind|form) of|allows?|transport(?:s|ing|ation)?|displays|"
-    r"associated with)\b",
+    r"associated with|forms when|caused by|serves as)\b",
 )
-_METAPHOR = re.compile(r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor)\b")
+_METAPHOR = re.compile(
+    r"\b(?:symbols?|symbolic|reflections?|representations?|embodiment|metaphor|testament|tapestry of|sight to behold|"
+    r"classic example)\b"
+)
 _VERB = re.compile(
     r"\b(?:is|are|has|have|can|may|features?|includes?|looks?|resembles?|consists?|comes?|shows?|stands?|holds?|sits?|"
     r"lies|covers?|carries|wears?|contains?|appears?|hangs?|runs?|stretch(?:es)?|surrounds?|lines?|spreads?)\b",
@@ -173,7 +176,7 @@ def _about_itself(sentence: str, words: list[str], label: str, demonstration: De
     if found := _ABOUT_ITSELF.search(sentence):
         return f'talks about the question or a picture: "{found[0]}"'
     strange = set(demonstration.label.split()) - set(label.split()) - FUNCTION_WORDS
-    if strange & {word.rstrip("s") for word in words}:
+    if strange and strange <= {*words, *(word.rstrip("s") for word in words)}:
         return f'talks about the demonstration: "{demonstration.label}"'
     if demonstration.answer:
         said = set(words) - set(label.split())

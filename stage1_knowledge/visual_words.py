@@ -45,6 +45,9 @@ blade blades string strings cord cable wire antenna lens tripod nozzle pipe tap 
 bottle jar pole post lamp bulb shade flame candle
 water sea lake river beach sand waves rock rocks snow ice mountain mountains hill hills road roads
 street streets bridge runway runways tarmac pitch goal net marking markings fence hedge
+terrain cliff cliffs forest forests meadow meadows shrubs field fields ground asphalt gravel lane lanes curve curves
+curved parallel crossing shore coast bay canal bank dune dunes
+ponytail bun braid blonde sunglasses socks sweater hoodie coat vest blouse purse suitcase umbrella
 parked rows row grid cluster clustered scattered dense sparse aerial overhead viewed above roofs rooftops buildings
 building houses house cars boats ships ship planes plane containers crane cranes tank tanks dock docks pier harbor
 table tables chair chairs sofa bed desk rug carpet curtain curtains vase monitor
@@ -54,5 +57,5 @@ table tables chair chairs sofa bed desk rug carpet curtain curtains vase monitor
 FLOWERY_WORDS = _words("""
 majestic magnificent beautiful stunning elegant graceful mysterious iconic luxurious delicate intricate exquisite
 breathtaking captivating captivated timeless unique remarkable wonderful lovely charming refined expressive humble
-beauty beloved amazing endless distinctive distinct various
+beauty beloved amazing endless distinctive distinct various grandeur majesty splendor
 """)

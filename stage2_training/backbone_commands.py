@@ -34,7 +34,7 @@ def cost(
     """A table: one training step of the full model on each backbone (random weights, float32, on the CPU)."""
     from sspa.stage2_training.training.step_cost import StepRequest, measure_apart
 
-    requests = [StepRequest(*_spec_and_size(row), tower, batch, threads, labels) for row in rows or _ROWS]
+    requests = [StepRequest(*spec_and_size(row), tower, batch, threads, labels) for row in rows or _ROWS]
     output.print(
         f"| backbone | size | regions | trained (tower {tower}) | load, s | step of {batch}, s | peak memory, GB |"
     )
@@ -56,7 +56,12 @@ def cost(
         raise UserError(f"{len(failed)} of {len(requests)} backbones could not be measured: {', '.join(failed)}")
 
 
-def _spec_and_size(row: str) -> tuple[str, tuple[int, int]]:
+def spec_and_size(row: str) -> tuple[str, tuple[int, int]]:
+    """ "NAME@HEIGHTxWIDTH" in its parts.
+
+    Raises:
+        UserError: it is not written so.
+    """
     spec, at, size = row.rpartition("@")
     height, _, width = size.partition("x")
     if not at or not spec or not all(side.isdecimal() for side in size.split("x")) or size.count("x") > 1:

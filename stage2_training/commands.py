@@ -1,16 +1,22 @@
 """`sspa-train`: train, evaluate and use the model. Heavy imports happen inside the commands."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, run_command, say
 from sspa.stage2_training.backbone_commands import backbone_app
+from sspa.stage2_training.bench_commands import bench_app
 from sspa.stage2_training.data_commands import data_app
+from sspa.stage2_training.export_commands import export_app
+from sspa.stage2_training.runs_commands import runs_app
 from sspa.stage2_training.use_commands import Device, RunArgument, use_app
 
 
@@ -85,7 +91,8 @@ def run(
         result = train(resolved, out, chosen, resume, processes)
     if processes.rank:
         return
-    show_metrics("test", {"untrained": result.untrained["both"], **result.test})
+    unseen = result.folder.read_json("run.json")["data"]["unseen"]
+    show_metrics("test", {"untrained": result.untrained["both"], **result.test}, unseen)
     say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")
     say(f"report: {write_report(result.folder, chosen)}")
 
@@ -115,6 +122,7 @@ def evaluate(
     """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
     from sspa.stage2_training.training.evaluate import evaluate_run
     from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.run_folder import open_run_folder
 
     if explanations:
         from sspa.stage2_training.explanation.table import show_faithfulness
@@ -129,14 +137,20 @@ def evaluate(
             found[branch]["mAP_interval"] = asdict(interval)
         output.print_json(json.dumps(found))
         return
-    show_metrics(split, metrics)
+    show_metrics(split, metrics, open_run_folder(run_path).read_json("run.json")["data"].get("unseen", ()))
     for branch, interval in intervals.items():
         output.print(f"{branch}: mAP {interval}", markup=False)
 
 
 @app.command()
 def compare(
-    comparison: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="Ready-made: baselines, ablation.")],
+    comparison: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.yaml",
+            help="Ready-made: ablation, baselines, few-shot, knowledge, partial-labels, unseen-labels.",
+        ),
+    ],
     knowledge: Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")] = None,
     data: Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")] = None,
     root: Root = None,
@@ -144,27 +158,41 @@ def compare(
     config: Annotated[list[Path] | None, typer.Option(help="A YAML file of settings; may be repeated.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value for all runs.")] = None,
     variants: Annotated[str | None, typer.Option(help="Only these variants, separated by commas.")] = None,
+    conditions: Annotated[str | None, typer.Option(help="Only these conditions, separated by commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Other seeds, as in 0,1,2.")] = None,
     device: Device = "auto",
 ) -> None:
     """Run variants over seeds and set them against each other, with intervals; runs only what is missing."""
     from sspa.stage2_training.comparison.compare import compare as run_comparison
     from sspa.stage2_training.comparison.definition import read_comparison
+    from sspa.stage2_training.comparison.page import write_comparison_page
+    from sspa.stage2_training.comparison.rows import write_rows
     from sspa.stage2_training.comparison.table import show_comparison
     from sspa.stage2_training.training.run import choose_device
 
-    defined = read_comparison(comparison)
-    if variants is not None:
-        defined = defined.only([name.strip() for name in variants.split(",")])
+    defined = read_comparison(comparison).only(
+        *(None if names is None else [name.strip() for name in names.split(",")] for names in (variants, conditions))
+    )
+    if seeds is not None:
+        defined = defined.with_seeds(seeds)
     options = {"knowledge": knowledge, "data.name": data, "data.root": root}
     given = {key: value for key, value in options.items() if value is not None}
-    folder = out or Path("runs") / f"compare-{Path(comparison).stem}-{data or 'scenes'}"
-    rows = run_comparison(defined, folder, config or [], set_ or [], given, choose_device(device))
+    on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
+    folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
+    rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, choose_device(device))
+    write_rows(rows, folder / "comparison.parquet")
+    page = write_comparison_page(defined, rows, folder / "comparison.html")
     show_comparison(defined, rows)
-    say(f"also as a table for DuckDB: {folder / 'comparison.parquet'}")
+    say(f"as a page: {page}; for DuckDB: {folder / 'comparison.parquet'}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs failed, as said above ({'; '.join(failed)}); the table is of the others. "
+            "The same command tries them again"
+        )
 
 
-def show_metrics(title: str, metrics: dict[str, Any]) -> None:
-    """A table of the headline figures, one row a branch, in percent."""
+def show_metrics(title: str, metrics: dict[str, Any], unseen: Sequence[str] = ()) -> None:
+    """A table of the headline figures, one row a branch, in percent; mAP of seen and unseen labels apart."""
     from rich import box
     from rich.table import Table
 
@@ -174,15 +202,22 @@ def show_metrics(title: str, metrics: dict[str, Any]) -> None:
     # What the field quotes for this data comes first: mA and its kin for pedestrian attributes.
     always = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}")
     columns = list(dict.fromkeys((*get_protocol(first.protocol).headline, *always)))
+    parts = {
+        f"mAP {name}": [key for key in first.per_class if (key in unseen) == (name == "unseen")]
+        for name in ("seen", "unseen")
+        if any(key in unseen for key in first.per_class)
+    }
     table = Table(
         title=f"{title}: {first.images} pictures, protocol {first.protocol} ({first.protocol_hash})",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("")
-    for column in columns:
+    for column in (*parts, *columns):
         table.add_column(column, justify="right")
     for name, figures in metrics.items():
-        table.add_row(name, *(f"{100 * figures.figure(column):.2f}" for column in columns))
+        values = [sum(figures.per_class[key] for key in keys) / len(keys) if keys else nan for keys in parts.values()]
+        values += [figures.figure(column) for column in columns]
+        table.add_row(name, *(f"{100 * value:.2f}" for value in values))
     output.print(table)
     for description in sorted({figures.thresholds for figures in metrics.values()}):
         output.print(f"thresholds: {description}", markup=False)
@@ -191,8 +226,11 @@ def show_metrics(title: str, metrics: dict[str, Any]) -> None:
 
 
 app.add_typer(use_app)
+app.add_typer(bench_app)
+app.add_typer(export_app)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
+app.add_typer(runs_app, name="runs")
 
 
 def main() -> None:

@@ -10,15 +10,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.model.heads import HeadOptions
 from sspa.stage2_training.model.losses import LossOptions
 from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions
 from sspa.stage2_training.presets import preset_file, preset_of
 
 View = Literal["plain", "mirrored"]
+# Where they differ, the result is the same; knowledge is held to its content hash instead of its path.
+_OF_NO_MATTER = frozenset({"data.workers", "knowledge"})
+# One label needs no brackets.
+Unseen = Annotated[
+    Annotated[int, Field(ge=0)] | tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
 
 
 class DataOptions(Options):
@@ -28,10 +36,20 @@ class DataOptions(Options):
     root: Path | None = Field(None, description="its folder; `scenes` needs none")
     protocol: str | None = Field(None, description="null: the data set's first")
     val_fraction: Fraction | None = Field(None, description="held out of training; null: the data set's own val")
+    known_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="of training labels; the others, drawn by seed and picture, are unknown"
+    )
+    shots: PositiveInt | None = Field(None, description="training pictures a label, drawn by seed; null: all")
+    unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="reading processes")
     crop_scale: tuple[float, float] = Field((0.6, 1.0), description="random crops' share of the area, tower trained")
     randaugment: Annotated[int, Field(ge=0)] = Field(0, description="operations a picture, tower trained")
     cutout: Fraction = Field(0.0, description="probability of one blanked square, tower trained")
+
+    @property
+    def subset(self) -> Subset:
+        """What is left of the training data."""
+        return Subset(self.known_fraction, self.shots, self.unseen)
 
 
 class BackboneOptions(Options):
@@ -154,7 +172,7 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
-    """The dotted keys in which two configurations differ."""
+    """The dotted keys in which two configurations differ, as far as the result may depend on them."""
 
     def flat(tree: Any, path: str) -> dict[str, Any]:
         if not isinstance(tree, dict):
@@ -163,7 +181,7 @@ def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
 
     first, second = (flat(config.model_dump(mode="json"), "") for config in (one, other))
     keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
-    return [key.removeprefix(".") for key in keys]
+    return [key for key in (key.removeprefix(".") for key in keys) if key not in _OF_NO_MATTER]
 
 
 def setting_keys() -> list[str]:

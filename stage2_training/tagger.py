@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from sspa.shared.errors import UserError
-from sspa.shared.knowledge import Knowledge
-from sspa.shared.label_sets import Label
+from sspa.shared.knowledge import Knowledge, names_only
+from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.configuration import View
 from sspa.stage2_training.data.picture import load_picture, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
@@ -46,12 +46,14 @@ class Tags:
 
 
 class Tagger:
-    """Tags pictures with a trained run.
+    """Tags pictures with a trained run: the one class that most users need. See docs/using.md.
 
     Example:
         tagger = Tagger.load("runs/voc2007-sspa-seed0")
         for tags in tagger(["a.jpg", Image.open("b.png")]):
             print(tags.predicted, tags.probabilities)
+
+    It is not safe to use from several threads at once while one of them binds other labels.
 
     Attributes:
         labels: the C labels, in the order of every array this class returns.
@@ -65,14 +67,15 @@ class Tagger:
         knowledge: Knowledge,
         views: Sequence[View],
         folder: RunFolder,
-        thresholds: NDArray[np.float64],
+        threshold: float | None,
     ) -> None:
         self.recognizer, self.knowledge, self.views, self.folder = recognizer, knowledge, tuple(views), folder
+        self.threshold = threshold
+        self.thresholds = self._thresholds_for(knowledge)
         backbone = recognizer.backbone
         self.grid = backbone.grid
         self.device = next(recognizer.parameters()).device
         self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-        self.thresholds = thresholds
         with torch.inference_mode():
             self.label_features = recognizer.encode_labels()
 
@@ -108,8 +111,7 @@ class Tagger:
             recognizer.backbone.bf16 = precision != "float32"
         if knowledge is not None:
             rebind(recognizer, knowledge)
-        thresholds = _thresholds(folder, knowledge or own, threshold)
-        return cls(recognizer, knowledge or own, config.evaluation.views, folder, thresholds)
+        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -169,12 +171,38 @@ class Tagger:
         """Tag with other labels, or other sentences about the same ones, from now on.
 
         Raises:
-            UserError: the run's head knows only the labels it was trained on.
+            UserError: the run's head knows only the labels it was trained on, its text tower cannot hold one of
+                them, or tuned thresholds are wanted and a label has none. The labels are then what they were.
         """
-        rebind(self.recognizer, knowledge)
+        thresholds = self._thresholds_for(knowledge)
+        try:
+            rebind(self.recognizer, knowledge)
+        except UserError:
+            if self.recognizer.head.open_vocabulary:
+                rebind(self.recognizer, self.knowledge)
+            raise
         with torch.inference_mode():
             self.label_features = self.recognizer.encode_labels()
-        self.knowledge = knowledge
+        self.knowledge, self.thresholds = knowledge, thresholds
+
+    def by_name_only(self, images: Tensor) -> NDArray[np.float32] | None:
+        """`probabilities` without the sentences, (B, C); None where the head reads no texts of labels.
+
+        What is left of a probability when this is taken off is what the sentences contribute.
+        """
+        if not self.recognizer.head.open_vocabulary:
+            return None
+        own = self.knowledge
+        self.bind(names_only(LabelSet("names", own.labels, domain=own.domain)))
+        try:
+            return self.probabilities(images)
+        finally:
+            self.bind(own)
+
+    def tuned_thresholds(self) -> dict[str, float]:
+        """The thresholds that the run tuned on val, by label key; other labels than its own have none."""
+        values: dict[str, float] = self.folder.read_json("thresholds.json")["values"]
+        return values
 
     def tags_of(self, row: NDArray[np.float32]) -> Tags:
         """One row of `probabilities` as Tags."""
@@ -184,6 +212,17 @@ class Tagger:
             {key: float(row[index]) for key, index in zip(keys, order, strict=True)},
             tuple(key for key, index in zip(keys, order, strict=True) if row[index] >= self.thresholds[index]),
         )
+
+    def _thresholds_for(self, knowledge: Knowledge) -> NDArray[np.float64]:
+        if self.threshold is not None:
+            return np.full(len(knowledge.labels), self.threshold)
+        tuned = self.tuned_thresholds()
+        if missing := [label.key for label in knowledge.labels if label.key not in tuned]:
+            raise UserError(
+                f"{self.folder.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; "
+                "give one number for all labels"
+            )
+        return np.array([tuned[label.key] for label in knowledge.labels])
 
 
 def open_picture(picture: Picture, at_least: int | None = None) -> Image.Image:
@@ -202,15 +241,3 @@ def open_picture(picture: Picture, at_least: int | None = None) -> Image.Image:
             )
         picture = Image.fromarray(picture)
     return upright_rgb(picture)
-
-
-def _thresholds(folder: RunFolder, knowledge: Knowledge, threshold: float | None) -> NDArray[np.float64]:
-    if threshold is not None:
-        return np.full(len(knowledge.labels), threshold)
-    tuned = folder.read_json("thresholds.json")["values"]
-    if missing := [label.key for label in knowledge.labels if label.key not in tuned]:
-        raise UserError(
-            f"{folder.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; "
-            "give one number for all labels"
-        )
-    return np.array([tuned[label.key] for label in knowledge.labels])

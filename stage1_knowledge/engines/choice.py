@@ -48,7 +48,7 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
     if options.model is None:
         say(
             f"using the embedded {embedded_model.NAME}, a very small model; "
-            "--model takes a better one (a local folder or a hub name, e.g. Qwen/Qwen3-8B)"
+            "--model takes a better one (a local folder or a hub name, e.g. Qwen/Qwen2.5-7B-Instruct)"
         )
     make_vllm = partial(VllmOffline, find_model(options.model), sampling, schema)
     if options.ray_workers:

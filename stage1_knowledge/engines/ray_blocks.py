@@ -19,17 +19,17 @@ BLOCK = 64
 class RayBlocks(Engine):
     """Runs another engine in `workers` actors of a Ray cluster: a local one, or that of $RAY_ADDRESS."""
 
-    def __init__(self, make_engine: Callable[[], Engine], workers: int, gpus: float = 0.0, block: int = BLOCK) -> None:
+    def __init__(self, make_engine: Callable[[], Engine], workers: int, block: int = BLOCK) -> None:
         """Prepare; Ray itself starts with the first question.
 
         Args:
             make_engine: called once in each actor; must be picklable.
-            workers: how many actors.
-            gpus: for each actor.
+            workers: how many actors; each has a GPU of its own where the cluster has any, else a CPU.
             block: requests an actor gets at a time; what a lost actor costs.
         """
-        self._make_engine, self._workers, self._gpus, self._block = make_engine, workers, gpus, block
+        self._make_engine, self._workers, self._block = make_engine, workers, block
         self._identity: Identity | None = None
+        self._started = False
 
     @property
     def identity(self) -> Identity:
@@ -39,15 +39,22 @@ class RayBlocks(Engine):
         return self._identity
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
-        """Yield answers block by block, in whatever order the actors finish."""
+        """Yield answers block by block, in whatever order the actors finish.
+
+        Raises:
+            UserError: Ray is not installed, the cluster is too small, or an actor's engine fails.
+        """
         try:
             import ray
+            import ray.data
         except ImportError as error:
-            raise UserError("--ray needs Ray; install the extra `ray`") from error
+            raise UserError(f"--ray needs Ray ({error}); install the extra `ray`") from error
         asked = {request.key: request for request in requests}
         if not ray.is_initialized():
             say(f"starting Ray for {self._workers} engine actors")
             ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+            self._started = True
+        gpus = self._check_resources(ray.cluster_resources())
         ray.data.DataContext.get_current().enable_progress_bars = False
         blocks = max(1, -(-len(asked) // self._block))
         rows = ray.data.from_items([_row(request) for request in asked.values()], override_num_blocks=blocks)
@@ -57,20 +64,35 @@ class RayBlocks(Engine):
             batch_size=self._block,
             batch_format="pandas",
             compute=ray.data.ActorPoolStrategy(size=self._workers),
-            num_gpus=self._gpus or None,
+            num_gpus=gpus,
             max_restarts=-1,
             max_task_retries=-1,
         )
-        for values in answered.iter_rows():
-            # A block that was answered twice, because its actor died after writing it, counts once.
-            if request := asked.pop(values["key"], None):
-                yield request, Answer(**{name: values[name] for name in _ANSWER})
+        try:
+            for values in answered.iter_rows():
+                # A block that was answered twice, because its actor died after writing it, counts once.
+                if request := asked.pop(values["key"], None):
+                    yield request, Answer(**{name: values[name] for name in _ANSWER})
+        except ray.exceptions.RayError as error:
+            raise UserError(
+                f"--ray {self._workers}: {_last_line(error)}; the answers so far are kept, run the same command again"
+            ) from error
 
     def close(self) -> None:
-        """Leave the cluster; a local one ends."""
-        import ray
+        """Leave the cluster, if this engine joined it; a local one ends."""
+        if self._started:
+            import ray
 
-        ray.shutdown()
+            ray.shutdown()
+            self._started = False
+
+    def _check_resources(self, cluster: dict[str, float]) -> int | None:
+        """GPUs for each actor: one where the cluster has any, else None."""
+        kind = "GPU" if cluster.get("GPU") else "CPU"
+        if (there := int(cluster.get(kind, 0))) < self._workers:
+            # Ray would wait for ever.
+            raise UserError(f"--ray {self._workers}: the cluster has {there} {kind}s, one is needed for each actor")
+        return 1 if kind == "GPU" else None
 
 
 _ANSWER = ("text", "finish", "prompt_tokens", "output_tokens", "cached_tokens")
@@ -91,6 +113,11 @@ class _EngineActor:
         ]
         rows = [{"key": request.key, **asdict(answer)} for request, answer in self._engine.answer(requests)]
         return type(batch)(rows)
+
+
+def _last_line(error: BaseException) -> str:
+    """What went wrong in the actor, without the two tracebacks that Ray puts before it."""
+    return str(error).strip().splitlines()[-1].strip()[:300]
 
 
 def _row(request: Request) -> dict[str, str | int]:

@@ -1,5 +1,6 @@
 """Answers from a recorded cache: a run repeated without a model, and the engine of most tests."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -20,12 +21,13 @@ class Replay(Engine):
             UserError: the cache holds no answers of `model`, or those of several models and none is named.
         """
         self._store = store
-        found = [identity for identity in store.identities() if model in (None, identity.model)]
+        found = [identity for identity in store.identities() if model in (None, identity.model, _pinned(identity))]
         if not found:
             raise UserError(f"{store.path}: holds no answers{f' of {model}' if model else ''} to replay")
-        if len({(identity.model, identity.revision) for identity in found}) > 1:
-            names = ", ".join(sorted({identity.model for identity in found}))
-            raise UserError(f"{store.path}: holds answers of several models ({names}); name one with --model")
+        # The engine is no part of a key: an upgrade between two recordings leaves them one.
+        if len({dataclasses.replace(identity, engine="") for identity in found}) > 1:
+            names = ", ".join(sorted({_pinned(identity) for identity in found}))
+            raise UserError(f"{store.path}: holds answers of several models; name one with --model: {names}")
         self._identity = found[-1]
 
     @property
@@ -49,3 +51,8 @@ class Replay(Engine):
                         "run once without --replay and with --cache to record it"
                     )
                 yield request, known[request.key]
+
+
+def _pinned(identity: Identity) -> str:
+    """The name that tells recorded models apart: one served by an endpoint has no revision."""
+    return f"{identity.model}@{identity.revision[:12] or 'endpoint'}"

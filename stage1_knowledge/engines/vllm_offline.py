@@ -67,11 +67,17 @@ class VllmOffline(Engine):
             self.llm = None
 
     def _enqueue(self, block: list[Request]) -> dict[str, Request]:
-        ids = self.llm.enqueue_chat(
-            [list(request.messages) for request in block],
-            [self._parameters(request) for request in block],
-            use_tqdm=False,
-        )
+        try:
+            ids = self.llm.enqueue_chat(
+                [list(request.messages) for request in block],
+                [self._parameters(request) for request in block],
+                use_tqdm=False,
+                # Models that think aloud first would use up the room of the answer; other templates ignore it.
+                chat_template_kwargs={"enable_thinking": False},
+            )
+        except ValueError as error:
+            # A prompt longer than the model reads, or a chat template that refuses these roles.
+            raise UserError(f"{self._model.name} cannot be asked: {' '.join(str(error).split())[:240]}") from error
         # Inside, vLLM appends a random suffix to its running number; finished outputs carry the number alone.
         return {name.partition("-")[0]: request for name, request in zip(ids, block, strict=True)}
 
@@ -127,6 +133,8 @@ class VllmOffline(Engine):
         }
         if not _has_cuda():
             options["enforce_eager"] = True
+            # A block of tokens is cached only when it is full; the default of 128 is longer than our demonstrations.
+            options["block_size"] = 32
             # vLLM 0.32 rewinds a request's generator after each chunk but the last, which CPU generators refuse
             # ("CPU Generator does not use offset"); our prompts are short enough to go in one piece.
             options["enable_chunked_prefill"] = False

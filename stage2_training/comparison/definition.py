@@ -1,49 +1,122 @@
-"""What is compared: variants of one configuration, over seeds, from a small YAML file."""
+"""What is compared: variants of one configuration, over seeds and data, from a small YAML file."""
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.model.options import Options
 
 
-class Comparison(Options):
-    """One comparison.
+def _dotted(tree: Any, path: str = "") -> Any:
+    """{"model": {"qsm": {"layers": 3}}} -> {"model.qsm.layers": 3}; dotted keys stay as they are."""
+    if tree is None and not path:
+        return {}
+    if not isinstance(tree, dict) or (not tree and path):
+        return {path: tree} if path else tree
+    return {
+        key: value
+        for name, child in tree.items()
+        for key, value in _dotted(child, f"{path}.{name}" if path else str(name)).items()
+    }
 
-    `settings` holds for every variant and `variants` maps a name to its own settings over those, both
-    as dotted keys of a run's configuration. `settings` gives way to what a user sets for all runs; a
-    variant's own settings do not. `reference` is the variant that the others are set against.
+
+def _named(tree: Any) -> Any:
+    """A name, or a list of them, as a mapping of names to nothing of their own."""
+    if isinstance(tree, str):
+        return {tree: {}}
+    return {name: {} for name in tree} if isinstance(tree, list) else tree
+
+
+# Dotted keys of a run's configuration, with their values.
+Settings = Annotated[dict[str, Any], BeforeValidator(_dotted)]
+# A name becomes part of a folder's name, and of a list on the command line.
+Name = Annotated[str, Field(pattern=r"^[^./\\,\x00-\x1f][^/\\,\x00-\x1f]*$")]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are set against each other: one data set under one condition ("" where there is but one)."""
+
+    data: str
+    condition: str
+    settings: dict[str, Any] = field(compare=False)
+
+    @property
+    def title(self) -> str:
+        """What a table calls it; "" where there is but one."""
+        return ", ".join(part for part in (self.data, self.condition) if part)
+
+
+class Comparison(Options):
+    """One comparison: every variant with every seed, for every data set under every condition.
+
+    `settings` holds for every run and gives way to what a user sets for all of them; what `data`,
+    `conditions` and `variants` set by name does not, the later going before the earlier. `data` may be a
+    list of data sets, or map each to its own settings; the command line names the one data set where it
+    is left out. A variant may be trained on a control of its knowledge: `knowledge: control:shuffled`.
+    `reference` is the variant that the others are set against, within the same data and condition.
     """
 
     about: str
     reference: str
-    settings: dict[str, Any] = {}
-    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=2)]
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
+    settings: Settings = {}
+    data: Annotated[dict[str, Settings], BeforeValidator(_named)] = {}
+    conditions: dict[Name, Settings] = {}
+    variants: Annotated[dict[Name, Settings], Field(min_length=2)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
 
     @model_validator(mode="after")
     def _reference_is_a_variant(self) -> "Comparison":
         if self.reference not in self.variants:
             raise ValueError(f"reference {self.reference!r} is none of the variants {', '.join(self.variants)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} hold one twice")
         return self
 
-    def only(self, names: Sequence[str]) -> "Comparison":
-        """The same with fewer variants; the reference stays.
+    def groups(self) -> list[Group]:
+        """Every data set under every condition."""
+        data = {name: {"data.name": name, **own} for name, own in self.data.items()} or {"": {}}
+        conditions = self.conditions or {"": {}}
+        return [
+            Group(name, condition, {**of_data, **of_condition})
+            for name, of_data in data.items()
+            for condition, of_condition in conditions.items()
+        ]
+
+    def only(self, variants: Sequence[str] | None = None, conditions: Sequence[str] | None = None) -> "Comparison":
+        """The same with fewer variants (the reference stays) or fewer conditions.
 
         Raises:
-            UserError: one of `names` is not a variant.
+            UserError: one of them is not there.
         """
-        for name in names:
-            if name not in self.variants:
-                raise UserError(f"there is no variant {name!r}; there are {', '.join(self.variants)}")
-        kept = {name: own for name, own in self.variants.items() if name in names or name == self.reference}
-        return self.model_copy(update={"variants": kept})
+        kept = {}
+        for kind, names in (("variants", variants), ("conditions", conditions)):
+            there = getattr(self, kind)
+            for name in names or ():
+                if name not in there:
+                    raise UserError(f"there is no {kind[:-1]} {name!r}; there are {', '.join(there) or 'none'}")
+            if names is not None:
+                wanted = {*names, self.reference} if kind == "variants" else {*names}
+                kept[kind] = {name: own for name, own in there.items() if name in wanted}
+        return self.model_copy(update=kept)
+
+    def with_seeds(self, text: str) -> "Comparison":
+        """The same with the seeds that `text` lists, as in "0,1,2".
+
+        Raises:
+            UserError: they are not different whole numbers from 0 on.
+        """
+        seeds = [word.strip() for word in text.split(",")]
+        if not all(word.isdecimal() for word in seeds) or len(set(map(int, seeds))) < len(seeds):
+            raise UserError(f"--seeds {text}: write different whole numbers, as in 0,1,2")
+        return self.model_copy(update={"seeds": tuple(map(int, seeds))})
 
 
 def ready_names() -> tuple[str, ...]:

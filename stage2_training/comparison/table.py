@@ -1,38 +1,95 @@
-"""A comparison as a table on the terminal."""
+"""A comparison as a table: the columns, and the terminal's form of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.table import Table
 
 from sspa.shared.terminal import output
-from sspa.stage2_training.comparison.compare import Row
 from sspa.stage2_training.comparison.definition import Comparison
+from sspa.stage2_training.comparison.rows import Row
+
+_NOTHING = "-"
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def columns_of(rows: Sequence[Row]) -> list[Column]:
+    """Titles and cells of the table; what is the same in every row is no column."""
+    optional: list[tuple[str, Callable[[Row], str], bool]] = [
+        ("data", lambda row: row.data, len({row.data for row in rows}) > 1),
+        ("condition", lambda row: row.condition, len({row.condition for row in rows}) > 1),
+        ("labels", lambda row: row.labels, len({row.labels for row in rows}) > 1),
+        ("variant", lambda row: row.variant, True),
+        ("val", lambda row: _number(row.val_map), True),
+        ("test mAP", lambda row: f"{row.test_map:.2f}{_deviation(row)}", True),
+        ("region", lambda row: _number(row.region_map), True),
+        ("global", lambda row: _number(row.global_map), True),
+        ("difference [95%]", _difference, True),
+        ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
+        ("trained", lambda row: _count(row.trained_parameters), True),
+        ("s/epoch", lambda row: _number(row.epoch_seconds), True),
+        ("s a run", lambda row: f"{row.seconds:.0f}", True),
+        ("memory", lambda row: _memory(row.peak_memory_bytes), True),
+    ]
+    return [(title, cell) for title, cell, shown in optional if shown]
+
+
+def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
+    """What the table shows, in one line."""
+    seeds = max(len(row.seeds) for row in rows)
+    protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
+    return (
+        f"{comparison.about}; test mAP in percent, mean ± standard deviation of {seeds} seeds, difference to "
+        f"{comparison.reference} with its 95% interval over test pictures and seeds; protocol {protocols}"
+    )
 
 
 def show_comparison(comparison: Comparison, rows: Sequence[Row]) -> None:
-    """One row a variant: test mAP with its deviation over seeds, and the difference with its 95% interval."""
-    table = Table(
-        title=f"{comparison.about}; test mAP, mean of {rows[0].seeds} seeds (difference to {comparison.reference})",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in ("variant", "val", "test", "region", "global", "difference [95%]", "trained", "s a run"):
-        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.variant,
-            f"{row.val_map:.2f}",
-            f"{row.test_map:.2f} ± {row.test_deviation:.2f}",
-            _figure(row.region_map),
-            _figure(row.global_map),
-            ""
-            if row.difference is None
-            else f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]",
-            f"{row.trained_parameters / 1e6:.2f} M",
-            f"{row.seconds:.0f}",
-        )
+    """Print the table."""
+    table = Table(box=box.SIMPLE_HEAD)
+    columns = columns_of(rows)
+    for title, _ in columns:
+        left = title in ("data", "condition", "labels", "variant")
+        table.add_column(title, justify="left" if left else "right", no_wrap=True)
+    for place, row in enumerate(rows):
+        if place and _place(row) != _place(rows[place - 1]):
+            table.add_section()
+        table.add_row(*(cell(row).replace("[", r"\[") for _, cell in columns))
+    output.print(caption(comparison, rows), markup=False)
     output.print(table)
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def is_sure(row: Row) -> bool:
+    """Whether the difference's interval leaves out zero."""
+    if row.difference_low is None or row.difference_high is None:
+        return False
+    return row.difference_low > 0 or row.difference_high < 0
+
+
+def _place(row: Row) -> tuple[str, str, str]:
+    return row.data, row.condition, row.labels
+
+
+def _difference(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    if row.difference_low is None:
+        return f"{row.difference:+.2f}"
+    return f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+
+
+def _deviation(row: Row) -> str:
+    return "" if row.test_deviation is None else f" ± {row.test_deviation:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 10_000 else f"{number:,}"
+
+
+def _memory(size: int | None) -> str:
+    return _NOTHING if size is None else f"{size / 1e9:.1f} GB"

@@ -1,7 +1,7 @@
 """What training and evaluation take: a Dataset of Splits, always made from a manifest."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,23 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet
 from sspa.stage2_training.data.manifest import Manifest, check_manifest, in_root, read_manifest, resolve_paths
 from sspa.stage2_training.data.splitting import hold_out_val
+from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
 @dataclass(frozen=True)
 class Split:
-    """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown."""
+    """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown.
+
+    `within` is the split that this one was drawn from, where it was.
+    """
 
     name: str
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     targets: NDArray[np.int8]
+    within: "Split | None" = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -32,7 +37,8 @@ class Split:
 class Dataset:
     """Splits by name (train, val, test), the labels of their columns, and the rules that made them.
 
-    `note` is what a result must say about the data; `content_hash` covers ids, paths, splits, targets and labels.
+    `note` is what a result must say about the data; `content_hash` covers ids, paths, splits, targets and labels;
+    `unseen` names the labels that were masked in train and val on purpose.
     """
 
     name: str
@@ -42,6 +48,7 @@ class Dataset:
     splits: Mapping[str, Split]
     content_hash: str
     note: str
+    unseen: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -50,6 +57,7 @@ def load_dataset(
     protocol: str | None = None,
     val_fraction: float | None = None,
     seed: int = 0,
+    subset: Subset = Subset(),
 ) -> Dataset:
     """A data set by its adapter's name ("scenes", "voc2007", ...) or by the path of a manifest (*.parquet).
 
@@ -59,13 +67,19 @@ def load_dataset(
         protocol: the name of a protocol of that data set; its first one if None.
         val_fraction: the share of training that is held out for val, stratified by label. None keeps the data set's
             own val list, or holds out a tenth where it has none.
-        seed: for that hold-out.
+        seed: for that hold-out, and for the subset.
+        subset: what is left of training; everything by default.
 
     Raises:
         UserError: an unknown name or protocol, a root without the data, or data that a check refuses.
     """
     manifest, found_root = load_manifest(name, root, protocol)
-    return dataset_from_manifest(hold_out_val(manifest, val_fraction, seed), found_root)
+    whole = hold_out_val(manifest, val_fraction, seed)
+    dataset = dataset_from_manifest(reduce_training(whole, subset, seed), found_root)
+    if subset.shots is not None:
+        train = replace(dataset.splits["train"], within=dataset_from_manifest(whole, found_root).splits["train"])
+        dataset = replace(dataset, splits={**dataset.splits, "train": train})
+    return replace(dataset, unseen=unseen_labels(manifest.labels.keys, subset.unseen, seed))
 
 
 def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[Manifest, Path]:

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -34,8 +36,7 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
     Raises:
         UserError: the split has no more than one batch.
     """
-    if len(split) <= _BATCH:
-        raise UserError(f"{len(split)} pictures are too few to time; read a split with more than {_BATCH}")
+    _check_enough(split)
     norm = (0.5, 0.5, 0.5)
     ours = PictureDataset(split, make_transform((size, size), norm, norm, train=False))
     for count in workers:
@@ -46,6 +47,33 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
             bare = DataLoader(_Bare(split, size), batch_size=_BATCH, num_workers=count)
             best["bare"] = max(best["bare"], _rate(iter(bare), len(split)))
         yield Throughput(count, best["ours"], best["bare"])
+
+
+def loading_rate(split: Split, size: tuple[int, int], workers: int, rounds: int) -> float:
+    """Pictures a second of our loader for tensors of `size`, the best of the rounds.
+
+    Raises:
+        UserError: the split has no more than one batch.
+    """
+    _check_enough(split)
+    norm = (0.5, 0.5, 0.5)
+    pictures = PictureDataset(split, make_transform(size, norm, norm, train=False))
+    return max(_rate(PictureLoader(pictures, _BATCH, workers=workers).epoch(0), len(split)) for _ in range(rounds))
+
+
+def drawn_split(folder: Path, count: int = 4 * _BATCH) -> Split:
+    """JPEGs of 500x375 pixels in `folder`, of clouds and some noise: as large on disk as photos, about."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        clouds = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+            (500, 375), Image.Resampling.BICUBIC
+        )
+        noisy = np.asarray(clouds, dtype=np.int16) + generator.integers(-12, 13, (375, 500, 3))
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+    ids = tuple(path.name for path in paths)
+    return Split("drawn", ids, tuple(paths), np.zeros((count, 1), dtype=np.int8))
 
 
 class _Bare(torch.utils.data.Dataset[torch.Tensor]):
@@ -72,6 +100,11 @@ class _Bare(torch.utils.data.Dataset[torch.Tensor]):
             picture.draft("RGB", (self.size, self.size))
             tensor: torch.Tensor = self.transform(picture.convert("RGB"))
         return tensor
+
+
+def _check_enough(split: Split) -> None:
+    if len(split) <= _BATCH:
+        raise UserError(f"{len(split)} pictures are too few to time; read a split with more than {_BATCH}")
 
 
 def _rate(batches: Iterator[object], pictures: int) -> float:

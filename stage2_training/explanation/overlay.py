@@ -10,12 +10,12 @@ from PIL import Image
 _STRONGEST = 0.75  # the colour's share where the map is highest
 
 
-def over_picture(picture: Image.Image, region_map: NDArray[np.float32]) -> Image.Image:
-    """The picture, greyed, with the map (rows, columns) in colour; the map's own maximum has the full colour."""
+def over_picture(picture: Image.Image, region_map: NDArray[np.float32], lowest: float = 0.0) -> Image.Image:
+    """The picture, greyed, with the map (rows, columns) in colour: none at `lowest`, full at the map's maximum."""
     from matplotlib import colormaps
 
-    highest = float(region_map.max())
-    scaled = region_map / highest if highest > 0 else np.zeros_like(region_map)
+    span = float(region_map.max()) - lowest
+    scaled = (region_map - lowest) / span if span > 0 else np.zeros_like(region_map)
     smooth = Image.fromarray(scaled.astype(np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     share = np.asarray(smooth).clip(0, 1)[..., None]  # (H, W, 1)
     colours = colormaps["inferno"](share[..., 0])[..., :3] * 255

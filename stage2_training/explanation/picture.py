@@ -3,15 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sspa.shared.files import replacing
-from sspa.shared.knowledge import names_only
-from sspa.shared.label_sets import LabelSet
 from sspa.stage2_training.data.picture import load_picture
 from sspa.stage2_training.explanation.overlay import data_uri, over_picture, small
 from sspa.stage2_training.explanation.region_maps import region_maps
@@ -21,25 +18,51 @@ from sspa.stage2_training.tagger import Tagger
 
 _LONGEST = 640
 
-# What each map shows of one label.
-_MEANINGS = {
-    "region-map": "region map: each region’s weight times its similarity to the label",
-    "dsf-attention": "DSF: where the label’s text looked",
-    "label-from-regions": "cross-attention V→S: what the label took from each region",
-    "regions-from-label": "cross-attention S→V: what each region took from the label",
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of map: what it is called and shows, and whether its values differ so little from region to region
+    that only the differences are drawn."""
+
+    name: str
+    title: str
+    meaning: str
+    differences_only: bool = False
+
+
+_KINDS = {
+    kind.name: kind
+    for kind in (
+        _Kind("region-map", "Region map", "where the label was seen: each region’s weight times what it said"),
+        _Kind("dsf-attention", "DSF attention", "where the label’s text looked first"),
+        _Kind("label-from-regions", "Cross-attention V→S", "from which regions the label took"),
+        _Kind("regions-from-label", "Cross-attention S→V", "how much of it each region gave to this label", True),
+        _Kind("image-gate", "Gate of the regions", "how much of what it read in the texts each region let in", True),
+    )
 }
 
 
 @dataclass(frozen=True)
+class MapView:
+    """One map as the page shows it: a PNG's data URI, and the words beside it."""
+
+    picture: str
+    title: str
+    meaning: str
+    note: str
+
+
+@dataclass(frozen=True)
 class LabelView:
-    """One label of the page."""
+    """One label of the page; figures in percent."""
 
     text: str
     percent: float
+    threshold: float
     sentences: tuple[str, ...]
     percent_by_name: float | None
     text_gate: float | None
-    maps: list[tuple[str, str]]
+    maps: list[MapView]
 
 
 def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
@@ -54,7 +77,7 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
     image = tagger.prepare(path)[None]
     probabilities, prediction = tagger.explained(image)
     evidence = prediction.evidence
-    by_name = _by_name(tagger, image)
+    by_name = tagger.by_name_only(image)
     row = probabilities[0]
     order = np.argsort(-row, kind="stable")
     chosen = [int(index) for index in order if row[index] >= tagger.thresholds[index]] or [int(order[0])]
@@ -67,19 +90,20 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
             LabelView(
                 text=label.text,
                 percent=100 * float(row[index]),
+                threshold=100 * float(tagger.thresholds[index]),
                 sentences=tuple(sentence for sentence in tagger.knowledge.sentences[label.key] if sentence),
-                percent_by_name=None if by_name is None else 100 * float(by_name[index]),
-                text_gate=None if gate is None else float(gate[0, index].mean()),
+                percent_by_name=None if by_name is None else 100 * float(by_name[0, index]),
+                text_gate=None if gate is None else 100 * float(gate[0, index].mean()),
                 maps=[
-                    (_MEANINGS[name], _save(picture, values, folder / f"{_file_stem(index, label.key)}-{name}.png"))
+                    _save(picture, _KINDS[name], values, folder / f"{_file_stem(index, label.key)}-{name}.png")
                     for name, values in maps
                 ],
             )
         )
-    image_gate = ""
+    image_gate = None
     if evidence is not None and evidence.image_gate is not None:
         gates = evidence.image_gate[0].float().mean(dim=-1).unflatten(0, tagger.grid).cpu().numpy()
-        image_gate = _save(picture, gates, folder / "image-gate.png")
+        image_gate = _save(picture, _KINDS["image-gate"], gates, folder / "image-gate.png")
     return write_page(
         folder / "index.html",
         "explanation.html.jinja",
@@ -91,18 +115,6 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
         has_maps=evidence is not None,
         others=[(tagger.labels[index].text, 100 * float(row[index])) for index in order if index not in chosen][:10],
     )
-
-
-def _by_name(tagger: Tagger, image: Any) -> NDArray[np.float32] | None:
-    """(C,) the probabilities without the sentences; None where the head reads no text of new labels."""
-    if not tagger.recognizer.head.open_vocabulary:
-        return None
-    own = tagger.knowledge
-    tagger.bind(names_only(LabelSet("names", own.labels, domain=own.domain)))
-    try:
-        return tagger.probabilities(image)[0]
-    finally:
-        tagger.bind(own)
 
 
 def _maps_of_label(evidence: Evidence, label: int, grid: tuple[int, int]) -> list[tuple[str, NDArray[np.float32]]]:
@@ -117,11 +129,14 @@ def _maps_of_label(evidence: Evidence, label: int, grid: tuple[int, int]) -> lis
     ]
 
 
-def _save(picture: Image.Image, region_map: NDArray[np.float32], path: Path) -> str:
-    drawn = over_picture(picture, region_map)
+def _save(picture: Image.Image, kind: _Kind, values: NDArray[np.float32], path: Path) -> MapView:
+    lowest = float(values.min()) if kind.differences_only else 0.0
+    drawn = over_picture(picture, values, lowest)
     with replacing(path) as beside:
         drawn.save(beside, "PNG")
-    return data_uri(drawn)
+    highest = f"{100 * float(values.max()):.1f} %"
+    note = f"{100 * lowest:.1f} % (dark) to {highest}" if kind.differences_only else f"brightest region: {highest}"
+    return MapView(data_uri(drawn), kind.title, kind.meaning, note)
 
 
 def _file_stem(index: int, key: str) -> str:

@@ -34,6 +34,8 @@ class SSPA(Head):
     open_vocabulary = True
     t_ka: Tensor
     label_of_row: Tensor
+    rows_a_label: Tensor
+    mean_of_rows: Tensor
 
     def __init__(self, options: SspaOptions, backbone_width: int) -> None:
         super().__init__()
@@ -54,6 +56,10 @@ class SSPA(Head):
         t_ka, label_of_row = knowledge_aware_features(backbone, knowledge, self.options.kap)
         self.register_buffer("t_ka", t_ka, persistent=False)
         self.register_buffer("label_of_row", label_of_row, persistent=False)
+        rows_a_label = torch.bincount(label_of_row)  # (C,)
+        mean_of_rows = F.one_hot(label_of_row) / rows_a_label  # (S, C)
+        self.register_buffer("rows_a_label", rows_a_label, persistent=False)
+        self.register_buffer("mean_of_rows", mean_of_rows, persistent=False)
         for prompts in (self.cap, self.global_cap):
             if prompts is not None:
                 prompts.bind(backbone, knowledge)
@@ -80,7 +86,7 @@ class SSPA(Head):
         if self.dsf is not None:
             t_ca, dsf_attention = self.dsf(t, regions)  # (B, S, w)
         else:
-            t_ca, dsf_attention = t.expand(len(x0), -1, -1), None
+            t_ca, dsf_attention = t.expand(x0.shape[0], -1, -1), None
         t_uf = self.qsm(t_ka, t_ca, x0)  # (B, S, w)
         text, image = self.gdma(t_uf, regions, explain)
         similarities = region_similarities(self.region_dropout(image.features), text.features)  # (B, M, S)
@@ -96,7 +102,7 @@ class SSPA(Head):
             region_weights=self._by_label(weights),
             dsf_attention=None if dsf_attention is None else self._by_label(dsf_attention.mT).mT,
             v_to_s=None if text.attention is None else self._by_label(text.attention.mT).mT,
-            s_to_v=None if image.attention is None else self._by_label(image.attention) * self._rows_a_label(),
+            s_to_v=None if image.attention is None else self._by_label(image.attention) * self.rows_a_label,
             text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
             image_gate=image.gate,
         )
@@ -104,9 +110,5 @@ class SSPA(Head):
 
     def _by_label(self, by_row: Tensor) -> Tensor:
         """Mean over each label's rows: (..., S) -> (..., C)."""
-        if len(self.label_of_row) == int(self.label_of_row[-1]) + 1:
-            return by_row
-        return by_row @ (F.one_hot(self.label_of_row) / self._rows_a_label()).to(by_row.dtype)
-
-    def _rows_a_label(self) -> Tensor:
-        return torch.bincount(self.label_of_row)
+        rows, labels = self.mean_of_rows.shape
+        return by_row if rows == labels else by_row @ self.mean_of_rows.to(by_row.dtype)

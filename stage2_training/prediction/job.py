@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -23,22 +24,39 @@ def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top
     Raises:
         UserError: none of the pictures can be read.
     """
-    for tagged in _readable(tagger, paths, batch_size, boxes=False):
-        tags = tagger.tags_of(tagged.probabilities)
-        if as_json:
-            line = {"path": str(tagged.path), "labels": tags.probabilities, "predicted": tags.predicted}
-            typer.echo(json.dumps(line, ensure_ascii=False))
-            continue
-        shown = list(tags.probabilities.items())[:top]
-        if not output.is_terminal:
-            for label, probability in shown:
-                typer.echo(f"{tagged.path}\t{label}\t{probability:.4f}")
-            continue
-        table = Table("label", "probability", title=Text(str(tagged.path)), title_justify="left")
+    with _progress_unless_shown(len(paths), batch_size) as advance:
+        for tagged in _readable(tagger, paths, batch_size, boxes=False, advance=advance):
+            _show(tagger, tagged, top, as_json)
+
+
+def _show(tagger: Tagger, tagged: Tagged, top: int, as_json: bool) -> None:
+    tags = tagger.tags_of(tagged.probabilities)
+    if as_json:
+        line = {"path": str(tagged.path), "labels": tags.probabilities, "predicted": tags.predicted}
+        typer.echo(json.dumps(line, ensure_ascii=False))
+        return
+    shown = list(tags.probabilities.items())[:top]
+    if not output.is_terminal:
         for label, probability in shown:
-            style = "bold green" if label in tags.predicted else "dim"
-            table.add_row(Text(label, style), Text(f"{100 * probability:.1f} %", style))
-        output.print(table)
+            typer.echo(f"{tagged.path}\t{label}\t{probability:.4f}")
+        return
+    # Not as the table's title, which is broken where the table is narrow.
+    output.print(Text(str(tagged.path)))
+    table = Table("label", "probability")
+    for label, probability in shown:
+        style = "bold green" if label in tags.predicted else "dim"
+        table.add_row(Text(label, style), Text(f"{100 * probability:.1f} %", style))
+    output.print(table)
+
+
+@contextmanager
+def _progress_unless_shown(pictures: int, batch_size: int) -> Iterator[Callable[[int], None]]:
+    """Progress where results go to a file or a pipe and take a while; on a terminal they are progress enough."""
+    if output.is_terminal or pictures <= batch_size:
+        yield lambda count: None
+    else:
+        with progress("tagging", pictures, "pictures") as bar:
+            yield bar.advance
 
 
 def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_size: int) -> None:
@@ -52,14 +70,16 @@ def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_si
     left = [path for path in paths if str(path) not in done]
     if done:
         say(f"{out}: going on; {len(paths) - len(left):,} of {len(paths):,} pictures are tagged already")
+    written = len(paths) - len(left)
     try:
         with progress("tagging", len(left), "pictures") as bar:
             for tagged in _readable(tagger, left, batch_size, boxes=True, advance=bar.advance):
                 file.add(tagged)
+                written += 1
     finally:
         file.flush()
     file.finish()
-    say(f"{out}: wrote the labels of {len(paths):,} pictures; read it with duckdb -c \"FROM '{out}'\"")
+    say(f"{out}: wrote the labels of {written:,} pictures; read it with duckdb -c \"FROM '{out}'\"")
 
 
 def _readable(

@@ -2,17 +2,20 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.stage2_training.prediction.stream import Tagged
 from sspa.stage2_training.tagger import Tagger
 
-# Pictures a part: what an interruption can cost.
+# Pictures a part, and rows: what an interruption can cost, and what is held in memory.
 _PART = 500
+_ROWS = 1_000_000
+_SIDES = ("left", "top", "right", "bottom")
 
 
 class PredictionFile:
@@ -66,18 +69,16 @@ class PredictionFile:
     def add(self, tagged: Tagged) -> None:
         """Take one more picture; every few hundred are written."""
         self._waiting.append(tagged)
-        if len(self._waiting) >= _PART:
+        if len(self._waiting) >= min(_PART, max(1, _ROWS // len(self.tagger.labels))):
             self.flush()
 
     def flush(self) -> None:
         """Write what is waiting as one more part."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if self._waiting:
-            rows = [row for tagged in self._waiting for row in self._rows(tagged)]
             with replacing(self.parts / f"{len(self._part_files()):06}.parquet") as beside:
-                pq.write_table(pa.Table.from_pylist(rows, _schema()), beside, write_page_checksum=True)
+                pq.write_table(self._table(), beside, write_page_checksum=True)
             self._waiting = []
 
     def finish(self) -> None:
@@ -96,30 +97,33 @@ class PredictionFile:
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.parquet"))
 
-    def _rows(self, tagged: Tagged) -> Iterator[dict[str, Any]]:
-        thresholds = self.tagger.thresholds
-        for index, label in enumerate(self.tagger.labels):
-            probability = float(tagged.probabilities[index])
-            box = tagged.boxes[index] if tagged.boxes else (None,) * 4
-            yield {
-                "path": str(tagged.path),
-                "label": label.key,
-                "probability": probability,
-                "above_threshold": probability >= thresholds[index],
-                **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
-            }
+    def _table(self) -> Any:
+        """What is waiting as a table, a row a picture and label."""
+        import pyarrow as pa
+
+        pictures, labels = len(self._waiting), self.tagger.labels
+        probabilities = np.stack([tagged.probabilities for tagged in self._waiting])  # (N, C)
+        nothing: list[tuple[int | None, ...]] = [(None,) * len(_SIDES)] * len(labels)
+        boxes = [side for tagged in self._waiting for box in tagged.boxes or nothing for side in box]
+        columns = {
+            "path": [path for tagged in self._waiting for path in [str(tagged.path)] * len(labels)],
+            "label": [label.key for label in labels] * pictures,
+            "probability": probabilities.ravel(),
+            "above_threshold": (probabilities >= self.tagger.thresholds).ravel(),
+            **{side: boxes[place :: len(_SIDES)] for place, side in enumerate(_SIDES)},
+        }
+        return pa.table(columns, _schema())
 
 
 def _schema() -> Any:
     import pyarrow as pa
 
-    sides = [pa.field(side, pa.int32()) for side in ("left", "top", "right", "bottom")]
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),
             pa.field("label", pa.string(), nullable=False),
             pa.field("probability", pa.float32(), nullable=False),
             pa.field("above_threshold", pa.bool_(), nullable=False),
-            *sides,
+            *(pa.field(side, pa.int32()) for side in _SIDES),
         ]
     )

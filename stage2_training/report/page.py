@@ -9,17 +9,17 @@ import torch
 import yaml
 
 from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
 from sspa.stage2_training.configuration import RunConfig
-from sspa.stage2_training.evaluation.bootstrap import map_interval
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.report import plots
+from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
 from sspa.stage2_training.report.templates import write_page
 from sspa.stage2_training.tagger import Tagger
 from sspa.stage2_training.training.evaluate import own_dataset
 from sspa.stage2_training.training.run_folder import RunFolder
 
-_RESAMPLES = 300
 _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
 
 
@@ -44,7 +44,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         facts=_facts(about, result, config),
         test=result["test"],
         columns=_columns(result["test"]["both"]["top_k"]),
-        interval=map_interval(probabilities["both"], targets, protocol, resamples=_RESAMPLES),
+        intervals=intervals_of(result["test"]["both"], resampled_figures(probabilities["both"], targets, protocol)),
         rows=[
             {"name": "untrained", "metrics": result["untrained_test"]["both"]},
             *({"name": branch, "metrics": metrics} for branch, metrics in result["test"].items()),
@@ -123,6 +123,7 @@ def _pictures(folder: RunFolder, device: torch.device, probabilities: Any, thres
         }
         cards = {name: make_cards(tagger, test, probabilities, cells, threshold) for name, cells in groups.items()}
     except UserError as error:
+        say(f"the report has no pictures: {error}")
         return {"problem": str(error)}
     return {**cards, "problem": "", "has_maps": cards["drawn"][0].region_map is not None}
 

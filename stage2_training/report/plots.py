@@ -25,7 +25,7 @@ Floats = NDArray[np.floating[Any]]
 
 # Stands for the page's text colour until the SVG is written.
 _INK = "#010203"
-_COLOURS = ("#3b82c4", "#d97706", "#2a9d6f", "#a855a0")
+_COLOURS = ("#3b82c4", "#d97706", "#2a9d6f", "#a855a0", "#c2474b", "#7c8a2e", "#8b6f5a", "#6b7fd7")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "sspa",
@@ -89,11 +89,65 @@ def class_bars(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, s
         bars = drawn.axes.barh(places, values, color=_COLOURS[0], label="trained")
         drawn.axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
         drawn.axes.scatter(
-            [100 * figures["untrained"][key] for key in keys], places, marker="|", color=_COLOURS[1], label="untrained"
+            [100 * figures["untrained"][key] for key in keys],
+            places,
+            marker="|",
+            s=90,
+            linewidths=2.5,
+            color=_COLOURS[1],
+            label="untrained",
         )
         drawn.axes.set_yticks(places, [names[key] for key in keys])
         drawn.axes.set(xlim=(0, 108), xlabel="average precision, %", ylim=(-0.7, len(keys) - 0.3))
         drawn.figure.legend(loc="outside upper center", ncols=2)
+    return drawn.svg
+
+
+def class_dots(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Markup:
+    """AP of each label in percent, a dot a run; the labels by the first run's AP.
+
+    Args:
+        figures: AP by label key, by run; a run may lack labels.
+        names: what to call each label.
+    """
+    first = next(iter(figures.values()))
+    keys = sorted(names, key=lambda key: first.get(key, -1.0))
+    with plot("AP of each label, by run", height=1.2 + 0.24 * len(keys)) as drawn:
+        for place, key in enumerate(keys):
+            values = [100 * of_run[key] for of_run in figures.values() if key in of_run]
+            if values:
+                drawn.axes.plot([min(values), max(values)], [place, place], color="gray", linewidth=0.8, zorder=1)
+        for run, of_run in figures.items():
+            known = [place for place, key in enumerate(keys) if key in of_run]
+            drawn.axes.scatter([100 * of_run[keys[place]] for place in known], known, s=22, label=run)
+        drawn.axes.set_yticks(range(len(keys)), [names[key] for key in keys])
+        drawn.axes.set(xlabel="average precision, %", ylim=(-0.7, len(keys) - 0.3))
+        _legend_above(drawn)
+    return drawn.svg
+
+
+def val_curves(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
+    """mAP on val over the epochs of metrics.jsonl, a curve a run."""
+    with plot("mAP on val, by run") as drawn:
+        for run, of_run in lines.items():
+            values = [100 * line["val"]["both"]["mAP"] for line in of_run]
+            drawn.axes.plot([line["epoch"] for line in of_run], values, marker="o", markersize=4, label=run)
+        drawn.axes.set(xlabel="epoch (0: untrained)", ylabel="mAP on val, %")
+        drawn.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend_above(drawn)
+    return drawn.svg
+
+
+def difference_bars(differences: Mapping[str, tuple[float, float, float]], title: str) -> Markup:
+    """Differences in points with their intervals, (value, low, high) by name; the first on top."""
+    with plot(title, height=1.0 + 0.3 * len(differences)) as drawn:
+        drawn.axes.axvline(0, color="gray", linestyle=":", linewidth=1)
+        places = range(len(differences) - 1, -1, -1)
+        for place, (value, low, high) in zip(places, differences.values(), strict=True):
+            drawn.axes.plot([low, high], [place, place], color=_COLOURS[0], linewidth=2)
+            drawn.axes.scatter([value], [place], s=26, color=_COLOURS[0], zorder=3)
+        drawn.axes.set_yticks(list(places), list(differences))
+        drawn.axes.set(xlabel="points", ylim=(-0.6, len(differences) - 0.4))
     return drawn.svg
 
 
@@ -114,36 +168,42 @@ def training_curves(lines: Sequence[Mapping[str, Any]]) -> list[Markup]:
     return [loss.svg, val.svg]
 
 
-def precision_recall_curves(probabilities: Mapping[str, Floats], targets: NDArray[np.int8]) -> Markup:
-    """Precision over recall of all known cells together, a curve a branch."""
+def precision_recall_curves(
+    probabilities: Mapping[str, Floats], targets: NDArray[np.int8] | Mapping[str, NDArray[np.int8]]
+) -> Markup:
+    """Precision over recall of all known cells together, a curve a branch, or a run with targets of its own."""
     from sklearn.metrics import precision_recall_curve
 
-    known = targets >= 0
     with plot("Precision and recall") as drawn:
         for branch, values in probabilities.items():
-            precision, recall, _ = precision_recall_curve(targets[known], values[known])
+            truth = targets[branch] if isinstance(targets, Mapping) else targets
+            known = truth >= 0
+            precision, recall, _ = precision_recall_curve(truth[known], values[known])
             # A thousand points are enough to see the curve by.
             kept = np.unique(np.linspace(0, len(recall) - 1, 1000).astype(int))
             drawn.axes.plot(100 * recall[kept], 100 * precision[kept], label=branch)
         drawn.axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 101))
-        drawn.axes.legend()
+        _legend_above(drawn)
     return drawn.svg
 
 
-def reliability_curve(probabilities: Mapping[str, Floats], targets: NDArray[np.int8]) -> Markup:
+def reliability_curve(
+    probabilities: Mapping[str, Floats], targets: NDArray[np.int8] | Mapping[str, NDArray[np.int8]]
+) -> Markup:
     """How often a label is there, over how probable the model called it; on the diagonal it knows."""
-    known = targets >= 0
     with plot("Reliability") as drawn:
         drawn.axes.plot([0, 100], [0, 100], color="gray", linestyle=":", linewidth=1)
         for branch, values in probabilities.items():
+            truth = targets[branch] if isinstance(targets, Mapping) else targets
+            known = truth >= 0
             bins = np.minimum((values[known] * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
             count = np.bincount(bins, minlength=CALIBRATION_BINS)
             filled = count > 0
             claimed = np.bincount(bins, values[known], CALIBRATION_BINS)[filled] / count[filled]
-            seen = np.bincount(bins, targets[known], CALIBRATION_BINS)[filled] / count[filled]
+            seen = np.bincount(bins, truth[known], CALIBRATION_BINS)[filled] / count[filled]
             drawn.axes.plot(100 * claimed, 100 * seen, marker="o", markersize=3, label=branch)
         drawn.axes.set(xlabel="probability, %", ylabel="how often it was there, %", xlim=(0, 101), ylim=(0, 101))
-        drawn.axes.legend()
+        _legend_above(drawn)
     return drawn.svg
 
 
@@ -161,3 +221,10 @@ def co_occurrence(present: NDArray[np.bool_], names: Sequence[str], title: str) 
         drawn.axes.set_yticks(places, names, fontsize=8)
         drawn.figure.colorbar(shades, shrink=0.7, label="%")
     return drawn.svg
+
+
+def _legend_above(drawn: Plot) -> None:
+    """Outside the axes, where no curve lies under it; one column, since runs have long names."""
+    handles, labels = drawn.axes.get_legend_handles_labels()
+    columns = 1 if max(map(len, labels)) > 16 else min(len(labels), 3)
+    drawn.figure.legend(handles, labels, loc="outside upper center", ncols=columns)

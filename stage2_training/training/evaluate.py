@@ -8,6 +8,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.configuration import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, load_dataset
+from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
@@ -32,7 +33,7 @@ def own_dataset(config: RunConfig) -> Dataset:
         UserError: it is no longer where it was.
     """
     data = config.data
-    return load_dataset(data.name, data.root, data.protocol, data.val_fraction, config.training.seed)
+    return load_dataset(data.name, data.root, data.protocol, data.val_fraction, config.training.seed, data.subset)
 
 
 def evaluate_run(
@@ -63,6 +64,7 @@ def evaluate_run(
         config.data.protocol if own else None,
         config.data.val_fraction if own else None,
         config.training.seed,
+        config.data.subset if own else Subset(),
     )
     keys = dataset.labels.keys
     if knowledge_file is not None:

@@ -29,16 +29,21 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class KeptFeatures:
-    """One split's features under one view: pooled (N, d) and regions (N, M, d), float16, memory-mapped."""
+    """One split's features under one view: pooled (N, d) and regions (N, M, d), float16, memory-mapped.
+
+    `rows` says where the split's pictures stand in the arrays, where those hold more; else they stand in order.
+    """
 
     pooled: NDArray[np.float16]
     regions: NDArray[np.float16]
+    rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.pooled)
+        return len(self.pooled if self.rows is None else self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
         """The features of these pictures as float32 tensors."""
+        indices = indices if self.rows is None else self.rows[indices]
         return ImageFeatures(
             *(torch.from_numpy(kept[indices]).float() for kept in (self.pooled, self.regions)),
         )
@@ -50,12 +55,14 @@ def kept_features(
     """The features of each split under `view`, from the cache, or computed and kept there now.
 
     A cache entry's key covers the backbone's weights and options, the picture files (path, size and time of
-    change) in order, the view, and the form of the entry.
+    change) in order, the view, and the form of the entry. A split drawn from another takes the other's where they
+    are there.
 
     Raises:
         UserError: a picture cannot be read, or the disk has no room.
     """
-    folders = [cache_folder("features") / _key(backbone, split, view) for split in splits]
+    wholes = [_kept_whole(backbone, split, view) for split in splits]
+    folders = [cache_folder("features") / _key(backbone, whole, view) for whole in wholes]
     missing = [(split, folder) for split, folder in zip(splits, folders, strict=True) if not folder.is_dir()]
     if missing:
         regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
@@ -74,9 +81,26 @@ def kept_features(
                 with replacing_folder(folder) as beside:
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
-        KeptFeatures(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("pooled", "regions")))
-        for folder in folders
+        KeptFeatures(
+            np.load(folder / "pooled.npy", mmap_mode="r"),
+            np.load(folder / "regions.npy", mmap_mode="r"),
+            None if whole is split else _rows_of(split, whole),
+        )
+        for split, whole, folder in zip(splits, wholes, folders, strict=True)
     ]
+
+
+def _kept_whole(backbone: Backbone, split: Split, view: str) -> Split:
+    """The split whose features are to be read: the one that `split` was drawn from if its features are kept."""
+    whole = split.within
+    if whole is None or not (cache_folder("features") / _key(backbone, whole, view)).is_dir():
+        return split
+    return whole
+
+
+def _rows_of(split: Split, whole: Split) -> NDArray[np.int64]:
+    place = {key: row for row, key in enumerate(whole.ids)}
+    return np.array([place[key] for key in split.ids], dtype=np.int64)
 
 
 @torch.inference_mode()

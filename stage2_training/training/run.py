@@ -139,7 +139,7 @@ class _Training:
         self.config, self.device, self.processes = config, device, processes
         data = config.data
         self.dataset: Dataset = load_dataset(
-            data.name, data.root, data.protocol, data.val_fraction, config.training.seed
+            data.name, data.root, data.protocol, data.val_fraction, config.training.seed, data.subset
         )
         self.knowledge = read_knowledge(config.knowledge).for_labels(self.dataset.labels.keys)
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.dataset.splits.items())

@@ -27,6 +27,8 @@ from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.training.scoring import Probabilities
 
 FORMAT_VERSION = 1
+# In a folder that is handed over, wherever it will lie: "local-dir:{folder}/backbone".
+OWN_FOLDER = "{folder}"
 # What `replacing` and `replacing_folder` write to before they move it over, and safetensors before that.
 _BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
@@ -157,8 +159,13 @@ class RunFolder:
         return self.file("result.json").is_file()
 
     def config(self) -> RunConfig:
-        """The run's configuration, as it was resolved."""
-        return validated(self.read_json("config.json"))
+        """The run's configuration, as it was resolved; `OWN_FOLDER` in the backbone's names stands for this folder."""
+        tree = self.read_json("config.json")
+        backbone = tree.get("backbone", {})
+        for key in ("name", "weights"):
+            if isinstance(backbone.get(key), str):
+                backbone[key] = backbone[key].replace(OWN_FOLDER, str(self.path))
+        return validated(tree)
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""
@@ -201,7 +208,12 @@ def create_run_folder(
             {
                 "format": FORMAT_VERSION,
                 "labels": list(dataset.labels.keys),
-                "data": {"name": dataset.name, "hash": dataset.content_hash, "note": dataset.note},
+                "data": {
+                    "name": dataset.name,
+                    "hash": dataset.content_hash,
+                    "note": dataset.note,
+                    "unseen": list(dataset.unseen),
+                },
                 "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
                 "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
                 "seed": config.training.seed,

@@ -6,22 +6,15 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import MappingProxyType
 
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.backbones.factory import create_backbone
-from sspa.stage2_training.backbones.trainable import set_trainable
 from sspa.stage2_training.configuration import TrainingOptions
-from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.losses import LossOptions, total_loss
-from sspa.stage2_training.model.options import SspaOptions
-from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.optimization import make_optimization
+from sspa.stage2_training.training.untrained import untrained_sspa
 
 
 @dataclass(frozen=True)
@@ -65,25 +58,9 @@ def measure_step(request: StepRequest) -> StepCost:
     """Two optimizer steps of SSPA on random pictures with random weights; the second is timed."""
     torch.set_num_threads(request.threads)
     started = time.perf_counter()
-    torch.manual_seed(0)
-    weights = None if request.spec == "embedded" else "random"
-    backbone = create_backbone(request.spec, weights=weights, image_size=request.size)
-    set_trainable(backbone, request.tower)
-    label_set = read_label_set(request.labels)
-    knowledge = Knowledge(
-        path=Path(request.labels),
-        labels=label_set.labels,
-        domain="natural",
-        content_hash="",
-        sentences=MappingProxyType(dict.fromkeys(label_set.keys, ())),
-    )
-    head = create_head(SspaOptions(), backbone.width)
-    head.bind(backbone, knowledge)
-    recognizer = Recognizer(backbone, head)
     pictures = torch.randn(request.batch, 3, *request.size)
-    targets = torch.randint(0, 2, (request.batch, len(label_set.labels)))
-    with torch.no_grad():
-        head.initialise(backbone.encode_image(pictures))
+    recognizer = untrained_sspa(request.spec, request.tower, request.labels, pictures)
+    targets = torch.randint(0, 2, (request.batch, len(read_label_set(request.labels).labels)))
     optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_an_epoch=2)
     loaded = time.perf_counter()
 
@@ -93,9 +70,10 @@ def measure_step(request: StepRequest) -> StepCost:
         optimization.step(total_loss(dict(recognizer(pictures).logits), targets, LossOptions()))
     finished = time.perf_counter()
     trained = sum(value.numel() for value in recognizer.parameters() if value.requires_grad)
+    regions = recognizer.backbone.grid[0] * recognizer.backbone.grid[1]
     # Linux counts in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return StepCost(loaded - started, finished - step_started, peak, backbone.grid[0] * backbone.grid[1], trained)
+    return StepCost(loaded - started, finished - step_started, peak, regions, trained)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from sspa.stage2_training.training.run_folder import RunFolder
 from .tiny_run import LABELS
 
 
-class _Reader(HTMLParser):
+class Reader(HTMLParser):
     """Text, tags and addresses of a page."""
 
     def __init__(self, page: str) -> None:
@@ -44,7 +44,7 @@ def page(trained_run: Path) -> str:
 
 def test_figures_are_those_of_the_run(trained_run: Path, page: str) -> None:
     result = RunFolder(trained_run).read_json("result.json")
-    text = _Reader(page).text
+    text = Reader(page).text
     for metrics in [*result["test"].values(), result["untrained_test"]["both"]]:
         assert f"{100 * metrics['mAP']:.2f}" in text
         assert f"{100 * metrics['at_threshold']['OF1']:.2f}" in text
@@ -56,7 +56,7 @@ def test_figures_are_those_of_the_run(trained_run: Path, page: str) -> None:
 
 
 def test_one_file_without_network_that_escapes_every_name(page: str) -> None:
-    read = _Reader(page)
+    read = Reader(page)
     assert not {"b", "i", "red", "script", "iframe"} & set(read.tags)
     assert all(address.startswith(("data:", "#")) for address in read.addresses)
     assert not re.search(r"url\((?!#)", page)
@@ -80,7 +80,7 @@ def test_pictures_that_are_gone_are_said_to_be(trained_run: Path, tmp_path: Path
     config = json.loads((folder / "config.json").read_text())
     config["data"]["root"] = str(tmp_path / "nowhere")
     (folder / "config.json").write_text(json.dumps(config))
-    text = _Reader(write_report(RunFolder(folder), torch.device("cpu")).read_text(encoding="utf-8")).text
+    text = Reader(write_report(RunFolder(folder), torch.device("cpu")).read_text(encoding="utf-8")).text
     assert "The pictures cannot be shown" in text
     assert "nowhere" in text
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import names_only
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.stage2_training.prediction import parquet
+from sspa.stage2_training.prediction import describing, job, parquet
 from sspa.stage2_training.tagger import Tagger
 from sspa.stage2_training.training.run_folder import RunFolder
 
+from .bombs import write_bomb
 from .conftest import Ended
 from .tiny_run import COLOURS, LABELS
 
@@ -80,6 +83,93 @@ def test_labels_it_never_saw(trained_run: Path, squares: Path, tagger: Tagger) -
     )
 
 
+def test_other_labels_from_now_on(trained_run: Path, squares: Path) -> None:
+    path = squares / "pictures" / "test0.png"
+    tagger = Tagger.load(trained_run, device="cpu", threshold=0.0)
+    own = tagger.knowledge
+    tagger.bind(own.with_labels({Label("umbrella", "red umbrella"): "", Label("kite", "kite"): "A kite flies."}))
+    (tags,) = tagger(path)
+    assert set(tags.predicted) == {*(label.key for label in LABELS.labels), "umbrella", "kite"}
+    with pytest.raises(UserError, match="'UMBRELLA' is there already, as 'umbrella'"):
+        tagger.knowledge.with_labels({Label("UMBRELLA", "umbrella"): ""})
+
+    # What the tower cannot hold leaves everything as it was.
+    (before,) = tagger(path)
+    with pytest.raises(UserError, match="do not fit the text tower"):
+        tagger.bind(own.with_labels({Label("long", "word " * 100): ""}))
+    assert tagger(path)[0].probabilities == pytest.approx(before.probabilities, abs=1e-6)
+
+    # Tuned thresholds go with the labels.
+    tuned = Tagger.load(trained_run, device="cpu", threshold=None)
+    with pytest.raises(UserError, match="no tuned threshold for 'kite'"):
+        tuned.bind(own.with_labels({Label("kite", "kite"): ""}))
+    one = LABELS.keys[2]
+    tuned.bind(own.for_labels([one]))
+    assert tuned.thresholds.tolist() == [tuned.tuned_thresholds()[one]]
+
+
+def test_a_probability_without_the_sentences(trained_run: Path, squares: Path, tagger: Tagger) -> None:
+    images = tagger.prepare(squares / "pictures" / "test0.png")[None]
+    with_sentences = tagger.probabilities(images)
+    bare = Tagger.load(trained_run, device="cpu", knowledge=names_only(LABELS)).probabilities(images)
+    np.testing.assert_allclose(tagger.by_name_only(images), bare, atol=1e-6)
+    np.testing.assert_allclose(tagger.probabilities(images), with_sentences, atol=1e-6)
+    assert np.abs(bare - with_sentences).max() > 1e-3
+
+
+def test_sentences_for_new_labels_come_from_the_other_stages_program(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for `sspa-knowledge` that writes what it was asked, once, and then fails."""
+    program = tmp_path / "bin" / "sspa-knowledge"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from sspa.shared.knowledge_format import write_knowledge\n"
+        "from sspa.shared.label_sets import read_label_set\n"
+        "command, *options = sys.argv[1:]\n"
+        "given = dict(zip(options[::2], options[1::2], strict=True))\n"
+        "labels = read_label_set(given['--labels'])\n"
+        "assert command == 'generate' and labels.domain == 'natural'\n"
+        "if 'broken' in labels.keys: sys.exit(3)\n"
+        "rows = [{'label': key, 'description': f'About {key}.'} for key in labels.keys]\n"
+        "write_knowledge(Path(given['--output']), rows)\n"
+        "print('this is no result')\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(describing, "_program", lambda: str(program))
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    asked = ("predict", trained_run, squares / "pictures" / "test0.png", "--json", "--labels")
+    by_name = json.loads(sspa_train(*asked, "red kite, dog").output)["labels"]
+    ended = sspa_train(*asked, "red kite, dog", "--describe")
+    described = json.loads(ended.output)["labels"]
+    assert set(described) == {"red kite", "dog"}
+    assert described != pytest.approx(by_name, abs=1e-4)
+    assert "sspa-knowledge generate --labels" in ended.messages
+    assert "red kite: About red kite." in ended.messages
+
+    # A second time nothing is asked.
+    program.write_text("#!/bin/false")
+    again = sspa_train(*asked, "red kite, dog", "--describe")
+    assert json.loads(again.output)["labels"] == described
+    assert "sspa-knowledge generate" not in again.messages
+    failed = sspa_train(*asked, "broken", "--describe")
+    assert failed.code == 2
+    assert "sspa-knowledge generate ended with 1; see above" in failed.messages
+
+
+def test_a_table_on_a_terminal(
+    sspa_train: Command, trained_run: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(job, "output", Console(file=shown, force_terminal=True, soft_wrap=True))
+    assert sspa_train("predict", trained_run, squares / "pictures" / "test0.png", "--top", "2").code == 0
+    assert shown.getvalue().count(" %") == 2
+    assert str(squares / "pictures" / "test0.png") in shown.getvalue()
+
+
 def test_json_lines_name_every_label_and_skip_what_is_no_picture(
     sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +184,8 @@ def test_json_lines_name_every_label_and_skip_what_is_no_picture(
     assert set(line["labels"]) == {label.key for label in LABELS.labels} == set(line["predicted"])
     assert "text.jpg: not a picture that Pillow can read" in ended.messages
     assert "cut.png: damaged picture" in ended.messages
+    written = sspa_train("predict", trained_run, tmp_path, "--out", tmp_path / "found.parquet")
+    assert "wrote the labels of 1 pictures" in written.messages
 
 
 def test_plain_lines_where_there_is_no_terminal(sspa_train: Command, trained_run: Path, squares: Path) -> None:
@@ -172,6 +264,7 @@ def test_parquet_goes_on_where_it_stopped(
         (["{picture}", "--labels", "cat, ,dog"], "--labels, line 2: the label is empty"),
         (["{picture}", "--labels", "cat,Cat"], "already on line 1"),
         (["{picture}", "--labels", "cat", "--knowledge", "{text}"], "choose one of them"),
+        (["{picture}", "--describe"], "--describe is for --labels"),
     ],
 )
 def test_wrong_use_is_one_line(
@@ -179,7 +272,7 @@ def test_wrong_use_is_one_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("this is no picture")
-    _write_bomb(tmp_path / "bomb.png")
+    write_bomb(tmp_path / "bomb.png")
     places = {
         "folder": tmp_path / "empty",
         "text": tmp_path / "text.jpg",
@@ -197,15 +290,3 @@ def test_what_is_no_run_folder(sspa_train: Command, squares: Path) -> None:
     ended = sspa_train("predict", squares, squares / "pictures" / "test0.png")
     assert ended.code == 2
     assert "is not a run folder (no run.json)" in ended.messages
-
-
-def _write_bomb(path: Path) -> None:
-    """A PNG whose header claims 400 megapixels."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))

@@ -13,6 +13,7 @@ from sspa.shared.knowledge_format import read_table, write_knowledge
 from sspa.stage1_knowledge.answer_store import AnswerStore
 from sspa.stage1_knowledge.engines.contract import Answer
 from sspa.stage1_knowledge.engines.replay import Replay
+from sspa.stage1_knowledge.exchange import import_
 from sspa.stage1_knowledge.generation import generate, journal_path, run_record_path
 from sspa.stage1_knowledge.prompt import read_prompt
 
@@ -182,12 +183,55 @@ def test_the_cache_serves_other_label_files_and_is_what_replay_repeats(make_job,
         Replay(cache, "nobody")
 
 
+def test_what_a_killed_run_was_told_reaches_the_cache(make_job, teller, scripted, tmp_path) -> None:
+    class Killed(BaseException):
+        pass
+
+    job = make_job("cat", "dog")
+
+    def dies_before_it_can_write(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sspa.stage1_knowledge.generation._write", dies_before_it_can_write)
+        with pytest.raises(Killed):
+            generate(job, teller)
+    cache = AnswerStore(tmp_path / "cache")
+    generate(job, scripted(lambda *_: pytest.fail("asked")), cache)
+    again = make_job("dog", "cat", output=tmp_path / "again.parquet")
+    assert generate(again, Replay(cache)).rows == 2
+
+
+def test_labels_that_are_shown_alike_share_an_answer_and_are_up_to_date(make_job, teller) -> None:
+    job = make_job("Katze\tcat", "chat\tcat")
+    assert generate(job, teller).answers == 1
+    assert [row["label"] for row in rows(job.output)] == ["Katze", "chat"]
+    assert not generate(job, teller).written
+
+
+def test_replay_tells_recorded_models_apart(make_job, teller, scripted, tmp_path) -> None:
+    cache = AnswerStore(tmp_path / "cache")
+    generate(make_job("cat"), teller, cache)
+    served = dataclasses.replace(teller.identity, engine="openai-api", revision="")
+    generate(make_job("cat", output=tmp_path / "b.parquet"), scripted(teller.script, served), cache)
+    with pytest.raises(UserError, match="name one with --model: teller@endpoint, teller@r1"):
+        Replay(cache)
+    assert Replay(cache, "teller@endpoint").identity == served
+    upgraded = dataclasses.replace(teller.identity, engine="scripted 2")
+    generate(make_job("dog", output=tmp_path / "c.parquet"), scripted(teller.script, upgraded), cache)
+    assert Replay(cache, "teller@r1").identity.revision == "r1"
+
+
 def test_the_second_run_on_one_output_says_who_holds_it(make_job, teller, tmp_path) -> None:
     job = make_job()
     with FileLock(tmp_path / ".mine.parquet.lock"):
         (tmp_path / ".mine.parquet.holder").write_text("process 7 on thishost\n")
         with pytest.raises(UserError, match="process 7 on thishost is writing it"):
             generate(job, teller)
+        write_knowledge(job.output, [{"label": "cat", "description": "x"}])
+        (tmp_path / "mended.csv").write_text("label,sample,description\ncat,0,y\n")
+        with pytest.raises(UserError, match="process 7 on thishost is writing it"):
+            import_(job.output, tmp_path / "mended.csv")
     assert not teller.asked
 
 

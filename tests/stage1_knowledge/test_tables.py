@@ -10,6 +10,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_control import KINDS
 from sspa.shared.knowledge_format import ADDED_SINCE, migrate, read_table, write_knowledge
 from sspa.stage1_knowledge import control, exchange
 from sspa.stage1_knowledge.dry_run import describe_plan
@@ -72,6 +73,8 @@ def test_an_exported_file_comes_back_as_it_was_and_mended(
         ("a.csv", "label,sample,description\ncat,one,x\n", "sample 'one' of label 'cat' is no whole number"),
         ("a.csv", "label,sample,description\ncat,0,x\ncat,0,y\n", "line 3: label 'cat', sample 0 comes twice"),
         ("a.csv", "label,description\ncat,x\n", "lacks the column 'sample'"),
+        ("a.csv", "label,sample,description\ncat,0\n", "line 2: lacks the column 'description'"),
+        ("a.csv", "label,sample,description\ncat,0,  \n", "line 2: the description of 'cat' is empty"),
         ("a.csv", "", "holds no row"),
         ("a.csv", f"label,sample,description\ncat,0,{'x' * 3000}\n", "3,000 characters"),
         ("a.jsonl", '{"label": "cat"\n', "line 1: not JSON"),
@@ -91,7 +94,7 @@ def test_a_bad_import_is_refused_and_changes_nothing(
 
 def test_controls_keep_labels_and_numbers_and_lose_the_knowledge(table: Path, tmp_path: Path) -> None:
     original = read_knowledge(table)
-    for kind in control.KINDS:
+    for kind in KINDS:
         target = tmp_path / f"{kind}.parquet"
         assert control.make_control(table, kind, target, seed=3) == 6
         made = read_knowledge(target)
@@ -110,7 +113,7 @@ def test_controls_keep_labels_and_numbers_and_lose_the_knowledge(table: Path, tm
             lengths = {key: [len(s.split()) for s in kept] for key, kept in original.sentences.items()}
             assert {key: [len(s.split()) for s in kept] for key, kept in made.sentences.items()} == lengths
             assert made.sentences != original.sentences
-    with pytest.raises(UserError, match="--kind noise: unknown"):
+    with pytest.raises(UserError, match="noise: unknown"):
         control.make_control(table, "noise", tmp_path / "x.parquet")
 
 
@@ -179,6 +182,8 @@ def test_query_answers_and_is_locked_down(table: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="query refused"):
             run_query(table, sql)
     assert not target.exists()
+    with pytest.raises(UserError, match="more than 1,000,000 rows; add a LIMIT"):
+        run_query(table, "SELECT * FROM range(100000000)")
     before = table.read_bytes()
     with pytest.raises(UserError):
         run_query(table, "DELETE FROM knowledge")

@@ -12,9 +12,9 @@ SHOWN = Demonstration(PROMPT.demonstration_label, PROMPT.demonstration_answer)
 GOOD = "A cat is a small furry animal with pointed ears, whiskers and a long tail, often seen with a bowl."
 
 
-def judged() -> list[tuple[str, str, str]]:
-    lines = Path(__file__).with_name("judged_sentences.tsv").read_text().splitlines()
-    return [tuple(line.split("\t")) for line in lines if not line.startswith("#")]  # type: ignore[misc]
+def judged(file: str) -> list[tuple[str, ...]]:
+    lines = Path(__file__).with_name(file).read_text().splitlines()
+    return [tuple(line.split("\t")) for line in lines if not line.startswith("#")]
 
 
 def test_a_description_is_good() -> None:
@@ -41,6 +41,7 @@ def test_a_description_is_good() -> None:
         ("A cat is a pet that many people keep because they love it.", "not visual: 0 words"),
         ("A cat is used for catching mice with its paws and teeth.", "not visual: 2 words"),
         ("A cat is a symbol of luck with soft fur and a tail.", 'not visual: speaks of a "symbol"'),
+        ("The camera sees a cat with soft fur and a long tail.", "talks about the question or a picture"),
         ("The head, the tail and the whiskers of a cat.", "no sentence"),
         ("A cat is a majestic, elegant, graceful pet with fur and a tail.", "not visual: 2 words"),
         ("Кошка это небольшое пушистое животное с ушами", "not English"),
@@ -60,29 +61,37 @@ def test_a_cut_or_malformed_answer_is_worse_than_a_complete_one() -> None:
     assert malformed.severity > cut.severity > judge("A cat is a pet that many people love.", "cat").severity
 
 
-def measured() -> dict[str, float]:
+def measured(verdicts: list[tuple[str, bool]]) -> dict[str, float]:
     """Precision and recall of "doubtful", over all judged sentences and over those whose fault is in the form."""
-    rows = [(kind, judge(sentence, label, SHOWN).good) for kind, label, sentence in judged()]
-    doubted = [kind for kind, good in rows if not good]
-    poor = [good for kind, good in rows if kind == "poor"]
-    bad = [good for kind, good in rows if kind != "good"]
-    fine = [good for kind, good in rows if kind == "good"]
+    doubted = [kind for kind, good in verdicts if not good]
+    poor = [good for kind, good in verdicts if kind == "poor"]
+    bad = [good for kind, good in verdicts if kind != "good"]
+    fine = [good for kind, good in verdicts if kind == "good"]
     return {
         "precision": sum(kind != "good" for kind in doubted) / len(doubted),
-        "recall": 1 - sum(bad) / len(bad),
         "recall_poor": 1 - sum(poor) / len(poor),
+        "recall": 1 - sum(bad) / len(bad),
         "good_kept": sum(fine) / len(fine),
     }
 
 
+# A little under what docs/results.md reports: a rule that makes it worse has to be argued for.
 def test_against_sentences_that_a_person_judged() -> None:
-    assert len(judged()) >= 200
-    figures = measured()
-    # The measured values are in docs/results.md; a rule that makes them worse has to be argued for.
-    assert figures["precision"] >= PRECISION, figures
-    assert figures["recall_poor"] >= RECALL_POOR, figures
-    assert figures["recall"] >= RECALL, figures
-    assert figures["good_kept"] >= GOOD_KEPT, figures
+    rows = judged("judged_sentences.tsv")
+    assert len(rows) >= 200
+    figures = measured([(kind, judge(sentence, label, SHOWN).good) for kind, label, sentence in rows])
+    least = {"precision": 0.96, "recall_poor": 0.94, "recall": 0.73, "good_kept": 0.9}
+    assert all(figures[name] >= value for name, value in least.items()), figures
 
 
-PRECISION, RECALL_POOR, RECALL, GOOD_KEPT = 0.95, 0.85, 0.65, 0.88
+def test_against_judged_sentences_of_the_other_domains() -> None:
+    rows = judged("judged_other_domains.tsv")
+    assert len(rows) == 50
+    verdicts = []
+    for kind, domain, label, sentence in rows:
+        prompt = built_in_prompt(domain)
+        shown = Demonstration(prompt.demonstration_label, prompt.demonstration_answer)
+        verdicts.append((kind, judge(sentence, label, shown).good))
+    figures = measured(verdicts)
+    least = {"precision": 0.94, "recall_poor": 0.8, "recall": 0.6, "good_kept": 0.94}
+    assert all(figures[name] >= value for name, value in least.items()), figures

@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.backbone_commands import _spec_and_size
+from sspa.stage2_training.backbone_commands import spec_and_size
 from sspa.stage2_training.training.step_cost import StepRequest, measure_apart, measure_step
 
 from .backbones.architectures import write_model
 
 
 def test_rows_name_a_backbone_and_a_size() -> None:
-    assert _spec_and_size("open_clip:RN50@448") == ("open_clip:RN50", (448, 448))
-    assert _spec_and_size("hf-hub:owner/name@256x128") == ("hf-hub:owner/name", (256, 128))
+    assert spec_and_size("open_clip:RN50@448") == ("open_clip:RN50", (448, 448))
+    assert spec_and_size("hf-hub:owner/name@256x128") == ("hf-hub:owner/name", (256, 128))
 
 
 @pytest.mark.parametrize("row", ["embedded", "@260", "embedded@", "embedded@260x", "embedded@x260", "embedded@2.5"])
 def test_other_rows_are_refused(row: str) -> None:
     with pytest.raises(UserError, match="write NAME@SIZE"):
-        _spec_and_size(row)
+        spec_and_size(row)
 
 
 def test_a_step_is_measured(tmp_path: Path) -> None:

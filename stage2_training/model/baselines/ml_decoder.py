@@ -60,7 +60,7 @@ class MLDecoder(Head):
 
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         memory = F.relu(self.embed(self.scale(features.regions)))  # (B, M, w)
-        queries = self.norms[0](self.queries + self.dropout(self.queries)).expand(len(memory), -1, -1)  # (B, G, w)
+        queries = self.norms[0](self.queries + self.dropout(self.queries)).expand(memory.shape[0], -1, -1)  # (B, G, w)
         attended, _ = self.attention(queries, memory, memory, need_weights=False)
         states = self.norms[1](queries + self.dropout(attended))
         states = self.norms[2](states + self.dropout(self.feed_forward(states)))

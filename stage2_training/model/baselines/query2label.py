@@ -59,7 +59,7 @@ class Query2Label(Head):
 
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         source = self.project(self.scale(features.regions)) + self.positions  # (B, M, w)
-        states = self.transformer(source, self.queries.expand(len(source), -1, -1))  # (B, C, w)
+        states = self.transformer(source, self.queries.expand(source.shape[0], -1, -1))  # (B, C, w)
         return Prediction({"region": (states * self.classifier).sum(dim=-1) + self.bias})
 
 

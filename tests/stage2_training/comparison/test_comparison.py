@@ -1,40 +1,305 @@
-"""Comparisons: their files, and the paired bootstrap against a plain loop."""
+"""Comparisons: their files, what is run and what is kept, and the table against its runs."""
 
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
+import torch
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.comparison.definition import read_comparison, ready_names
-from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
-from sspa.stage2_training.configuration import resolve_config
+from sspa.shared.knowledge import read_knowledge
+from sspa.stage2_training.comparison import compare as compare_module
+from sspa.stage2_training.comparison.compare import compare
+from sspa.stage2_training.comparison.definition import Comparison, Group, read_comparison, ready_names
+from sspa.stage2_training.comparison.page import write_comparison_page
+from sspa.stage2_training.comparison.plan import plan_runs
+from sspa.stage2_training.comparison.rows import group_rows, write_rows
+from sspa.stage2_training.comparison.table import show_comparison
+from sspa.stage2_training.configuration import RunConfig, setting_keys
+from sspa.stage2_training.training.run_folder import RunFolder
+
+from .recorded_runs import KEYS, write_run, write_sentences
+
+TARGETS = (np.random.default_rng(0).random((40, len(KEYS))) < 0.4).astype(np.int8)
+
+
+def scores(seed: int, help_of: float = 0.0) -> np.ndarray:
+    """Random probabilities, pulled towards the truth."""
+    noise = np.random.default_rng(seed).random(TARGETS.shape)
+    return np.clip((1 - help_of) * noise + help_of * TARGETS, 0, 1)
+
+
+def two(**fields: Any) -> Comparison:
+    variants = {"plain": {"model.head": "linear"}, "better": {}}
+    return Comparison(**{"about": "two heads", "reference": "plain", "variants": variants, "seeds": (0, 1), **fields})
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stands in for training: writes a run of a quality by its head, and notes the folder's name; "+" if it goes on."""
+    names: list[str] = []
+
+    def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
+        help_of = 0.1 if config.model.head == "linear" else 0.4
+        write_run(path, config, scores(config.training.seed, help_of), TARGETS)
+        names.append(path.name + "+" * resume)
+
+    monkeypatch.setattr(compare_module, "run", train)
+    return names
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """`compare` into one folder, with knowledge about KEYS."""
+    knowledge = write_sentences(tmp_path / "k.parquet")
+
+    def of(comparison: Comparison, *settings: str, **given: Any) -> Any:
+        given = {"knowledge": knowledge, **given}
+        return compare(comparison, tmp_path / "out", [], settings, given, torch.device("cpu"))
+
+    return of
 
 
 @pytest.mark.parametrize("name", ready_names())
-def test_every_ready_made_variant_is_a_valid_configuration(name: str) -> None:
+def test_every_ready_made_run_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
     comparison = read_comparison(name)
-    for own in comparison.variants.values():
-        resolve_config(values={"knowledge": "k.parquet", **own}, base=comparison.settings)
+    knowledge = write_sentences(tmp_path / "k.parquet")
+    planned = plan_runs(comparison, tmp_path / "out", [], [], {"knowledge": knowledge})
+    assert len(planned) == 3 * len(comparison.variants) * max(1, len(comparison.conditions))
+    # Two variants that differ in nothing would be a slip of the pen.
+    told = {(run.group.title, run.config.model_dump_json()) for run in planned}
+    assert len(told) == len(planned)
+
+
+def test_the_ablation_touches_every_box() -> None:
+    touched = {key for own in read_comparison("ablation").variants.values() for key in own}
+    # Widths, start values and regularisation are the recipe's, not boxes.
+    recipe = {
+        *("model.width", "model.scale", "model.bias", "model.region_dropout", "model.dsf.scale"),
+        *("model.qsm.residual_weight", "model.qsm.dropout", "model.gdma.heads", "model.gdma.dropout"),
+        *("model.aggregator.temperature", "model.aggregator.top", "model.head"),
+    }
+    boxes = ("kap", "cap", "dsf", "qsm", "gdma", "aggregator", "global_branch")
+    known = {key for key in setting_keys() if key.startswith("model.") and key.split(".")[1] in boxes}
+    assert {key for key in known - recipe if key not in touched} == set()
+    assert "loss.kind" in touched
+
+
+def test_data_may_be_a_name_a_list_or_a_mapping_with_nested_settings() -> None:
+    assert [group.data for group in two(data="scenes").groups()] == ["scenes"]
+    assert [group.settings for group in two(data=["scenes", "voc2007"]).groups()] == [
+        {"data.name": "scenes"},
+        {"data.name": "voc2007"},
+    ]
+    own = {"voc2007": {"data.root": "VOC", "model": {"qsm": {"layers": 3}}}, "all": {"data.name": "a.parquet"}}
+    groups = two(data=own, conditions={"few": {"data": {"shots": 1}}, "many": None}).groups()
+    assert [group.title for group in groups] == ["voc2007, few", "voc2007, many", "all, few", "all, many"]
+    assert groups[0].settings == {
+        "data.name": "voc2007",
+        "data.root": "VOC",
+        "model.qsm.layers": 3,
+        "data.shots": 1,
+    }
+    assert groups[3].settings == {"data.name": "a.parquet"}
 
 
 def test_wrong_comparisons_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean baselines"):
         read_comparison("baseline")
     file = tmp_path / "own.yaml"
-    file.write_text("about: x\nreference: c\nvariants: {a: {}, b: {}}\n")
-    with pytest.raises(UserError, match="'c' is none of the variants"):
-        read_comparison(str(file))
+    for text, message in (
+        ("about: x\nreference: c\nvariants: {a: {}, b: {}}\n", "'c' is none of the variants"),
+        ("about: x\nreference: a\nvariants: {a: {}, b: {}}\nseeds: [1, 1]\n", "hold one twice"),
+        ("about: x\nreference: a\nvariants: {a: {}, ../b: {}}\n", "variants.../b"),
+        ("about: [", "is not YAML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=re.escape(message)):
+            read_comparison(str(file))
     with pytest.raises(UserError, match="no variant 'z'"):
         read_comparison("baselines").only(["z"])
+    with pytest.raises(UserError, match="no condition '3 shots'; there are 1 shot"):
+        read_comparison("few-shot").only(None, ["3 shots"])
+    with pytest.raises(UserError, match="--seeds 1,1"):
+        two().with_seeds("1,1")
 
 
-def test_the_interval_is_paired_by_seed_and_by_image() -> None:
-    generator = np.random.default_rng(1)
-    reference = generator.normal(80, 5, (3, 400))
-    # The same noise in both: only a paired interval is narrow.
-    low, high = difference_interval(reference + 1.0, reference)
-    assert low == pytest.approx(1.0)
-    assert high == pytest.approx(1.0)
-    low, high = difference_interval(reference + generator.normal(0, 1, (3, 400)), reference)
-    assert low < 0 < high
+def test_only_what_is_missing_is_run(run: Callable[..., Any], made: list[str]) -> None:
+    rows, failed = run(two(seeds=(0,)))
+    assert made == ["plain-seed0", "better-seed0"]
+    assert not failed
+    assert [row.seeds for row in rows] == [(0,), (0,)]
+    rows, _ = run(two())
+    assert made[2:] == ["plain-seed1", "better-seed1"]
+    assert [row.seeds for row in rows] == [(0, 1), (0, 1)]
+    # How many processes read pictures changes nothing.
+    run(two(), "data.workers=7")
+    assert len(made) == 4
+
+
+def test_other_settings_or_knowledge_are_not_mixed_in(run: Callable[..., Any], made: list[str], tmp_path: Path) -> None:
+    run(two())
+    with pytest.raises(UserError, match=r"plain-seed0: was made with other settings \(training.epochs\)"):
+        run(two(), "training.epochs=9")
+    moved = tmp_path / "elsewhere.parquet"
+    write_sentences(moved)
+    run(two(), knowledge=moved)
+    write_sentences(moved, "A {} has two wings.")
+    with pytest.raises(UserError, match="was made with other knowledge than"):
+        run(two(), knowledge=moved)
+    with pytest.raises(UserError, match="names its own data"):
+        run(two(data="scenes"), **{"data.name": "voc2007"})
+    assert len(made) == 4
+
+
+def test_an_unfinished_run_goes_on_and_foreign_files_stay(
+    run: Callable[..., Any], made: list[str], tmp_path: Path
+) -> None:
+    run(two())
+    out = tmp_path / "out"
+    (out / "better-seed1" / "result.json").unlink()
+    run(two())
+    assert made[4:] == ["better-seed1+"]
+    (out / "better-seed2").mkdir()
+    (out / "better-seed2" / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(UserError, match="better-seed2: is in the way and no run folder"):
+        run(two(seeds=(0, 1, 2)))
+    assert (out / "better-seed2" / "holiday.jpg").read_bytes() == b"mine"
+
+
+def test_a_failure_stops_only_itself(run: Callable[..., Any], made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    train = compare_module.run
+
+    def fail(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
+        if config.training.seed == 1 and config.model.head == "sspa":
+            raise UserError("the loss is nan")
+        train(config, path, device, resume)
+
+    monkeypatch.setattr(compare_module, "run", fail)
+    rows, failed = run(two())
+    assert failed == ["better, seed 1"]
+    assert [row.seeds for row in rows] == [(0, 1), (0,)]
+    # The difference is over the seed that both have.
+    assert rows[1].difference == pytest.approx(rows[1].values[0] - rows[0].values[0])
+
+    def always_fail(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
+        raise UserError("no such data")
+
+    monkeypatch.setattr(compare_module, "run", always_fail)
+    with pytest.raises(UserError, match="no such data"):
+        run(two(data="scenes"))
+
+
+def test_each_seed_trains_on_a_control_of_its_own(run: Callable[..., Any], made: list[str], tmp_path: Path) -> None:
+    variants = {"real": {}, "shuffled": {"knowledge": "control:shuffled"}}
+    comparison = two(variants=variants, reference="real", seeds=(0, 1, 2, 3))
+    run(comparison)
+    real = read_knowledge(tmp_path / "k.parquet").sentences
+    drawn = [
+        read_knowledge(tmp_path / "out" / "knowledge" / f"shuffled-seed{seed}.parquet").sentences for seed in range(4)
+    ]
+    for sentences in drawn:
+        assert sorted(sentences.values()) == sorted(real.values())
+        assert all(sentences[key] != real[key] for key in KEYS)
+    assert any(sentences != drawn[0] for sentences in drawn)
+    config = RunFolder(tmp_path / "out" / "shuffled-seed1").config()
+    assert config.knowledge == tmp_path / "out" / "knowledge" / "shuffled-seed1.parquet"
+    count = len(made)
+    run(comparison)
+    assert len(made) == count
+
+
+def test_rows_are_those_of_the_runs_and_go_to_page_and_parquet(
+    run: Callable[..., Any], made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = two(seeds=(0, 1, 2))
+    rows, _ = run(comparison)
+    plain, better = rows
+    results = [RunFolder(tmp_path / "out" / f"better-seed{seed}").read_json("result.json") for seed in range(3)]
+    values = [100 * result["test"]["both"]["mAP"] for result in results]
+    assert better.values == pytest.approx(values)
+    assert better.test_map == pytest.approx(np.mean(values))
+    assert better.test_deviation == pytest.approx(np.std(values, ddof=1))
+    assert better.difference == pytest.approx(better.test_map - plain.test_map)
+    assert 0 < better.difference_low < better.difference < better.difference_high
+    assert (better.region_map, better.peak_memory_bytes, better.epoch_seconds) == (None, None, 3.0)
+    assert plain.difference is plain.difference_low is None
+
+    write_rows(rows, tmp_path / "c.parquet")
+    found = duckdb.sql(f"SELECT variant, test_map, len(seeds), difference FROM '{tmp_path}/c.parquet'").fetchall()
+    assert found == [("plain", plain.test_map, 3, None), ("better", better.test_map, 3, better.difference)]
+
+    page = write_comparison_page(comparison, rows, tmp_path / "c.html").read_text()
+    for text in (f"{better.test_map:.2f} ± {better.test_deviation:.2f}", f"{better.difference:+.2f} [", "custom ("):
+        assert text in page
+    assert "prefers-color-scheme: dark" in page
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
+    assert page.count("<svg") == 2
+
+    show_comparison(comparison, rows)
+    shown = capsys.readouterr().out
+    assert f"{better.difference:+.2f} [{better.difference_low:+.2f}, {better.difference_high:+.2f}]" in shown
+
+
+def test_a_page_over_conditions_escapes_what_it_is_given(
+    run: Callable[..., Any], made: list[str], tmp_path: Path
+) -> None:
+    variants = {"<b>plain": {"model.head": "linear"}, "better $x_1^{2}$": {}}
+    comparison = two(
+        variants=variants, reference="<b>plain", conditions={"few": {"data.shots": 1}, "all": {}}, seeds=(0,)
+    )
+    rows, _ = run(comparison)
+    assert [(row.condition, row.variant) for row in rows] == [
+        (condition, variant) for condition in ("few", "all") for variant in variants
+    ]
+    page = write_comparison_page(comparison, rows, tmp_path / "c.html").read_text()
+    assert "<b>" not in page
+    assert "better $x_1^{2}$" in page
+    assert page.count("<svg") == 5
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def folders(tmp_path: Path, **variants: Sequence[dict[str, Any]]) -> dict[str, dict[int, RunFolder]]:
+    config = plan_runs(two(), tmp_path, [], [], {"knowledge": write_sentences(tmp_path / "k.parquet")})[0].config
+    return {
+        name: {
+            seed: write_run(tmp_path / f"{name}{seed}", config, **{"targets": TARGETS, **of_seed})
+            for seed, of_seed in enumerate(by_seed)
+        }
+        for name, by_seed in variants.items()
+    }
+
+
+def test_seen_and_unseen_labels_are_scored_apart(tmp_path: Path) -> None:
+    hidden = [("dog",), ("ox", "yak")]
+    made = folders(
+        tmp_path,
+        zero=[{"probabilities": scores(seed), "unseen": hidden[seed]} for seed in (0, 1)],
+        all=[{"probabilities": scores(seed, 0.3)} for seed in (0, 1)],
+    )
+    rows = group_rows(Group("", "", {}), made, "zero", resamples=50)
+    assert [(row.labels, row.variant) for row in rows] == [
+        (labels, variant) for labels in ("all", "seen", "unseen") for variant in ("zero", "all")
+    ]
+    for row in rows:
+        for seed, value in zip(row.seeds, row.values, strict=True):
+            per_class = made[row.variant][seed].read_json("result.json")["test"]["both"]["per_class"]
+            wanted = {"all": KEYS, "unseen": hidden[seed], "seen": set(KEYS) - set(hidden[seed])}[row.labels]
+            assert value == pytest.approx(100 * np.mean([per_class[key] for key in wanted]))
+
+
+def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
+    good = {"probabilities": scores(0)}
+    for other, message in (
+        ({"protocol": "voc2007-11-point"}, "another protocol"),
+        ({"targets": 1 - TARGETS}, "other test pictures"),
+        ({"targets": TARGETS[:30], "probabilities": scores(0)[:30]}, "other test pictures"),
+    ):
+        made = folders(tmp_path / message.split()[0], a=[good], b=[{**good, **other}])
+        with pytest.raises(UserError, match=message):
+            group_rows(Group("", "", {}), made, "a")

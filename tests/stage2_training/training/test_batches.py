@@ -85,6 +85,14 @@ def test_features_are_the_towers_and_are_computed_once(
     assert "MB" in capsys.readouterr().err
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert capsys.readouterr().err == ""
+    few = Split("train", ("d", "b"), (paths[3], paths[1]), split.targets[[3, 1]], within=split)
+    (drawn,) = kept_features(backbone, [few], "mirrored", CPU, workers=0)
+    assert capsys.readouterr().err == ""  # those of the whole split serve
+    assert len(drawn) == 2
+    assert torch.equal(drawn.take(np.array([0, 1])).regions, taken.regions)
+    (alone,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    assert "MB" in capsys.readouterr().err
+    assert len(alone) == len(alone.pooled) == 2
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed picture is noticed
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert "MB" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from sspa.stage2_training.data.checking import check_data
 from sspa.stage2_training.data.dataset import load_dataset, load_manifest
 from sspa.stage2_training.data.manifest import write_manifest
 from sspa.stage2_training.data.sharding import write_shards
+from sspa.stage2_training.data.subsets import Subset
 
 KEYS = read_label_set("voc").keys
 CAT, DOG = KEYS.index("cat"), KEYS.index("dog")
@@ -66,6 +67,20 @@ def test_held_out_part_is_drawn_from_training_only(tmp_path: Path) -> None:
     assert sizes["val"] in (1, 2)
     assert dataset.splits["test"].ids == load_dataset("voc2007", tmp_path).splits["test"].ids
     assert dataset.content_hash != load_dataset("voc2007", tmp_path).content_hash
+
+
+def test_few_shots_are_drawn_from_training_and_know_it(tmp_path: Path) -> None:
+    write_devkit(tmp_path)
+    whole = load_dataset("voc2007", tmp_path)
+    few = load_dataset("voc2007", tmp_path, subset=Subset(shots=1, unseen=("bus",)))
+    train = few.splits["train"]
+    assert 1 <= len(train) <= 2
+    assert (train.targets[:, [CAT, DOG]] == 1).any(axis=0).all()
+    assert train.within.ids == whole.splits["train"].ids
+    assert few.splits["test"].ids == whole.splits["test"].ids
+    assert few.unseen == ("bus",)
+    assert few.note.startswith(whole.note)
+    assert few.content_hash != whole.content_hash
 
 
 def test_wrong_roots_and_half_unpacked_archives(tmp_path: Path) -> None:

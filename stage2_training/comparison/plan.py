@@ -1,0 +1,122 @@
+"""The runs of a comparison: which configuration goes into which folder, and which folders hold it already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_control import control_rows
+from sspa.shared.knowledge_format import write_knowledge
+from sspa.stage2_training.comparison.definition import Comparison, Group
+from sspa.stage2_training.configuration import RunConfig, differing_keys, resolve_config
+from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
+
+_CONTROL = "control:"
+State = Literal["missing", "unfinished", "finished"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a comparison and the folder it belongs into."""
+
+    group: Group
+    variant: str
+    seed: int
+    config: RunConfig
+    path: Path
+
+    @property
+    def title(self) -> str:
+        """What the user reads."""
+        return ", ".join(part for part in (self.group.title, self.variant, f"seed {self.seed}") if part)
+
+
+def plan_runs(
+    comparison: Comparison,
+    out: Path,
+    config_files: Sequence[Path],
+    settings: Sequence[str],
+    given: Mapping[str, Any],
+) -> list[PlannedRun]:
+    """Every run, in order; all seeds of a variant after each other. Controls of knowledge are written under `out`.
+
+    Args:
+        out: the comparison's folder.
+        config_files, settings, given: as for a single run, for all of them.
+
+    Raises:
+        UserError: a wrong setting of any run, or knowledge that cannot be read.
+    """
+    if comparison.data and "data.name" in given:
+        raise UserError(f"the comparison names its own data ({', '.join(comparison.data)}); leave out --data")
+    planned = []
+    for group in comparison.groups():
+        for variant, own in comparison.variants.items():
+            for seed in comparison.seeds:
+                wanted = {**given, **group.settings, **own, "training.seed": seed}
+                kind = str(own.get("knowledge", "")).partition(_CONTROL)[2]
+                if kind:
+                    # The real knowledge is whatever the run would have had without the control.
+                    real = {**given, **group.settings}.get("knowledge")
+                    wanted = {key: value for key, value in wanted.items() if key != "knowledge"}
+                    wanted |= {} if real is None else {"knowledge": real}
+                config = resolve_config(config_files, settings, wanted, comparison.settings)
+                if kind:
+                    config = config.model_copy(
+                        update={"knowledge": _write_control(config.knowledge, kind, group, seed, out)}
+                    )
+                path = out / _file_name(group, f"{variant}-seed{seed}")
+                planned.append(PlannedRun(group, variant, seed, config, path))
+    paths = [run.path for run in planned]
+    if len(set(paths)) < len(paths):
+        raise UserError(
+            f"{out}: two data sets of the comparison would share a folder; give their manifests other names"
+        )
+    return planned
+
+
+def state_of(run: PlannedRun) -> State:
+    """Whether the run is there already.
+
+    Raises:
+        UserError: it is there, but made with other settings or other knowledge, or the folder is something else.
+    """
+    if not run.path.exists():
+        return "missing"
+    if not (run.path / "run.json").is_file():
+        raise UserError(f"{run.path}: is in the way and no run folder; move it, or compare into another --out")
+    folder = open_run_folder(run.path)
+    if differing := differing_keys(folder.config(), run.config):
+        raise UserError(
+            f"{run.path}: was made with other settings ({', '.join(differing)}); compare into another folder with --out"
+        )
+    about = folder.read_json("run.json")
+    if read_knowledge(run.config.knowledge).for_labels(about["labels"]).content_hash != about["knowledge"]["hash"]:
+        raise UserError(
+            f"{run.path}: was made with other knowledge than {run.config.knowledge} holds now; compare into another "
+            "folder with --out"
+        )
+    return "finished" if folder.finished else "unfinished"
+
+
+def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[int, RunFolder]]]:
+    """The finished runs among the planned ones: by group, variant and seed, in the order of the plan."""
+    found: dict[Group, dict[str, dict[int, RunFolder]]] = {}
+    for run in planned:
+        if RunFolder(run.path).finished:
+            found.setdefault(run.group, {}).setdefault(run.variant, {})[run.seed] = open_run_folder(run.path)
+    return found
+
+
+def _write_control(source: Path, kind: str, group: Group, seed: int, out: Path) -> Path:
+    """Each seed has a control of its own: one unlucky shuffle must not decide a comparison."""
+    target = out / "knowledge" / _file_name(group, f"{kind}-seed{seed}.parquet")
+    write_knowledge(target, control_rows(source, kind, seed))
+    return target
+
+
+def _file_name(group: Group, rest: str) -> str:
+    data = Path(group.data).name.removesuffix(".parquet")
+    return "-".join(part for part in (data, group.condition, rest) if part)

@@ -1,0 +1,193 @@
+"""The table of a comparison: means, deviations, paired differences, costs.
+
+Legend: N images, C labels, S seeds, R resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.stage2_training.comparison.definition import Group
+from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
+from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
+from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.training.run_folder import RunFolder
+
+RESAMPLES = 1000
+
+Labels = Literal["all", "seen", "unseen"]
+BySeed = Mapping[int, RunFolder]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant over its seeds, on one group's test split; mAP in percent, over the labels that `labels` says.
+
+    Attributes:
+        protocol: name and hash.
+        values: test mAP of each seed, in the order of `seeds`; `test_map` and `test_deviation` are of these.
+        val_map: None where val has no positive of these labels.
+        region_map, global_map: of each branch alone; None where the head has no such branch.
+        difference: to the reference variant, over the seeds that both have, with its 95% interval over test images
+            and seeds; None for the reference itself.
+        seconds: the median over seeds, since the first run may have computed the features for all.
+        epoch_seconds: of training, the median over seeds; None where none was trained or no time recorded.
+        peak_memory_bytes: the most of any seed, on the GPU where there is one; None where it was not recorded.
+    """
+
+    data: str
+    condition: str
+    labels: Labels
+    variant: str
+    protocol: str
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    val_map: float | None
+    test_map: float
+    test_deviation: float | None
+    region_map: float | None
+    global_map: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    trained_parameters: int
+    seconds: float
+    epoch_seconds: float | None
+    peak_memory_bytes: int | None
+
+
+def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, resamples: int = RESAMPLES) -> list[Row]:
+    """The rows of one group: every variant over all labels, and over seen and unseen ones where some were unseen.
+
+    Raises:
+        UserError: two runs were not evaluated on the same pictures under the same protocol, or one is damaged.
+    """
+    protocol, keys = _common_ground([folder for by_seed in variants.values() for folder in by_seed.values()])
+    # What one variant did not see is scored for all: an upper bound that saw everything stays comparable.
+    unseen: dict[int, set[str]] = {}
+    for by_seed in variants.values():
+        for seed, folder in by_seed.items():
+            unseen.setdefault(seed, set()).update(folder.read_json("run.json")["data"].get("unseen", ()))
+    parts: list[Labels] = ["all", "seen", "unseen"] if any(unseen.values()) else ["all"]
+    rows = []
+    for part in parts:
+        wanted = {
+            seed: [key for key in keys if part == "all" or (key in hidden) == (part == "unseen")]
+            for seed, hidden in unseen.items()
+        }
+        of_reference = variants.get(reference, {})
+        drawn = {seed: _resampled(folder, keys, wanted[seed], resamples) for seed, folder in of_reference.items()}
+        for variant, by_seed in variants.items():
+            values = _by_seed(by_seed, wanted, "test", "both")
+            if not values:
+                continue
+            difference = interval = None
+            if variant != reference:
+                compared = _by_seed(of_reference, wanted, "test", "both")
+                common = [seed for seed in values if seed in compared]
+                if common:
+                    difference = fmean(values[seed] - compared[seed] for seed in common)
+                    ours = [_resampled(by_seed[seed], keys, wanted[seed], resamples) for seed in common]
+                    interval = difference_interval(np.stack(ours), np.stack([drawn[seed] for seed in common]))
+            rows.append(
+                Row(
+                    data=group.data,
+                    condition=group.condition,
+                    labels=part,
+                    variant=variant,
+                    protocol=protocol,
+                    seeds=tuple(values),
+                    values=tuple(values.values()),
+                    val_map=_mean(_by_seed(by_seed, wanted, "val", "both")),
+                    test_map=fmean(values.values()),
+                    test_deviation=stdev(values.values()) if len(values) > 1 else None,
+                    region_map=_mean(_by_seed(by_seed, wanted, "test", "region")),
+                    global_map=_mean(_by_seed(by_seed, wanted, "test", "global")),
+                    difference=difference,
+                    difference_low=interval[0] if interval else None,
+                    difference_high=interval[1] if interval else None,
+                    **_costs(list(by_seed.values())),
+                )
+            )
+    return rows
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """The table as Parquet, for DuckDB."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {
+        **dict.fromkeys(("data", "condition", "labels", "variant", "protocol"), pa.string()),
+        **dict.fromkeys(("trained_parameters", "peak_memory_bytes"), pa.int64()),
+        "seeds": pa.list_(pa.int64()),
+        "values": pa.list_(pa.float64()),
+    }
+    schema = pa.schema([(field.name, kinds.get(field.name, pa.float64())) for field in fields(Row)])
+    with replacing(path) as beside:
+        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), beside)
+
+
+def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
+    """The protocol (name and hash) and the labels that all runs share, and the same test pictures and targets."""
+    first, *others = folders
+    about = first.read_json("run.json")
+    ids, (_, targets) = first.read_json("test_ids.json"), first.read_predictions()
+    for other in others:
+        theirs = other.read_json("run.json")
+        if theirs["protocol"] != about["protocol"] or theirs["labels"] != about["labels"]:
+            raise UserError(
+                f"{other.path}: has another protocol or other labels than {first.path}; do not compare them"
+            )
+        if other.read_json("test_ids.json") != ids or not np.array_equal(other.read_predictions()[1], targets):
+            raise UserError(
+                f"{other.path}: was evaluated on other test pictures than {first.path}; has the data changed?"
+            )
+    return f"{about['protocol']['name']} ({about['protocol']['hash']})", about["labels"]
+
+
+def _resampled(folder: RunFolder, keys: Sequence[str], wanted: Sequence[str], resamples: int) -> NDArray[np.float64]:
+    """(R,) mAP in percent of the prediction over the wanted labels, the same images in every run's resample r."""
+    probabilities, targets = folder.read_predictions()
+    protocol = get_protocol(folder.read_json("run.json")["protocol"]["name"])
+    columns = [place for place, key in enumerate(keys) if key in wanted]
+    weights = resampling_weights(len(targets), resamples)
+    return 100 * resampled_map(probabilities["both"][:, columns], targets[:, columns], protocol, weights)
+
+
+def _by_seed(by_seed: BySeed, wanted: Mapping[int, Sequence[str]], split: str, branch: str) -> dict[int, float]:
+    """mAP in percent over the wanted labels; a seed without that branch, or without a positive, is left out."""
+    found = {}
+    for seed, folder in by_seed.items():
+        per_class = folder.read_json("result.json")[split].get(branch, {}).get("per_class", {})
+        if values := [per_class[key] for key in wanted[seed] if key in per_class]:
+            found[seed] = 100 * fmean(values)
+    return found
+
+
+def _mean(by_seed: Mapping[int, float]) -> float | None:
+    return fmean(by_seed.values()) if by_seed else None
+
+
+def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:
+    results = [folder.read_json("result.json") for folder in folders]
+    trained = [len(folder.read_metrics()) - 1 for folder in folders]  # the first line is of the untrained model
+    epochs = [
+        result["train_seconds"] / count
+        for result, count in zip(results, trained, strict=True)
+        if count and "train_seconds" in result
+    ]
+    peaks = [result.get("peak_gpu_memory_bytes") or result.get("peak_memory_bytes") for result in results]
+    return {
+        "trained_parameters": results[0]["trained_parameters"],
+        "seconds": median(result["seconds"] for result in results),
+        "epoch_seconds": median(epochs) if epochs else None,
+        "peak_memory_bytes": max((peak for peak in peaks if peak), default=None),
+    }

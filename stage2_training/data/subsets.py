@@ -1,0 +1,112 @@
+"""Less to train on, for experiments: labels known in part, few pictures a label, labels that training never sees.
+
+Every draw is a pure function of the seed and of a picture's id or a label's key, and nested: what is known at a tenth
+is known at a fifth, the pictures of one shot are among those of two. Test is never touched, and val only where labels
+are unseen: an epoch chosen by their val labels would have seen them.
+
+Legend: N pictures, C labels.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.data.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What is left of the training data; the defaults leave everything.
+
+    Attributes:
+        known_fraction: the share of training labels (cells, not pictures) that stay known.
+        shots: so many pictures of each label stay (all of a label that has fewer); None keeps every picture.
+            A picture that is kept for one label keeps its others, so that frequent labels get more.
+        unseen: labels that are unknown throughout train and val: their keys, or how many to draw.
+    """
+
+    known_fraction: float = 1.0
+    shots: int | None = None
+    unseen: int | tuple[str, ...] = 0
+
+
+def reduce_training(manifest: Manifest, subset: Subset, seed: int) -> Manifest:
+    """The manifest with its training reduced, its note saying how.
+
+    Raises:
+        UserError: an unknown label, no label left to see, or training without a single positive.
+    """
+    unseen = unseen_labels(manifest.labels.keys, subset.unseen, seed)
+    if not unseen and subset.shots is None and subset.known_fraction == 1:
+        return manifest
+    targets, splits = manifest.targets.copy(), np.array(manifest.splits, dtype=object)
+    said = []
+    if unseen:
+        columns = [manifest.labels.keys.index(key) for key in unseen]
+        targets[np.ix_(splits != "test", columns)] = -1
+        said.append(f"{len(unseen)} labels unseen in training")
+    train = np.flatnonzero(splits == "train")
+    if subset.shots is not None:
+        kept = few_shot_rows([manifest.ids[row] for row in train], targets[train], subset.shots, seed)
+        remaining = np.sort(np.concatenate([np.flatnonzero(splits != "train"), train[kept]]))
+        manifest = replace(
+            manifest,
+            ids=tuple(manifest.ids[row] for row in remaining),
+            paths=tuple(manifest.paths[row] for row in remaining),
+            splits=tuple(splits[remaining]),
+            targets=targets[remaining],
+        )
+        targets, train = manifest.targets.copy(), manifest.rows_of("train")
+        said.append(f"{subset.shots} training pictures a label, {len(train)} in all")
+    if subset.known_fraction < 1:
+        known = known_cells([manifest.ids[row] for row in train], targets.shape[1], subset.known_fraction, seed)
+        targets[train] = np.where(known, targets[train], -1)
+        said.append(f"{subset.known_fraction:.0%} of training labels known")
+    if not (targets[train] == 1).any():
+        raise UserError(f"{manifest.dataset}: with {', '.join(said)} (seed {seed}) no positive is left; leave more")
+    return replace(manifest, targets=targets, note="; ".join([manifest.note, *said, f"drawn with seed {seed}"]))
+
+
+def unseen_labels(keys: Sequence[str], unseen: int | Sequence[str], seed: int) -> tuple[str, ...]:
+    """The labels that training does not see, in the order of `keys`; a number draws that many.
+
+    Raises:
+        UserError: one of them is no label, or none would be left to see.
+    """
+    if isinstance(unseen, int):
+        names = sorted(keys, key=lambda key: _digest("unseen", seed, key))[:unseen]
+    else:
+        names = list(unseen)
+    for name in names:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, n=1)
+            raise UserError(
+                f"data.unseen: there is no label {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    if len(set(names)) >= len(keys):
+        raise UserError(f"data.unseen: of {len(keys)} labels none would be left to train on; leave some out")
+    return tuple(key for key in keys if key in names)
+
+
+def few_shot_rows(ids: Sequence[str], targets: NDArray[np.int8], shots: int, seed: int) -> NDArray[np.int64]:
+    """The rows to keep of N: for each label its first `shots` positives in an order drawn once for all labels."""
+    order = np.array(sorted(range(len(ids)), key=lambda row: _digest("shots", seed, ids[row])), dtype=np.int64)
+    kept = [order[targets[order, label] == 1][:shots] for label in range(targets.shape[1])]
+    return np.unique(np.concatenate(kept))
+
+
+def known_cells(ids: Sequence[str], labels: int, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """(N, C): which cells stay known, each with probability `fraction`."""
+    size = 4 * labels
+    drawn = b"".join(hashlib.shake_128(f"known\0{seed}\0{key}".encode()).digest(size) for key in ids)
+    uniform = np.frombuffer(drawn, dtype="<u4").reshape(len(ids), labels) / 2**32
+    return uniform < fraction
+
+
+def _digest(use: str, seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{use}\0{seed}\0{key}".encode()).digest()

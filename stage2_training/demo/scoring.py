@@ -1,0 +1,144 @@
+"""What the page of `sspa-train demo` asks of a run: one picture's labels, and why one of them.
+
+Legend: C labels.
+"""
+
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge
+from sspa.shared.label_sets import Label, parse_label_set
+from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.explanation.overlay import over_picture, small
+from sspa.stage2_training.tagger import Tagger
+
+# Labels that a visitor typed, each with a sentence or "".
+Typed = dict[Label, str]
+
+MOST_TYPED = 20
+_LONGEST_SENTENCE = 500
+_SHOWN_SIDE = 640
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an uploaded picture may have at most; a megabyte is 2^20 bytes, as Gradio counts."""
+
+    megabytes: float
+    megapixels: float
+
+    @property
+    def bytes(self) -> int:
+        """The largest file."""
+        return int(self.megabytes * 2**20)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One picture: as it is shown, its labels, their probabilities (C,), and their maps (C, rows, columns), None
+    where the head has no regions."""
+
+    picture: Image.Image
+    labels: tuple[Label, ...]
+    probabilities: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+
+    def map_over_picture(self, index: int) -> Image.Image | None:
+        """Where a label was seen; None where the head has no regions."""
+        return None if self.maps is None else over_picture(self.picture, self.maps[index])
+
+
+class Scorer:
+    """A Tagger that several visitors use at once, each with labels of their own on top of the tagger's."""
+
+    def __init__(self, tagger: Tagger, limits: Limits) -> None:
+        self.tagger, self.limits = tagger, limits
+        self.own = tagger.knowledge
+        # Labels are bound to the model: one visitor at a time.
+        self._turn = threading.Lock()
+
+    @property
+    def takes_new_labels(self) -> bool:
+        """Whether the run's head reads the texts of labels that it was not trained on."""
+        return self.tagger.recognizer.head.open_vocabulary
+
+    def score(self, path: Path, typed: Typed) -> Scored:
+        """One uploaded picture against the tagger's labels and the typed ones, all of them together.
+
+        Raises:
+            UserError: it is too large, it cannot be read, or a typed label does not fit.
+        """
+        try:
+            check_size(path, self.limits)
+            shown = small(load_picture(path, _SHOWN_SIDE), _SHOWN_SIDE)
+            image = self.tagger.prepare(path)[None]
+        except UserError as error:
+            # Visitors know the file by its name, not by its place on the server.
+            raise UserError(str(error).replace(str(path), path.name)) from error
+        with self._turn:
+            knowledge = self._bind(typed)
+            probabilities, maps = self.tagger.maps(image)
+        return Scored(shown, knowledge.labels, probabilities[0], None if maps is None else maps[0])
+
+    def by_name_only(self, path: Path, typed: Typed) -> NDArray[np.float32] | None:
+        """The probabilities (C,) without any sentence; None where the head reads no texts."""
+        with self._turn:
+            self._bind(typed)
+            probabilities = self.tagger.by_name_only(self.tagger.prepare(path)[None])
+        return None if probabilities is None else probabilities[0]
+
+    def sentences(self, key: str, typed: Typed) -> tuple[str, ...]:
+        """What is known of a label."""
+        kept = {label.key: (sentence,) for label, sentence in typed.items()}.get(key) or self.own.sentences[key]
+        return tuple(sentence for sentence in kept if sentence)
+
+    def _bind(self, typed: Typed) -> Knowledge:
+        wanted = self.own.with_labels(typed) if typed else self.own
+        bound = self.tagger.knowledge
+        # The hash says nothing about order, and probabilities are told apart by it.
+        if (wanted.labels, wanted.content_hash) != (bound.labels, bound.content_hash):
+            self.tagger.bind(wanted)
+        return wanted
+
+
+def with_typed(typed: Typed, name: str, sentence: str) -> Typed:
+    """The typed labels and one more.
+
+    Raises:
+        UserError: the name is empty or holds what no label may, the sentence is too long, or there are too many.
+    """
+    if not name.strip():
+        raise UserError("type a label first, for example: red umbrella")
+    if len(typed) >= MOST_TYPED:
+        raise UserError(f"{MOST_TYPED} typed labels are the most; remove them to type others")
+    (label,) = parse_label_set(" ".join(name.split()).lstrip("#").encode(), "typed", "typed label").labels
+    sentence = " ".join(sentence.split())
+    if len(sentence) > _LONGEST_SENTENCE:
+        raise UserError(f"the sentence has {len(sentence):,} characters; {_LONGEST_SENTENCE} is the limit")
+    return {**typed, label: sentence}
+
+
+def check_size(path: Path, limits: Limits) -> None:
+    """Hold a picture to the limits by its file's size and its header, before anything is decoded.
+
+    Raises:
+        UserError: it is too large; a file that is no picture passes, for the reader to name.
+    """
+    if (size := path.stat().st_size) > limits.bytes:
+        raise UserError(f"{path}: the file has {size / 2**20:.1f} MB; {limits.megabytes:g} MB is the limit")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                pixels = opened.width * opened.height
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return
+    if pixels > limits.megapixels * 1e6:
+        raise UserError(f"{path}: {pixels / 1e6:.1f} megapixels; {limits.megapixels:g} is the limit, scale it down")

@@ -1,0 +1,129 @@
+"""Serves the page of `sspa-train demo`: which address, nothing from outside, nothing left behind."""
+
+import ipaddress
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
+from sspa.stage2_training.demo.scoring import Limits, Scorer
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.tagger import Tagger
+
+# The browser itself refuses whatever the page would load from, or send to, elsewhere.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits, host: str, port: int) -> None:
+    """Show a run's page until interrupted.
+
+    Args:
+        load: gives the tagger; called once the address is known to be free.
+        threshold: see `build_page`.
+        host: the address to listen on; any but this machine's own is warned about.
+        port: 0 takes any free one.
+
+    Raises:
+        UserError: Gradio is not installed, the address cannot be listened on, or what `load` raises.
+    """
+    _need_gradio()
+    with _listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="sspa-demo-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        app = make_app(Scorer(load(), limits), threshold)
+        if not _is_loopback(host):
+            say(f"warning: everyone who reaches {host} can use this page; it asks for no password")
+        shown = f"[{host}]" if ":" in host else host
+        say(f"page: http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+        _run(app, listening)
+
+
+def make_app(scorer: Scorer, threshold: float | None) -> Any:
+    """The page as an ASGI app that asks nothing of other hosts."""
+    import fastapi
+    import gradio as gr
+
+    from sspa.stage2_training.demo.page import STYLE, build_page
+
+    page = build_page(scorer, threshold)
+    page.queue(max_size=32, api_open=False)
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        max_file_size=scorer.limits.bytes,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        # The default theme brings web fonts.
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=STYLE,
+    )
+    return _WithPolicy(app)
+
+
+class _WithPolicy:
+    """The app with a Content-Security-Policy on every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+
+def _need_gradio() -> None:
+    # Read when Gradio is imported: no usage statistics, no look for newer versions.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("the demo page needs gradio: install sspa with the extra 'demo'") from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except socket.gaierror:
+        raise UserError(f"--host {host}: there is no such address; use 127.0.0.1") from None
+    except OverflowError:
+        raise UserError(f"--port {port}: give a number from 0 (any free port) to 65535") from None
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port}: cannot be listened on ({error.strerror}); "
+            "choose another port, or --port 0 for any free one"
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _run(app: Any, listening: socket.socket) -> None:
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        say("stopped")

@@ -1,0 +1,83 @@
+"""Whether an exported file says what the model says, and how fast.
+
+Legend: B images, C labels.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.export.targets import Runner
+from sspa.stage2_training.prediction.pictures import find_pictures
+from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.training.evaluate import own_dataset
+
+_MOST_PICTURES = 32
+# Three sizes show that the number of pictures is free.
+_BATCHES = (1, 2, 5)
+_ROUNDS, _LONGEST_S = 15, 20.0
+
+
+@dataclass(frozen=True)
+class CheckImages:
+    """Prepared images (B, 3, H, W), and what they are, in words."""
+
+    images: Tensor
+    source: str
+
+
+def images_to_check(tagger: Tagger, pictures: Sequence[str]) -> CheckImages:
+    """The pictures named, or the run's own test or val pictures, or, where those are gone, random tensors.
+
+    Raises:
+        UserError: a picture that was named cannot be read.
+    """
+    if pictures:
+        paths = find_pictures(pictures)[:_MOST_PICTURES]
+        return CheckImages(torch.stack([tagger.prepare(path) for path in paths]), f"{len(paths)} given pictures")
+    try:
+        dataset = own_dataset(tagger.folder.config())
+        name = next(name for name in ("test", "val", *dataset.splits) if name in dataset.splits)
+        split = dataset.splits[name]
+        chosen = np.linspace(0, len(split) - 1, min(_MOST_PICTURES, len(split))).astype(int)
+        images = torch.stack([tagger.prepare(split.paths[index]) for index in chosen])
+        return CheckImages(images, f"{len(chosen)} {name} pictures of {dataset.name}")
+    except UserError as error:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(8, 3, *tagger.recognizer.backbone.image_size, generator=generator)
+        return CheckImages(images, f"8 random tensors, since the run's pictures cannot be read ({error})")
+
+
+def largest_difference(tagger: Tagger, exported: Runner, images: Tensor) -> float:
+    """The largest difference of a probability between the model and the exported file; nan if one of them is nan."""
+    differences = [np.abs(exported(part) - tagger.probabilities(part)).max() for part in _batches(images)]
+    return float(np.max(differences))
+
+
+def seconds_a_batch(runners: Mapping[str, Runner], images: Tensor) -> dict[str, float]:
+    """Median seconds of each runner for `images`, taken in turns so that a busy machine is as unfair to all."""
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for run in runners.values():  # What is made on first use is no part of the speed.
+        run(images)
+    started = time.perf_counter()
+    for done in range(_ROUNDS):
+        if done >= 3 and time.perf_counter() - started > _LONGEST_S:
+            break
+        for name, run in runners.items():
+            before = time.perf_counter()
+            run(images)
+            times[name].append(time.perf_counter() - before)
+    return {name: float(np.median(seconds)) for name, seconds in times.items()}
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    sizes, start = iter(_BATCHES), 0
+    while start < len(images):
+        size = next(sizes, 8)
+        yield images[start : start + size]
+        start += size

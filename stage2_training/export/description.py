@@ -1,0 +1,60 @@
+"""What an exported file says of itself: how pictures are prepared, what the columns mean, which run it came from."""
+
+from importlib import metadata
+from typing import Any
+
+from sspa.stage2_training.data.transforms import TransformOptions
+from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.export.program import INPUT, OUTPUT
+from sspa.stage2_training.tagger import Tagger
+
+_RESIZE = {
+    "squash": "both sides to the size at once, nothing is cut off and the shape is not kept",
+    "crop": "the largest centred box of the size's shape, scaled to the size",
+}
+
+
+def describe(tagger: Tagger) -> dict[str, Any]:
+    """Plain values for JSON; the sections become ONNX metadata `sspa.<section>` and the file `sspa.json` of a .pt2.
+
+    Raises:
+        UserError: a file of the run is missing or damaged.
+    """
+    about, tuned = tagger.folder.read_json("run.json"), tagger.folder.read_json("thresholds.json")
+    backbone = tagger.recognizer.backbone
+    height, width = backbone.image_size
+    return {
+        "program": f"sspa-multilabel {metadata.version('sspa-multilabel')}",
+        "input": {"name": INPUT, "shape": ["batch", 3, height, width], "type": "float32"},
+        "output": {
+            "name": OUTPUT,
+            "shape": ["batch", len(tagger.labels)],
+            "type": "float32",
+            "meaning": "the probability of each label, in the order of `labels`; several may be there",
+        },
+        "preprocessing": {
+            "orientation": "EXIF orientation is applied first; transparency lies on white",
+            "colour": "RGB",
+            "resize": _RESIZE[TransformOptions().test_resize],
+            "size": {"height": height, "width": width},
+            "interpolation": "bicubic, antialiased (Pillow's)",
+            "scale": "bytes divided by 255, then (value - mean) / std for each channel",
+            "mean": list(backbone.mean),
+            "std": list(backbone.std),
+            "layout": "channels first",
+        },
+        "labels": [{"key": label.key, "text": label.text} for label in tagger.labels],
+        "thresholds": {
+            "tuned": tuned["description"],
+            "values": [tuned["values"][label.key] for label in tagger.labels],
+            "protocol": get_protocol(about["protocol"]["name"]).threshold,
+        },
+        "run": {
+            "name": tagger.folder.path.resolve().name,
+            "backbone": {"name": backbone.name, "description": backbone.description},
+            "views": list(tagger.views),
+            "data": about["data"],
+            "protocol": about["protocol"],
+            "knowledge": about["knowledge"]["hash"],
+        },
+    }

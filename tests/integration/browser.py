@@ -1,0 +1,77 @@
+"""A real Chromium, for looking at pages: `from .browser import browser` (a pytest fixture), then `visit`.
+
+Debian's chromium is used (`apt-get install chromium`); where none is installed the tests that ask for it are skipped.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Request
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+
+# --no-sandbox: tests run as root in containers. The rest keeps it from calling home. Playwright gives each start
+# a new, empty user-data-dir.
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A headless Chromium for the whole session."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no chromium is installed (apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=program, headless=True, args=list(_FLAGS))
+        yield launched
+        launched.close()
+
+
+@contextmanager
+def visit(browser: "Browser", address: str, **options: Any) -> Iterator["Page"]:
+    """The page at `address`, open in a context of its own; afterwards no error may have come up.
+
+    Args:
+        address: http:// or file://.
+        options: of the context: viewport=PHONE, color_scheme="dark", java_script_enabled=False, ...
+
+    Raises:
+        AssertionError: the console showed an error, a script failed, or a request did.
+    """
+    context = browser.new_context(**options)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("requestfailed", lambda request: problems.extend(_failure(request)))
+    try:
+        page.goto(address)
+        yield page
+        assert not problems, problems
+    finally:
+        context.close()
+
+
+def scrolls_sideways(page: "Page") -> bool:
+    """Whether the page is wider than its window."""
+    return bool(page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
+
+
+def _failure(request: "Request") -> list[str]:
+    # What a page breaks off itself (a stream that it has read to the end) is no failure.
+    return [] if request.failure == "net::ERR_ABORTED" else [f"{request.url}: {request.failure}"]

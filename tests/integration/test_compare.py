@@ -1,0 +1,119 @@
+"""`sspa-train compare`, `runs` and `bench` as a user types them, on a run of seconds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from .conftest import Ended
+from .tiny_run import train_arguments
+
+Command = Callable[..., Ended]
+
+OWN = """
+about: heads on coloured squares
+reference: zero-shot
+seeds: [0, 1]
+settings: {training.epochs: 1}
+conditions:
+  half known: {data: {known_fraction: 0.5}}
+  one unseen: {data.unseen: 1}
+variants:
+  zero-shot: {model.head: zero-shot, training.epochs: 0}
+  sspa shuffled: {knowledge: "control:shuffled"}
+"""
+
+
+def inputs(squares: Path) -> list[str]:
+    """Knowledge, data and settings of the tiny run, without its epochs and folder."""
+    arguments = train_arguments(squares, Path("x"))[1:]
+    for option in ("--epochs", "--out"):
+        place = arguments.index(option)
+        del arguments[place : place + 2]
+    return arguments
+
+
+@pytest.mark.slow
+def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
+    sspa_train: Command, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "own.yaml").write_text(OWN)
+    out = tmp_path / "compared"
+    command = ("compare", tmp_path / "own.yaml", "--out", out, *inputs(squares))
+    ended = sspa_train(*command, "--seeds", "0")
+    assert ended.code == 0, ended.messages
+    assert "run 4 of 4: one unseen, sspa shuffled, seed 0" in ended.messages
+    ended = sspa_train(*command)
+    assert ended.code == 0, ended.messages
+    assert "4 of 8 runs are there already" in ended.messages
+    # Both conditions, all variants and seeds read the same three splits of features, in two views.
+    assert ended.messages.count("keeping the frozen tower's features") == 0
+    for cell in ("half known", "unseen", "sspa shuffled", "difference [95%]"):
+        assert cell in ended.output
+    rows = duckdb.sql(
+        f"SELECT condition, labels, variant, len(seeds), test_map FROM '{out}/comparison.parquet'"
+    ).fetchall()
+    assert [row[:3] for row in rows] == [
+        (condition, labels, variant)
+        for condition, parts in (("half known", ["all"]), ("one unseen", ["all", "seen", "unseen"]))
+        for labels in parts
+        for variant in ("zero-shot", "sspa shuffled")
+    ]
+    assert {row[3] for row in rows} == {2}
+    assert "half known" in (out / "comparison.html").read_text()
+    about = json.loads((out / "one unseen-sspa shuffled-seed1" / "run.json").read_text())
+    assert len(about["data"]["unseen"]) == 1
+
+    listed = sspa_train("runs", out, "--json")
+    runs = {run["run"]: run for run in map(json.loads, listed.output.splitlines())}
+    assert len(runs) == 8
+    best = {(row[0], row[2]): row[4] for row in rows if row[1] == "all"}
+    mean = sum(runs[f"half known-zero-shot-seed{seed}"]["test_map"] for seed in (0, 1)) / 2
+    assert mean == pytest.approx(best["half known", "zero-shot"])
+    asked = "SELECT head, count(*) AS n FROM runs GROUP BY head ORDER BY head"
+    found = sspa_train("runs", "query", asked, "--folder", out, "--json")
+    assert [json.loads(line) for line in found.output.splitlines()] == [
+        {"head": "sspa", "n": 4},
+        {"head": "zero-shot", "n": 4},
+    ]
+
+
+def test_runs_shows_a_table_and_names_what_is_damaged(sspa_train: Command, trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    (tmp_path / "good").symlink_to(trained_run)
+    ended = sspa_train("runs", trained_run)
+    result = json.loads((trained_run / "result.json").read_text())
+    assert ended.code == 0
+    for text in (trained_run.name, "squares", "sspa", f"{100 * result['test']['both']['mAP']:.2f}"):
+        assert text in ended.output
+    ended = sspa_train("runs", tmp_path)
+    assert "damaged: broken: " in ended.output
+    assert sspa_train("runs", tmp_path / "none").code == 2
+    (tmp_path / "empty").mkdir()
+    ended = sspa_train("runs", tmp_path / "empty")
+    assert (ended.code, "holds no run" in ended.messages) == (2, True)
+    refused = sspa_train("runs", "query", "SELECT nothing FROM runs", "--folder", trained_run)
+    assert (refused.code, "query refused" in refused.messages) == (2, True)
+
+
+def test_bench_prints_ratios_and_stages(sspa_train: Command, squares: Path) -> None:
+    ended = sspa_train(
+        *("bench", "--backbone", f"local-dir:{squares / 'backbone'}", "--image-size", "64", "--batch", "2"),
+        *("--rounds", "1", "--workers", "0"),
+    )
+    assert ended.code == 0, ended.messages
+    for text in (
+        "| bare tower |",
+        "| evaluation |",
+        "| training step |",
+        "| loading |",
+        "| optimizer |",
+        "peak memory",
+    ):
+        assert text in ended.output
+    ended = sspa_train("bench", "--image-size", "6x")
+    assert (ended.code, "write NAME@SIZE" in ended.messages) == (2, True)
