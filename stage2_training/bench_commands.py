@@ -45,6 +45,9 @@ def bench(
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
     rounds: Annotated[int, typer.Option(min=1, help="Each thing is measured so often, in turn; medians count.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU; its own choice by default.")] = None,
+    processor_time: Annotated[
+        bool, typer.Option("--processor-time", help="Count the processor's seconds: for one thread of a busy CPU.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="A data set whose val pictures are loaded; drawn ones else.")] = None,
     root: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Reading processes, for loading.")] = 2,
@@ -59,10 +62,12 @@ def bench(
     from sspa.stage2_training.training.run import choose_device
 
     chosen = choose_device(device)
+    if processor_time and (chosen.type != "cpu" or threads != 1):
+        raise UserError("--processor-time says something about one thread of a CPU only: add --device cpu --threads 1")
     if threads is not None:
         torch.set_num_threads(threads)
     spec, pixels = spec_and_size(f"{backbone}@{image_size or ('260' if backbone == 'embedded' else '224')}")
-    request = BenchRequest(spec, pixels, batch, precision is Precision.bf16, compile_, labels, rounds)
+    request = BenchRequest(spec, pixels, batch, precision is Precision.bf16, compile_, labels, rounds, processor_time)
     with progress(f"measuring {backbone} on {chosen}", total=2 * rounds, unit="rounds") as bar:
         found = measure(request, chosen, bar.advance)
     loading = _loading(data, root, pixels, workers, rounds)
@@ -72,7 +77,8 @@ def bench(
     where = f"{torch.cuda.get_device_name()}" if chosen.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     output.print(
         f"{backbone} at {pixels[0]}x{pixels[1]} ({found.regions} regions), {found.labels} labels, batch {batch}, "
-        f"{precision.value}{', compiled' if compile_ else ''}, {where}, torch {torch.__version__}",
+        f"{precision.value}{', compiled' if compile_ else ''}, {where}, torch {torch.__version__}"
+        f"{', in processor time' if processor_time else ''}",
         markup=False,
     )
     _show(found, loading, batch)

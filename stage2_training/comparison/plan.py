@@ -55,18 +55,14 @@ def plan_runs(
     for group in comparison.groups():
         for variant, own in comparison.variants.items():
             for seed in comparison.seeds:
-                wanted = {**given, **group.settings, **own, "training.seed": seed}
-                kind = str(own.get("knowledge", "")).partition(_CONTROL)[2]
-                if kind:
-                    # The real knowledge is whatever the run would have had without the control.
-                    real = {**given, **group.settings}.get("knowledge")
-                    wanted = {key: value for key, value in wanted.items() if key != "knowledge"}
-                    wanted |= {} if real is None else {"knowledge": real}
+                kind = _control_of(own)
+                # Without the control's, the knowledge is whatever the run would have had: that is what it is made of.
+                real = {key: value for key, value in own.items() if key != "knowledge" or not kind}
+                wanted = {**given, **group.settings, **real, "training.seed": seed}
                 config = resolve_config(config_files, settings, wanted, comparison.settings)
                 if kind:
-                    config = config.model_copy(
-                        update={"knowledge": _write_control(config.knowledge, kind, group, seed, out)}
-                    )
+                    control = _write_control(config.knowledge, kind, group, seed, out)
+                    config = config.model_copy(update={"knowledge": control})
                 path = out / _file_name(group, f"{variant}-seed{seed}")
                 planned.append(PlannedRun(group, variant, seed, config, path))
     paths = [run.path for run in planned]
@@ -108,6 +104,12 @@ def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[i
         if RunFolder(run.path).finished:
             found.setdefault(run.group, {}).setdefault(run.variant, {})[run.seed] = open_run_folder(run.path)
     return found
+
+
+def _control_of(own: Mapping[str, Any]) -> str:
+    """The kind of control that a variant is trained on; "" for its real knowledge."""
+    knowledge = str(own.get("knowledge", ""))
+    return knowledge.removeprefix(_CONTROL) if knowledge.startswith(_CONTROL) else ""
 
 
 def _write_control(source: Path, kind: str, group: Group, seed: int, out: Path) -> Path:

@@ -24,13 +24,19 @@ from sspa.stage2_training.training.optimization import Optimization, make_optimi
 from sspa.stage2_training.training.untrained import untrained_sspa
 
 TOWER, EVALUATION, STEP, KEPT_STEP = "bare tower", "evaluation", "training step", "training step, kept features"
+Clock = Callable[[], float]
+
 # One timing lasts at least so long: a kernel on a GPU takes less than the clock can tell.
 _SHORTEST_S = 0.1
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What to measure; size is (height, width), batch in pictures."""
+    """What to measure; size is (height, width), batch in pictures.
+
+    `processor_time` counts the seconds of the processor in place of the clock's: on one thread of a busy CPU these are
+    what the work would take on an idle one. Work of a GPU is not in them.
+    """
 
     spec: str
     size: tuple[int, int]
@@ -39,6 +45,7 @@ class BenchRequest:
     compile: bool
     labels: str
     rounds: int
+    processor_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
         recognizer.head.compile()
     labels = len(read_label_set(request.labels).labels)
     targets = torch.randint(0, 2, (request.batch, labels), device=device)
-    model = _Measured(recognizer, pictures, targets, request.bf16)
+    clock = time.process_time if request.processor_time else time.perf_counter
+    model = _Measured(recognizer, pictures, targets, request.bf16, clock)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
@@ -89,7 +97,7 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
         STEP: lambda: model.train(pictures),
         KEPT_STEP: lambda: model.train(model.kept),
     }
-    seconds = interleaved(tasks, request.rounds, device, done)
+    seconds = interleaved(tasks, request.rounds, device, done, clock)
     stages: list[tuple[dict[str, float], dict[str, float], float]] = []
     for _ in range(request.rounds):
         stages.append((model.stages_of_evaluation(), model.stages_of_step(), model.seconds_of_texts()))
@@ -116,7 +124,7 @@ def interleaved(
     rounds: int,
     device: torch.device,
     done: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of one call of each task, round by round, the tasks in turn within each round.
 
@@ -138,9 +146,9 @@ def interleaved(
 class _Measured:
     """The model's work on one batch, whole and stage by stage."""
 
-    def __init__(self, recognizer: Recognizer, pictures: Tensor, targets: Tensor, bf16: bool) -> None:
+    def __init__(self, recognizer: Recognizer, pictures: Tensor, targets: Tensor, bf16: bool, clock: Clock) -> None:
         self.recognizer, self.pictures, self.targets, self.bf16 = recognizer, pictures, targets, bf16
-        self.device = pictures.device
+        self.device, self.clock = pictures.device, clock
         with torch.inference_mode():
             self.labels = recognizer.eval().encode_labels()
         with torch.no_grad():
@@ -173,7 +181,7 @@ class _Measured:
     @torch.inference_mode()
     def stages_of_evaluation(self) -> dict[str, float]:
         self.recognizer.eval()
-        watch = _Watch(self.device)
+        watch = _Watch(self.device, self.clock)
         features = self.recognizer.backbone.encode_image(self.pictures)
         watch.lap("tower")
         prediction = self.recognizer(features, self.labels)
@@ -185,7 +193,7 @@ class _Measured:
 
     def stages_of_step(self) -> dict[str, float]:
         self.recognizer.train()
-        watch = _Watch(self.device)
+        watch = _Watch(self.device, self.clock)
         with self._autocast():
             features = self.recognizer.backbone.encode_image(self.pictures)
             watch.lap("tower")
@@ -202,7 +210,7 @@ class _Measured:
 
     @torch.inference_mode()
     def seconds_of_texts(self) -> float:
-        watch = _Watch(self.device)
+        watch = _Watch(self.device, self.clock)
         self.recognizer.eval().encode_labels()
         watch.lap("text")
         return watch.laps["text"]
@@ -212,25 +220,25 @@ class _Measured:
 
     def _note_update(self) -> None:
         _wait(self.device)
-        self._update_began = time.perf_counter()
+        self._update_began = self.clock()
 
 
 class _Watch:
     """Seconds between laps, with all work on the device done at each."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.laps = device, dict[str, float]()
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self.device, self.clock, self.laps = device, clock, dict[str, float]()
         _wait(device)
-        self._last = time.perf_counter()
+        self._last = clock()
 
     def lap(self, name: str, until: float | None = None) -> None:
         _wait(self.device)
-        now = time.perf_counter() if until is None else until
+        now = self.clock() if until is None else until
         self.laps[name] = now - self._last
         self._last = now
 
 
-def _timed(task: Callable[[], object], repeats: int, device: torch.device, clock: Callable[[], float]) -> float:
+def _timed(task: Callable[[], object], repeats: int, device: torch.device, clock: Clock) -> float:
     _wait(device)
     started = clock()
     for _ in range(repeats):

@@ -115,5 +115,7 @@ def test_bench_prints_ratios_and_stages(sspa_train: Command, squares: Path) -> N
         "peak memory",
     ):
         assert text in ended.output
+    ended = sspa_train("bench", "--processor-time")
+    assert (ended.code, "one thread of a CPU only" in ended.messages) == (2, True)
     ended = sspa_train("bench", "--image-size", "6x")
     assert (ended.code, "write NAME@SIZE" in ended.messages) == (2, True)
