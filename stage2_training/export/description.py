@@ -51,7 +51,8 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         },
         "run": {
             "name": tagger.folder.path.resolve().name,
-            "backbone": {"name": backbone.name, "description": backbone.description},
+            # A local folder's place is nobody else's affair.
+            "backbone": "a local folder" if backbone.name.startswith("local-dir:") else backbone.name,
             "views": list(tagger.views),
             "data": about["data"],
             "protocol": about["protocol"],

@@ -62,6 +62,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
         licences=licences_of(config.backbone),
         image_size=tagger.recognizer.backbone.image_size,
         open_vocabulary=tagger.recognizer.head.open_vocabulary,
+        backbone=_backbone(config, result["backbone"]["description"]),
         version=metadata.version("sspa-multilabel"),
     )
     with replacing(path) as beside:
@@ -108,6 +109,16 @@ def _front_matter(name: str, about: dict[str, Any], both: dict[str, Any], config
             }
         ],
     }
+
+
+def _backbone(config: RunConfig, description: str) -> str:
+    """The backbone in words; of local files not where they lay."""
+    name, weights = config.backbone.name, config.backbone.weights
+    if name.startswith("local-dir:"):
+        return "in the folder `backbone`"
+    if weights is not None and Path(weights).is_file():
+        return f"`{name}` with the weights `{_plain(Path(weights).name)}` in the folder `backbone`"
+    return f"`{name}` ({description})"
 
 
 def _knowledge(run: RunFolder) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sspa.stage2_training.export.model_card import write_model_card
 from sspa.stage2_training.tagger import Tagger
 from sspa.stage2_training.training.run_folder import OWN_FOLDER, RunFolder, open_run_folder
 
-_COPIED = ("weights.safetensors", "metrics.jsonl", "result.json", "thresholds.json")
+_COPIED = ("weights.safetensors", "metrics.jsonl", "thresholds.json")
 _BACKBONE = "backbone"
 # What a model folder holds besides weights: configurations and tokenizers.
 _BACKBONE_ENDINGS = {".safetensors", ".bin", ".pt", ".json", ".txt", ".model"}
@@ -33,13 +33,15 @@ def package_run(run: Path, out: Path) -> Path:
     folder = open_run_folder(run)
     if out.exists():
         raise UserError(f"{out}: exists already; nothing was changed. Name another folder with --out")
+    config, result = folder.config(), folder.read_json("result.json")
     with replacing_folder(out) as beside:
         for name in _COPIED:
-            folder.read_json("result.json")  # says so where the run is not finished
             shutil.copyfile(folder.file(name), beside / name)
         own = RunFolder(beside)
         own.write_json("run.json", _about(folder))
-        own.write_json("config.json", _configuration(folder.config(), beside))
+        tree = _configuration(config, beside)
+        own.write_json("config.json", tree)
+        own.write_json("result.json", {**result, "backbone": _backbone(result["backbone"], config, tree)})
         _write_knowledge(folder.file("knowledge.parquet"), own.file("knowledge.parquet"))
         tagger = _same_as_the_run(run, beside)
         write_model_card(folder, tagger, own.file("README.md"), out.name)
@@ -68,6 +70,16 @@ def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
         _copy_backbone([weights, *([beside] if beside.is_file() else [])], out)
         backbone["weights"] = f"{within}/{weights.name}"
     return tree
+
+
+def _backbone(named: dict[str, str], config: RunConfig, tree: dict[str, Any]) -> dict[str, str]:
+    """What result.json says of the backbone, with the folder's own names for local files."""
+    renamed = [(config.backbone.name, tree["backbone"]["name"])]
+    if config.backbone.weights is not None:
+        renamed.append((config.backbone.weights, tree["backbone"]["weights"]))
+    for old, new in renamed:
+        named = {key: text.replace(old, new) for key, text in named.items()}
+    return named
 
 
 def _copy_backbone(files: list[Path], out: Path) -> None:
