@@ -51,8 +51,8 @@ def run(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A data set's recipe, which --config and --set win over; `none`: the program's own defaults. "
-            "Not given: the recipe of --data, but on the embedded backbone the defaults."
+            help="A recipe, which --config and --set win over; `none`: the program's own defaults. Not given: the "
+            "recipe of --data; on the embedded backbone `embedded-photos`, and for its scenes the defaults."
         ),
     ] = None,
     resume: Annotated[
@@ -85,6 +85,8 @@ def run(
     chosen = choose_device(device)
     with processes_of_environment(chosen) as processes:
         resolved = resolve_config(config or [], set_ or [], given, preset=preset)
+        if resolved.preset is not None:
+            say(f"recipe: preset {resolved.preset} (--preset none leaves it out)")
         if resume and (finished := finished_run(out, resolved)) is not None:
             say(f"{finished.path}: this run is finished; nothing was changed")
             return

@@ -20,8 +20,9 @@ from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat,
 from sspa.stage2_training.presets import preset_file, preset_of
 
 View = Literal["plain", "mirrored"]
-# Where they differ, the result is the same; knowledge is held to its content hash instead of its path.
-_OF_NO_MATTER = frozenset({"data.workers", "knowledge"})
+# Where they differ, the result is the same; knowledge is held to its content hash instead of its path, and what a
+# preset sets stands in the other keys.
+_OF_NO_MATTER = frozenset({"data.workers", "knowledge", "preset"})
 # One label needs no brackets.
 Unseen = Annotated[
     Annotated[int, Field(ge=0)] | tuple[str, ...],

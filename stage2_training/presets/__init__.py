@@ -1,7 +1,7 @@
 """A recipe for each data set (reconstruction): a YAML file of settings, below everything that a user sets.
 
-Where no preset is named, a data set's own is taken, unless the backbone is the embedded one: the recipes train a real
-CLIP tower on large pictures, and the program's defaults are made for the embedded one.
+Where no preset is named, a data set's own is taken, unless the backbone is the embedded one: those recipes train a real
+CLIP tower. The embedded backbone has one recipe for all real photos, and the program's defaults for its own scenes.
 """
 
 import difflib
@@ -11,9 +11,11 @@ from typing import Any
 
 from sspa.shared.errors import UserError
 
+EMBEDDED_PHOTOS = "embedded-photos"
+
 
 def preset_names() -> tuple[str, ...]:
-    """The presets that come with the program, by data set."""
+    """The presets that come with the program: one by the name of each data set, and `EMBEDDED_PHOTOS`."""
     return tuple(sorted(file.stem for file in Path(__file__).parent.glob("*.yaml")))
 
 
@@ -31,10 +33,12 @@ def preset_file(name: str) -> Path:
 
 
 def preset_of(tree: Mapping[str, Any]) -> str | None:
-    """The preset for settings that name none: the data set's own, on a backbone other than the embedded."""
+    """The preset for settings that name none; None for the program's defaults."""
     named = tree.get("preset")
     if named is not None:
         return str(named)
     sections = [tree.get("backbone"), tree.get("data")]
     backbone, data = (section.get("name") if isinstance(section, Mapping) else None for section in sections)
-    return data if backbone not in (None, "embedded") and data in preset_names() else None
+    if backbone in (None, "embedded"):
+        return None if data in (None, "scenes") else EMBEDDED_PHOTOS
+    return data if data in preset_names() else None

@@ -7,12 +7,12 @@ import pytest
 from sspa.shared.errors import UserError
 from sspa.stage2_training.configuration import RunConfig, resolve_config
 from sspa.stage2_training.data.adapters import adapter_names
-from sspa.stage2_training.presets import preset_names
+from sspa.stage2_training.presets import EMBEDDED_PHOTOS, preset_names
 
 CLIP = {"knowledge": "k.parquet", "backbone.name": "open_clip:ViT-B-16"}
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", sorted({*preset_names()} - {EMBEDDED_PHOTOS}))
 def test_every_preset_is_a_valid_configuration(name: str) -> None:
     assert name in adapter_names()
     config = resolve_config(values={**CLIP, "data.name": name})
@@ -30,10 +30,19 @@ def test_what_a_user_sets_wins_over_the_preset(tmp_path: Path) -> None:
     assert config.backbone.image_size == (448, 448)
 
 
-@pytest.mark.parametrize("data", ["scenes", "voc2007", "coco2014", "artifacts/mine.parquet"])
-def test_the_embedded_backbone_keeps_the_defaults(data: str) -> None:
+def test_the_embedded_backbone_keeps_the_defaults_for_its_scenes() -> None:
+    config = resolve_config(values={"knowledge": "k.parquet", "data.name": "scenes"})
+    assert config == RunConfig(knowledge=Path("k.parquet"), data={"name": "scenes"})
+
+
+@pytest.mark.parametrize("data", ["voc2007", "coco2014", "artifacts/mine.parquet"])
+def test_the_embedded_backbone_has_one_recipe_for_photos(data: str) -> None:
     config = resolve_config(values={"knowledge": "k.parquet", "data.name": data})
-    assert config == RunConfig(knowledge=Path("k.parquet"), data={"name": data})
+    assert (config.preset, config.backbone.image_size, config.backbone.tower) == (
+        EMBEDDED_PHOTOS,
+        (384, 384),
+        "frozen",
+    )
 
 
 def test_a_preset_by_name_or_none() -> None:
