@@ -21,7 +21,7 @@ from sspa.stage2_training.presets import preset_file, preset_of
 
 View = Literal["plain", "mirrored"]
 # Where they differ, the result is the same; knowledge is held to its content hash instead of its path.
-_OF_NO_MATTER = frozenset({"data.workers", "knowledge"})
+_OF_NO_MATTER = frozenset({"data.workers", "knowledge", "training.checkpoint_every", "training.tensorboard"})
 # One label needs no brackets.
 Unseen = Annotated[
     Annotated[int, Field(ge=0)] | tuple[str, ...],
