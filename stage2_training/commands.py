@@ -84,8 +84,8 @@ def run(
     given = {key: value for key, value in options.items() if value is not None}
     chosen = choose_device(device)
     with processes_of_environment(chosen) as processes:
-        resolved = resolve_config(config or [], set_ or [], given, preset=preset)
-        if resume and (finished := finished_run(out, resolved)) is not None:
+        resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
+        if resume and (finished := processes.first(lambda: finished_run(out, resolved))) is not None:
             say(f"{finished.path}: this run is finished; nothing was changed")
             return
         result = train(resolved, out, chosen, resume, processes)
