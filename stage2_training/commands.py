@@ -84,10 +84,10 @@ def run(
     given = {key: value for key, value in options.items() if value is not None}
     chosen = choose_device(device)
     with processes_of_environment(chosen) as processes:
-        resolved = resolve_config(config or [], set_ or [], given, preset=preset)
+        resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
         if resolved.preset is not None:
             say(f"recipe: preset {resolved.preset} (--preset none leaves it out)")
-        if resume and (finished := finished_run(out, resolved)) is not None:
+        if resume and (finished := processes.first(lambda: finished_run(out, resolved))) is not None:
             say(f"{finished.path}: this run is finished; nothing was changed")
             return
         result = train(resolved, out, chosen, resume, processes)

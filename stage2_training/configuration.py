@@ -22,7 +22,7 @@ from sspa.stage2_training.presets import preset_file, preset_of
 View = Literal["plain", "mirrored"]
 # Where they differ, the result is the same; knowledge is held to its content hash instead of its path, and what a
 # preset sets stands in the other keys.
-_OF_NO_MATTER = frozenset({"data.workers", "knowledge", "preset"})
+_OF_NO_MATTER = frozenset({"data.workers", "knowledge", "preset", "training.checkpoint_every", "training.tensorboard"})
 # One label needs no brackets.
 Unseen = Annotated[
     Annotated[int, Field(ge=0)] | tuple[str, ...],

@@ -28,6 +28,10 @@ _PATIENCE = timedelta(hours=24)
 _PART = 16_000_000
 
 
+class AgreedError(UserError):
+    """A user's mistake that every process meets alike; the first one tells it."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among `world`; the default is one process, where nothing here does anything."""
@@ -49,7 +53,7 @@ class Processes:
         problems = self._gather(None if problem is None else str(problem))
         for rank, message in enumerate(problems):
             if message is not None:
-                raise UserError(message if rank == 0 else f"process {rank}: {message}") from problem
+                raise AgreedError(message if rank == 0 else f"process {rank}: {message}") from problem
         return result
 
     def first(self, action: Callable[[], Result]) -> Result:
@@ -132,7 +136,9 @@ ALONE = Processes()
 
 @contextmanager
 def processes_of_environment(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started: NCCL between GPUs, gloo otherwise. All but the first are silent.
+    """The processes that torchrun started: NCCL between GPUs, gloo otherwise.
+
+    All but the first are silent, unless one of them alone meets a user's mistake (a picture that only it reads).
 
     Raises:
         UserError: more processes than GPUs.
@@ -156,6 +162,11 @@ def processes_of_environment(device: torch.device) -> Iterator[Processes]:
     torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield processes
+    except UserError as error:
+        if processes.rank and not isinstance(error, AgreedError):
+            messages.quiet = False
+            raise UserError(f"process {processes.rank}: {error}") from error
+        raise
     finally:
         torch.distributed.destroy_process_group()
 

@@ -3,8 +3,8 @@
 import math
 import statistics
 
-from sspa.shared.errors import UserError
 from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.training.distributed import AgreedError
 from sspa.stage2_training.training.train_state import TrainState
 
 # The median is taken over so many of the last sound losses, once there are `_ENOUGH`.
@@ -27,9 +27,9 @@ def what_is_wrong(loss: float, state: TrainState, options: TrainingOptions) -> s
     return f"the loss, {loss:.4g}, is above {factor} times its running median {median:.4g} for {state.above} steps now"
 
 
-def diverged(reason: str, state: TrainState) -> UserError:
-    """The error that stops the run, in one line."""
-    return UserError(
+def diverged(reason: str, state: TrainState) -> AgreedError:
+    """The error that stops the run, in one line; every process sees the loss of the whole batch."""
+    return AgreedError(
         f"epoch {state.epoch}, step {state.step + 1}: {reason}; training stops. The run folder keeps the weights of "
         f"the best epoch so far, {state.best_epoch}. Lower training.lr or training.clip_norm, and take another --out"
     )

@@ -100,8 +100,7 @@ def run(
             that holds a finished run.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after saving.
     """
-    check_steps(config, device)
-    check_tensorboard(config.training.tensorboard)
+    processes.everywhere(lambda: _check_options(config, device))
     folder = processes.first(lambda: _folder_before(config, out, resume))
     with deterministic_algorithms(config.training.deterministic):
         training = processes.everywhere(lambda: _Training(config, device, processes))
@@ -112,7 +111,10 @@ def run(
                 )
             )
         else:
-            check_same_inputs(folder, training.dataset, training.knowledge, processes.world)
+            found = folder
+            processes.everywhere(
+                lambda: check_same_inputs(found, training.dataset, training.knowledge, processes.world)
+            )
         with ExitStack() as held, interruptions(second_ends=processes.world == 1) as interruption:
             processes.first(lambda: held.enter_context(locked(folder)))
             try:
@@ -120,6 +122,11 @@ def run(
             except (KeyboardInterrupt, SystemExit):
                 say(f"stopped; go on with the same command and --resume, or with --resume --out {folder.path}")
                 raise
+
+
+def _check_options(config: RunConfig, device: torch.device) -> None:
+    check_steps(config, device)
+    check_tensorboard(config.training.tensorboard)
 
 
 def _folder_before(config: RunConfig, out: Path | None, resume: bool) -> RunFolder | None:

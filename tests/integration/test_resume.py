@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,18 @@ def test_two_processes_see_what_one_sees(
     results = [json.loads((out / "result.json").read_text())["test"]["both"] for out in (one, two)]
     assert results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=1e-7)
     assert results[0]["images"] == results[1]["images"] == 23
+
+
+def test_a_picture_that_one_process_cannot_read_ends_both(driver: Driver, squares: Path, tmp_path: Path) -> None:
+    out, root = tmp_path / "run", tmp_path / "pictures"
+    shutil.copytree(squares / "pictures", root)
+    (root / "val5.png").write_text("no picture")
+    codes = driver.run(out, f"data.root={root}", "backbone.tower=last:1", world=2)
+    assert codes[1] == 2
+    assert codes[0] != 0
+    (line,) = [line for line in said(out).splitlines() if line.startswith("error:")]
+    assert line.startswith("error: process 1: ")
+    assert "val5.png" in line
 
 
 def test_wrong_use_is_one_line(driver: Driver, tmp_path: Path) -> None:
