@@ -159,12 +159,19 @@ def _difference(run: ReportedRun, reference: ReportedRun) -> Difference:
     return Difference(run.name, figures)
 
 
-def differing_settings(trees: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """The dotted keys in which configurations differ, with each one's value; a dash where it has no such key."""
+def differing_settings(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, list[str | None]]]]:
+    """The dotted keys in which configurations differ, with each one's value.
+
+    Returns:
+        "shared": keys that all have; "own": those that some have not (another head's), None where it has none.
+    """
     flat = [_flat(tree) for tree in trees]
-    keys = dict.fromkeys(key for of_run in flat for key in of_run)
-    rows = [(key, ["–" if key not in of_run else str(of_run[key]) for of_run in flat]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
+    found: dict[str, list[tuple[str, list[str | None]]]] = {"shared": [], "own": []}
+    for key in dict.fromkeys(key for of_run in flat for key in of_run):
+        values = [str(of_run[key]) if key in of_run else None for of_run in flat]
+        if len(set(values)) > 1:
+            found["own" if None in values else "shared"].append((key, values))
+    return found
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:

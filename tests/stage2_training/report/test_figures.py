@@ -41,5 +41,8 @@ def test_an_interval_holds_the_figure_of_all_pictures() -> None:
 def test_settings_that_differ_are_named_with_both_values() -> None:
     one = {"model": {"head": "sspa", "qsm": {"layers": 2}}, "training": {"seed": 0}}
     other = {"model": {"head": "linear"}, "training": {"seed": 0}}
-    assert differing_settings([one, other]) == [("model.head", ["sspa", "linear"]), ("model.qsm.layers", ["2", "–"])]
-    assert differing_settings([one, one]) == []
+    assert differing_settings([one, other]) == {
+        "shared": [("model.head", ["sspa", "linear"])],
+        "own": [("model.qsm.layers", ["2", None])],
+    }
+    assert differing_settings([one, one]) == {"shared": [], "own": []}
