@@ -192,9 +192,10 @@ def test_what_a_killed_run_was_told_reaches_the_cache(make_job, teller, scripted
     def dies_before_it_can_write(*_: object) -> None:
         raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sspa.stage1_knowledge.generation._write", dies_before_it_can_write)
-        generate(job, teller)
+        with pytest.raises(Killed):
+            generate(job, teller)
     cache = AnswerStore(tmp_path / "cache")
     generate(job, scripted(lambda *_: pytest.fail("asked")), cache)
     again = make_job("dog", "cat", output=tmp_path / "again.parquet")
