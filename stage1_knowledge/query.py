@@ -1,4 +1,4 @@
-"""SQL over a knowledge file, read and verified first."""
+"""SQL over a knowledge file, or two side by side, read and verified first."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,14 @@ from sspa.shared.knowledge_format import read_table
 from sspa.shared.locked_sql import run_locked
 
 
-def run_query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run one SQL statement over the table `knowledge`: column names and rows.
+def run_query(path: Path, sql: str, other: Path | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one SQL statement over the table `knowledge`, and `other` where a second file is given.
+
+    Returns:
+        Column names and rows.
 
     Raises:
-        UserError: the file is damaged, or DuckDB refuses the statement.
+        UserError: a file is damaged, or DuckDB refuses the statement.
     """
-    table, _ = read_table(path)
-    return run_locked(sql, {"knowledge": table})
+    files = {"knowledge": path} | ({"other": other} if other else {})
+    return run_locked(sql, {name: read_table(file)[0] for name, file in files.items()})

@@ -17,12 +17,13 @@ KnowledgeFile = Annotated[Path, typer.Argument(metavar="FILE", help="A knowledge
 def query(
     file: KnowledgeFile,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; the table is called knowledge.")],
+    other: Annotated[Path | None, typer.Option(help="A second file, as the table called other.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
 ) -> None:
     """Ask the table in SQL (DuckDB, read-only: no other file, no network)."""
     from sspa.stage1_knowledge.query import run_query
 
-    columns, rows = run_query(file, sql)
+    columns, rows = run_query(file, sql, other)
     if as_json:
         for row in rows:
             print(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))

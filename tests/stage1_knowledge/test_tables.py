@@ -190,6 +190,18 @@ def test_query_answers_and_is_locked_down(table: Path, tmp_path: Path) -> None:
     assert table.read_bytes() == before
 
 
+def test_two_tables_can_be_asked_side_by_side(table: Path, make_job, scripted, tmp_path: Path) -> None:
+    second = make_job("cat", "ox", samples=2, output=tmp_path / "second.parquet")
+    generate(second, scripted(lambda question, seed: f"An animal with {seed} brown spots and a long tail, a cat."))
+    columns, found = run_query(
+        table,
+        "SELECT label, sample, knowledge.model, other.description FROM knowledge JOIN other USING (label, sample)",
+        second.output,
+    )
+    assert columns == ["label", "sample", "model", "description"]
+    assert {row[:2] for row in found} == {("cat", 0), ("cat", 1)}
+
+
 def test_an_older_schema_is_refused_and_migrated(table: Path) -> None:
     current, content_hash = read_table(table)
     older = current.drop_columns(list(ADDED_SINCE[1]))
