@@ -24,10 +24,10 @@ def workshop(trained_run: Path, squares: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "workshop"
     shutil.copytree(trained_run, folder / "run")
     shutil.copytree(squares / "backbone", folder / "backbone")
-    config = json.loads((folder / "run" / "config.json").read_text())
-    config["backbone"]["name"] = f"local-dir:{folder / 'backbone'}"
-    config["data"]["root"] = str(folder / "pictures")
-    (folder / "run" / "config.json").write_text(json.dumps(config))
+    for name in ("config.json", "result.json"):
+        text = (folder / "run" / name).read_text()
+        assert str(squares) in text
+        (folder / "run" / name).write_text(text.replace(str(squares), str(folder)))
     knowledge = folder / "run" / "knowledge.parquet"
     rows = [{**row, "model": str(folder / "llm")} for row in read_table(knowledge)[0].to_pylist()]
     knowledge.unlink()
