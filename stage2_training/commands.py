@@ -116,7 +116,7 @@ def evaluate(
         bool, typer.Option("--explanations", help="Measure instead how faithful the region maps are; needs boxes.")
     ] = False,
     deletion_pictures: Annotated[
-        int, typer.Option(min=0, help="With --explanations: pictures for deletion and insertion, 90 scorings each.")
+        int, typer.Option(min=0, help="With --explanations: pictures for deletion and insertion, 70 scorings each.")
     ] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
     device: Device = "auto",

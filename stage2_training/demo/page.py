@@ -61,7 +61,7 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
                     )
                     slider = gr.Slider(
                         0, 1, 0.5 if threshold is None else threshold, step=0.01,
-                        label="A label counts as seen from this probability",
+                        label=_slider_label(threshold is None),
                         elem_id="threshold",
                     )  # fmt: skip
             with gr.Column():
@@ -114,8 +114,7 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
             return [more, found, "", *show(found, how, value), "", ""]
 
         def on_clear(file: str | None, how: str, value: float) -> list[Any]:
-            found = None if file is None else scorer.score(Path(file), {})
-            return [{}, found, "", *show(found, how, value), *_no_reasons()]
+            return [{}, *on_upload(file, {}, how, value)]
 
         def on_select(file: str | None, found: Scored | None, labels: Typed, event: gr.SelectData) -> list[Any]:
             if found is None or file is None:
@@ -132,6 +131,13 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
                 show, [scored, *rules], lists, api_visibility="private", trigger_mode="always_last",
                 show_progress="hidden",
             )  # fmt: skip
+        kind.change(
+            lambda how: gr.Slider(label=_slider_label(how == _TUNED)),
+            kind,
+            slider,
+            api_visibility="private",
+            show_progress="hidden",
+        )
         for shown in lists:
             shown.select(on_select, [upload, scored, typed], reasons, **quiet)
         gr.on(
@@ -141,8 +147,12 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
             [typed, scored, message, *lists, name, sentence],
             **quiet,
         )
-        clear.click(on_clear, [upload, *rules], [typed, scored, message, *lists, *reasons], **quiet)
+        clear.click(on_clear, [upload, *rules], [typed, scored, message, picture, *lists, *reasons], **quiet)
     return page
+
+
+def _slider_label(tuned: bool) -> str:
+    return ("A label that you typed" if tuned else "A label") + " counts as seen from this probability"
 
 
 def _lists(found: Scored | None, tuned: dict[str, float], one: float) -> list[Any]:

@@ -67,7 +67,7 @@ def measure_faithfulness(
     Args:
         dataset: with the tagger's labels.
         deletion_pictures: how many pictures, drawn at random, and one true label of each, deletion and insertion
-            look at: each is scored about a hundred times.
+            look at: each is scored about seventy times.
 
     Raises:
         UserError: the head has no regions, an annotation is missing, or a picture cannot be read.
@@ -98,10 +98,9 @@ def measure_faithfulness(
                 if index in drawn:
                     label = int(generator.choice(true))
                     image = tagger.prepare(split.paths[index])
-                    for name, order in _orders(
-                        {name: values[:, label] for name, values in maps.items()}, generator
-                    ).items():
-                        areas.setdefault(name, []).append(_areas(tagger, image, order, label))
+                    orders = _orders({name: values[:, label] for name, values in maps.items()}, generator)
+                    for name, both in _areas(tagger, image, orders, label).items():
+                        areas.setdefault(name, []).append(both)
     by_map = {}
     for name in dict.fromkeys([*hits, *areas]):
         deletion, insertion = np.mean(areas[name], axis=0).tolist() if name in areas else (None, None)
@@ -160,14 +159,29 @@ def _orders(maps: Mapping[str, Floats], generator: np.random.Generator) -> dict[
 
 
 @torch.inference_mode()
-def _areas(tagger: Tagger, sharp: Tensor, order: NDArray[np.int64], label: int) -> tuple[float, float]:
-    """Deletion and insertion of one picture and label, seen in the plain view."""
+def _areas(
+    tagger: Tagger, sharp: Tensor, orders: Mapping[str, NDArray[np.int64]], label: int
+) -> dict[str, tuple[float, float]]:
+    """Deletion and insertion of one picture and label by each order, seen in the plain view."""
     # So strong that no region's own content is left, only the picture's colours.
     side = max(sharp.shape[-2:])
     blurred = TF.gaussian_blur(sharp, kernel_size=[2 * (side // 8) + 1] * 2, sigma=[side / 16] * 2)
-    mixed = torch.cat(
-        [mixed_pictures(before, after, order, tagger.grid) for before, after in ((sharp, blurred), (blurred, sharp))]
-    )
-    prediction = tagger.recognizer(mixed.to(tagger.device), tagger.label_features)
-    curves = prediction.probabilities()["both"][:, label].cpu().numpy().reshape(2, len(STEPS))
-    return area_under(curves[0]), area_under(curves[1])
+
+    def scored(images: Tensor) -> Floats:
+        prediction = tagger.recognizer(images.to(tagger.device), tagger.label_features)
+        return prediction.probabilities()["both"][:, label].cpu().numpy()
+
+    # Every curve begins and ends with these two.
+    whole, gone = scored(torch.stack([sharp, blurred]))
+    areas = {}
+    for name, order in orders.items():
+        between = [
+            mixed_pictures(before, after, order, tagger.grid)[1:-1]
+            for before, after in ((sharp, blurred), (blurred, sharp))
+        ]
+        deletion, insertion = scored(torch.cat(between)).reshape(2, -1)
+        areas[name] = (
+            area_under(np.array([whole, *deletion, gone])),
+            area_under(np.array([gone, *insertion, whole])),
+        )
+    return areas

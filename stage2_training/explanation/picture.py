@@ -36,7 +36,12 @@ _KINDS = {
         _Kind("region-map", "Region map", "where the label was seen: each region’s weight times what it said"),
         _Kind("dsf-attention", "DSF attention", "where the label’s text looked first"),
         _Kind("label-from-regions", "Cross-attention V→S", "from which regions the label took"),
-        _Kind("regions-from-label", "Cross-attention S→V", "how much of it each region gave to this label", True),
+        _Kind(
+            "regions-from-label",
+            "Cross-attention S→V",
+            "the share of its attention that each region gave this label",
+            True,
+        ),
         _Kind("image-gate", "Gate of the regions", "how much of what it read in the texts each region let in", True),
     )
 }
