@@ -138,10 +138,13 @@ class Writer:
             values.append(row[name])
 
     def write(self, path: Path) -> None:
-        """Judge the table as a whole and write it."""
+        """Judge the table as a whole and write it; the writer is used up then."""
         self._mark_alike()
         count_clip_tokens(self._columns)
-        write_knowledge(path, pa.table(self._columns, schema=arrow_schema()))
+        table = pa.table(self._columns, schema=arrow_schema())
+        # As large as the table itself: they go before it is checked and compressed.
+        self._columns.clear()
+        write_knowledge(path, table)
 
     def _sampling_json(self, room: int) -> str:
         if room not in self._sampling_texts:

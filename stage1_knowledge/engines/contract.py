@@ -42,7 +42,7 @@ class Sampling:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question to the model; `key` is the content-addressed name of its answer (see keys.py)."""
 
@@ -52,7 +52,7 @@ class Request:
     max_tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the model wrote. `finish` is "stop" or, where the room was used up, "length"."""
 
