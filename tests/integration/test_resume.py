@@ -63,7 +63,7 @@ class Driver:
             "data.root": self.squares / "pictures",
             "backbone.name": f"local-dir:{self.squares / 'backbone'}",
         }
-        return resolve_config(settings=[*SETTINGS, *settings], values=values).model_dump(mode="json")
+        return resolve_config(settings=[*SETTINGS, *settings], base=values).model_dump(mode="json")
 
     def run(self, out: Path, *settings: str, **options: Any) -> list[int]:
         """Exit codes by rank; what was said is in `log` of the same name."""
