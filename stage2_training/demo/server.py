@@ -106,8 +106,10 @@ def _listen(host: str, port: int) -> socket.socket:
     except OverflowError:
         raise UserError(f"--port {port}: give a number from 0 (any free port) to 65535") from None
     except OSError as error:
+        # Not error.strerror: the socket module adds the address to it.
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
-            f"--host {host} --port {port}: cannot be listened on ({error.strerror}); "
+            f"--host {host} --port {port}: cannot be listened on ({reason}); "
             "choose another port, or --port 0 for any free one"
         ) from None
 
