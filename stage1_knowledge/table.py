@@ -141,10 +141,9 @@ class Writer:
         """Judge the table as a whole and write it; the writer is used up then."""
         self._mark_alike()
         count_clip_tokens(self._columns)
-        table = pa.table(self._columns, schema=arrow_schema())
-        # As large as the table itself: they go before it is checked and compressed.
-        self._columns.clear()
-        write_knowledge(path, table)
+        # Each list goes as its column is made: together they would be as large as the table once more.
+        arrays = [pa.array(self._columns.pop(field.name), field.type) for field in arrow_schema()]
+        write_knowledge(path, pa.table(arrays, schema=arrow_schema()))
 
     def _sampling_json(self, room: int) -> str:
         if room not in self._sampling_texts:
