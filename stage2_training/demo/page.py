@@ -40,7 +40,6 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
     with gr.Blocks(title=f"SSPA: {tagger.folder.path.resolve().name}", analytics_enabled=False) as page:
         scored = gr.State(None, time_to_live=3600)
         typed = gr.State({}, time_to_live=3600)
-        chosen = gr.State(None)
         gr.HTML(_introduction(scorer))
         with gr.Row():
             with gr.Column():
@@ -124,7 +123,7 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
 
         # Nothing here is an API for others, and one visitor's click is answered after the other's.
         quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
-        reasons = [chosen, region_map, why]
+        reasons = [region_map, why]
         upload.change(on_upload, [upload, typed, *rules], [scored, message, picture, *lists, *reasons], **quiet)
         for rule in rules:
             rule.change(
@@ -179,7 +178,7 @@ def _said(error: UserError) -> str:
 
 
 def _no_reasons() -> list[Any]:
-    return [None, gr.Image(None, visible=False), ""]
+    return [gr.Image(None, visible=False), ""]
 
 
 def _reasons(scorer: Scorer, path: Path, found: Scored, typed: Typed, index: int) -> list[Any]:
@@ -200,7 +199,7 @@ def _reasons(scorer: Scorer, path: Path, found: Scored, typed: Typed, index: int
         lines.append("<p>This run’s head scores the picture as a whole: there is no map.</p>")
     else:
         lines.append("<p>Bright is where the label was seen, relative to the brightest place of this map.</p>")
-    return [index, gr.Image(drawn, visible=drawn is not None), "\n".join(lines)]
+    return [gr.Image(drawn, visible=drawn is not None), "\n".join(lines)]
 
 
 def _introduction(scorer: Scorer) -> str:
