@@ -3,6 +3,7 @@
 Killed at any moment and started again with `resume`, it ends in the same bits; see `checkpoint` for what is kept.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -336,7 +337,7 @@ class _Training:
     def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
         views = self.processes.everywhere(lambda: self.inputs.scoring(split))
 
-        with progress(f"scoring {name}", len(views) * len(split) // self.processes.world, "pictures") as bar:
+        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), "pictures") as bar:
 
             def done(count: int) -> None:
                 bar.advance(count)
