@@ -1,6 +1,7 @@
 """Hostile labels, templates, tables and disks through `sspa-knowledge`: one line, exit code 2, the old file intact."""
 
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -272,7 +273,7 @@ def test_a_damaged_cache_or_journal_is_named(folder: Path, recorded: Path, refus
 
 
 def test_ray_that_is_not_installed_is_said(folder: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     said = refused("generate", "--labels", "voc", "--ray", "2", "--output", "new.parquet")
     assert "install the extra `ray`" in said
 
