@@ -28,9 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         beside = Path(name)
         os.close(handle)
-        # mkstemp makes a private file; the finished one gets the mode any new file would have.
-        beside.chmod(0o666 & ~_umask())
         yield beside
+        # mkstemp makes a private file, and so does safetensors; the finished one gets the mode any new file would have.
+        beside.chmod(0o666 & ~_umask())
         _flush(beside)
         beside.replace(path)
         _flush(path.parent)
