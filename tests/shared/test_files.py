@@ -15,9 +15,14 @@ from sspa.shared.files import replacing, replacing_folder
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "kept.txt"
     file.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), replacing(file) as beside:
-        beside.write_text("ne")
-        raise RuntimeError("half way")
+
+    def fail_half_way() -> None:
+        with replacing(file) as beside:
+            beside.write_text("ne")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept.txt"]
     assert file.read_text() == "old"
 
