@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, say
 
 app = typer.Typer()
@@ -116,8 +117,11 @@ def control(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write a control: the same labels with knowledge that cannot help."""
+    from sspa.shared.knowledge_control import KINDS
     from sspa.stage1_knowledge.control import make_control
 
+    if kind not in KINDS:
+        raise UserError(f"--kind {kind}: unknown; choose one of {', '.join(KINDS)}")
     target = output_file or file.with_name(f"{file.stem}.{kind}.parquet")
     say(f"{target}: {make_control(file, kind, target, seed)} sentences, {kind}")
 

@@ -1,4 +1,4 @@
-"""A real Chromium, for looking at pages: `from .browser import browser` (a pytest fixture), then `visit`.
+"""A real Chromium, for looking at pages: the fixture `browser`, which conftest.py offers, then `visit`.
 
 Debian's chromium is used (`apt-get install chromium`); where none is installed the tests that ask for it are skipped.
 """

@@ -14,7 +14,10 @@ from sspa.stage1_knowledge.engines.contract import Answer, Identity, Sampling
 from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import built_in_prompt
 
+from .browser import browser
 from .tiny_run import train_arguments, write_inputs
+
+__all__ = ["browser"]
 
 SENTENCES = {
     "cat": "A cat is a small furry animal with pointed ears and a long tail, often seen with a bowl.",

@@ -20,7 +20,7 @@ from sspa.stage2_training.explanation.overlay import over_picture
 from sspa.stage2_training.tagger import Tagger
 
 from .bombs import write_bomb
-from .browser import PHONE, browser, scrolls_sideways, visit  # noqa: F401
+from .browser import PHONE, scrolls_sideways, visit
 from .conftest import Ended
 from .tiny_run import LABELS
 
@@ -91,7 +91,7 @@ def _upload(page: "Page", picture: Path) -> None:
 
 @pytest.mark.slow
 def test_a_picture_its_labels_their_threshold_a_map_and_a_new_label(
-    browser: "Browser",  # noqa: F811
+    browser: "Browser",
     address: str,
     squares: Path,
     tagger: Tagger,
@@ -169,7 +169,7 @@ def test_a_picture_its_labels_their_threshold_a_map_and_a_new_label(
 
 @pytest.mark.slow
 def test_what_cannot_be_taken_is_said_on_the_page(
-    browser: "Browser",  # noqa: F811
+    browser: "Browser",
     address: str,
     squares: Path,
     tmp_path: Path,
@@ -203,7 +203,7 @@ def test_what_cannot_be_taken_is_said_on_the_page(
 
 @pytest.mark.slow
 def test_nothing_scrolls_sideways_on_a_phone(
-    browser: "Browser",  # noqa: F811
+    browser: "Browser",
     address: str,
     squares: Path,
 ) -> None:

@@ -15,7 +15,7 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.report.side_by_side import write_side_by_side
 from sspa.stage2_training.training.run_folder import RunFolder
 
-from .browser import DESKTOP, PHONE, browser, scrolls_sideways, visit
+from .browser import DESKTOP, PHONE, scrolls_sideways, visit
 from .conftest import Ended
 from .test_report import Reader
 from .tiny_run import LABELS
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 Command = Callable[..., Ended]
-
-__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def _same_in(target: str, tagger: _Tagger, path: Path) -> None:
     for count in (1, 2, 5):
         images = torch.randn(count, 3, height, width)
         expected = tagger.expected(images).numpy()
-        assert expected.std() > 1e-3  # not one value for everything
+        assert expected.std() > 1e-4  # not one value for everything: several times what may differ
         np.testing.assert_allclose(exported(images), expected, atol=2e-5)
 
 
