@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.sspa-$(EXTRA)
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
-.PHONY: demo test test-all check format setup constraints clean
+.PHONY: demo test check format setup constraints clean
 
 setup: $(STAMP)
 
@@ -26,8 +26,9 @@ demo: $(STAMP)
 	$(BIN)/sspa-knowledge generate --labels voc.txt
 	$(BIN)/sspa-train run --knowledge artifacts/voc.parquet
 
+# Two tests at a time, a file's tests together; each with one thread, since models so small gain nothing from more.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
