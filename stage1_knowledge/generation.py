@@ -4,11 +4,13 @@ Killed at any moment, the same command goes on where it was: answers are in the 
 output, and the finished table depends on the answers alone.
 """
 
+import gc
 import json
 import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +93,8 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
     with held(job.output):
         journal = Journal(journal_path(job.output))
         try:
-            plan = make_plan(job, engine, journal.answers, cache)
+            with _collector_at_rest():
+                plan = make_plan(job, engine, journal.answers, cache)
             usage: Counter[str] = Counter()
             try:
                 if plan.open:
@@ -102,9 +105,11 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
                     cache.add(engine.identity, _answers(plan))
             if plan.up_to_date:
                 return Outcome(len(plan.rows), 0, 0, written=False, seconds=time.monotonic() - began)
-            kept_old = _write(job, plan, engine)
+            with _collector_at_rest():
+                kept_old = _write(job, plan, engine)
         finally:
             journal.close()
+            gc.unfreeze()
         # Only now that the table is safe; what belongs to other settings stays for them.
         journal.forget({key for key, _ in _answers(plan)})
     outcome = Outcome(
@@ -121,6 +126,20 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
     if usage["answers"]:
         _write_run_record(job, engine, outcome, usage)
     return outcome
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """What is made in the block is kept to the end of the run: the collector leaves it alone until then.
+
+    It would walk hundreds of thousands of questions and rows again and again, a tenth of a large run's time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def make_plan(job: Job, engine: Engine, journal: Mapping[str, Answer], cache: AnswerStore | None) -> Plan:

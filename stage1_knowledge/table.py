@@ -17,6 +17,8 @@ from sspa.stage1_knowledge.prompt import Prompt
 
 # How the reason begins that looks at the whole table; it comes and goes with the other labels.
 _ALIKE = "nearly the same as "
+# Made once: json.dumps would make one for each of hundreds of thousands of rows.
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class StoredTable:
@@ -129,7 +131,7 @@ class Writer:
             "verdict": "good" if settled.verdict.good else "doubtful",
             "reason": settled.verdict.reason,
             "attempts": len(question.answers),
-            "answers": json.dumps([answer_to_dict(answer) for answer in question.answers], ensure_ascii=False),
+            "answers": _ENCODER.encode([answer_to_dict(answer) for answer in question.answers]),
             "sampling": self._sampling_json(room),
             "seed": seed,
             "key": question.key,

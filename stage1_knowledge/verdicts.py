@@ -176,7 +176,12 @@ def _about_itself(sentence: str, words: list[str], label: str, demonstration: De
     if found := _ABOUT_ITSELF.search(sentence):
         return f'talks about the question or a picture: "{found[0]}"'
     strange = set(demonstration.label.split()) - set(label.split()) - FUNCTION_WORDS
-    if strange and strange <= {*words, *(word.rstrip("s") for word in words)}:
+    # Hardly any sentence holds them as letters; only then are its words looked at.
+    if (
+        strange
+        and all(word in sentence for word in strange)
+        and strange <= {*words, *(word.rstrip("s") for word in words)}
+    ):
         return f'talks about the demonstration: "{demonstration.label}"'
     if demonstration.answer:
         said = set(words) - set(label.split())
