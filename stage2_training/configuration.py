@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.splitting import Fold
 from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.model.heads import HeadOptions
 from sspa.stage2_training.model.losses import LossOptions
@@ -30,6 +31,14 @@ Unseen = Annotated[
 ]
 
 
+def _checked_fold(text: str) -> str:
+    Fold.parse(text)
+    return text
+
+
+FoldText = Annotated[str, AfterValidator(_checked_fold)]
+
+
 class DataOptions(Options):
     """Which pictures, and how they are brought to the backbone."""
 
@@ -37,6 +46,9 @@ class DataOptions(Options):
     root: Path | None = Field(None, description="its folder; `scenes` needs none")
     protocol: str | None = Field(None, description="null: the data set's first")
     val_fraction: Fraction | None = Field(None, description="held out of training; null: the data set's own val")
+    fold: FoldText | None = Field(
+        None, description="1/3: one of three folds of train and val is scored in the place of test"
+    )
     known_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="of training labels; the others, drawn by seed and picture, are unknown"
     )
@@ -51,6 +63,11 @@ class DataOptions(Options):
     def subset(self) -> Subset:
         """What is left of the training data."""
         return Subset(self.known_fraction, self.shots, self.unseen)
+
+    @property
+    def held_out(self) -> Fold | None:
+        """The fold that is scored in the place of test."""
+        return None if self.fold is None else Fold.parse(self.fold)
 
 
 class BackboneOptions(Options):

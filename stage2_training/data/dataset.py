@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet
 from sspa.stage2_training.data.manifest import Manifest, check_manifest, in_root, read_manifest, resolve_paths
-from sspa.stage2_training.data.splitting import hold_out_val
+from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
@@ -20,14 +20,14 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 class Split:
     """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown.
 
-    `within` is the split that this one was drawn from, where it was.
+    `within` are the data set's own splits that this one was drawn from, where it was.
     """
 
     name: str
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     targets: NDArray[np.int8]
-    within: "Split | None" = None
+    within: "tuple[Split, ...]" = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,6 +58,7 @@ def load_dataset(
     val_fraction: float | None = None,
     seed: int = 0,
     subset: Subset = Subset(),
+    fold: Fold | None = None,
 ) -> Dataset:
     """A data set by its adapter's name ("scenes", "voc2007", ...) or by the path of a manifest (*.parquet).
 
@@ -69,17 +70,25 @@ def load_dataset(
             own val list, or holds out a tenth where it has none.
         seed: for that hold-out, and for the subset.
         subset: what is left of training; everything by default.
+        fold: of train and val, scored in the place of test; see `hold_out_fold`.
 
     Raises:
         UserError: an unknown name or protocol, a root without the data, or data that a check refuses.
     """
     manifest, found_root = load_manifest(name, root, protocol)
-    whole = hold_out_val(manifest, val_fraction, seed)
+    whole = hold_out_val(manifest if fold is None else hold_out_fold(manifest, fold), val_fraction, seed)
     dataset = dataset_from_manifest(reduce_training(whole, subset, seed), found_root)
+    dataset = replace(dataset, unseen=unseen_labels(manifest.labels.keys, subset.unseen, seed))
+    if fold is not None:
+        own = dataset_from_manifest(manifest, found_root).splits
+        within = tuple(split for name, split in own.items() if name != "test")
+        splits = {name: replace(split, within=within) for name, split in dataset.splits.items()}
+        return replace(dataset, name=f"{dataset.name}-fold-{fold.number}-of-{fold.count}", splits=splits)
     if subset.shots is not None:
-        train = replace(dataset.splits["train"], within=dataset_from_manifest(whole, found_root).splits["train"])
-        dataset = replace(dataset, splits={**dataset.splits, "train": train})
-    return replace(dataset, unseen=unseen_labels(manifest.labels.keys, subset.unseen, seed))
+        own = dataset_from_manifest(whole, found_root).splits
+        train = replace(dataset.splits["train"], within=(own["train"],))
+        return replace(dataset, splits={**dataset.splits, "train": train})
+    return dataset
 
 
 def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[Manifest, Path]:

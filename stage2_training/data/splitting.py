@@ -1,7 +1,9 @@
-"""Holding pictures out: stratified over many labels at once, by iterative stratification."""
+"""Holding pictures out, for val or as folds of a cross-validation: stratified over many labels at once."""
 
 import warnings
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,29 @@ from sspa.stage2_training.data.manifest import Manifest
 DEFAULT_VAL_FRACTION = 0.1
 
 
+@dataclass(frozen=True)
+class Fold:
+    """The fold `number`, from 1 on, of `count`."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"fold {self.number} of {self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Fold":
+        """From "1/3".
+
+        Raises:
+            ValueError: it is no such pair, or there is no such fold.
+        """
+        number, slash, count = text.partition("/")
+        if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count) > 1:
+            raise ValueError(f"{text!r} is no fold; write 1/3, 2/3 or 3/3 for those of three")
+        return cls(int(number), int(count))
+
+
 def stratified_mask(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray[np.bool_]:
     """(N,) bool: about `fraction` of the rows, with about that share of every label's positives.
 
@@ -21,15 +46,36 @@ def stratified_mask(targets: NDArray[np.int8], fraction: float, seed: int) -> ND
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # It wants at least two columns and no row of zeros only: the last column is "no label at all".
-        present = targets == 1
-        columns = np.column_stack([present, ~present.any(axis=1)]).astype(int)
+    with _columns_of(targets) as columns:
         _, chosen = next(splitter.split(np.zeros(len(targets)), columns))
     mask = np.zeros(len(targets), dtype=bool)
     mask[chosen] = True
     return mask
+
+
+def stratified_folds(targets: NDArray[np.int8], count: int) -> NDArray[np.int64]:
+    """(N,): the fold of every row, from 1 on; each has about its share of every label's positives.
+
+    The same rows are always dealt alike: a fold is part of the data, not of a run's chance.
+    """
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=0)
+    folds = np.zeros(len(targets), dtype=np.int64)
+    with _columns_of(targets) as columns:
+        for number, (_, chosen) in enumerate(splitter.split(np.zeros(len(targets)), columns), start=1):
+            folds[chosen] = number
+    return folds
+
+
+@contextmanager
+def _columns_of(targets: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
+    """What the package's splitters take; the block does not hear that some labels are too rare for every part."""
+    # They want at least two columns and no row of zeros only: the last column is "no label at all".
+    present = targets == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield np.column_stack([present, ~present.any(axis=1)]).astype(np.int64)
 
 
 def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manifest:
@@ -56,3 +102,29 @@ def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manif
     held_out = stratified_mask(manifest.targets[rows], fraction, seed)
     splits[rows] = np.where(held_out, "val", "train")
     return replace(manifest, splits=tuple(splits))
+
+
+def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
+    """The manifest without its test pictures: one fold of train and val together is scored in their place.
+
+    So settings are chosen by cross-validation while test stays untouched. Of the other folds, as large a part is val
+    as in the data set itself; where that has no val, there is none yet.
+
+    Raises:
+        UserError: there are fewer pictures than folds.
+    """
+    splits: NDArray[Any] = np.array(manifest.splits, dtype=object)
+    rows = np.flatnonzero((splits == "train") | (splits == "val"))
+    if len(rows) < fold.count:
+        raise UserError(f"data.fold: {len(rows)} pictures to train on do not make {fold.count} folds")
+    val_fraction = float((splits == "val").sum() / len(rows))
+    held_out = stratified_folds(manifest.targets[rows], fold.count) == fold.number
+    remaining = replace(
+        manifest,
+        ids=tuple(manifest.ids[row] for row in rows),
+        paths=tuple(manifest.paths[row] for row in rows),
+        splits=tuple(np.where(held_out, "test", "train")),
+        targets=manifest.targets[rows],
+        note=f"{manifest.note}; {fold} of its train and val in place of test, for choosing settings",
+    )
+    return hold_out_val(remaining, val_fraction, seed=0) if val_fraction else remaining

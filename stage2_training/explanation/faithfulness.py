@@ -21,7 +21,7 @@ from sspa.stage2_training.data.dataset import Dataset
 from sspa.stage2_training.explanation.boxes import Box, voc_boxes
 from sspa.stage2_training.explanation.region_maps import region_maps
 from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.run import Inputs
+from sspa.stage2_training.training.inputs import Inputs
 
 Floats = NDArray[np.floating[Any]]
 

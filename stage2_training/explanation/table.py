@@ -10,7 +10,7 @@ from sspa.shared.terminal import output
 from sspa.stage2_training.data.dataset import load_dataset
 from sspa.stage2_training.explanation.faithfulness import measure_faithfulness
 from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.evaluate import own_dataset
+from sspa.stage2_training.training.inputs import own_dataset
 
 
 def show_faithfulness(

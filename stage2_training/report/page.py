@@ -17,7 +17,7 @@ from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
 from sspa.stage2_training.report.templates import write_page
 from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.evaluate import own_dataset
+from sspa.stage2_training.training.inputs import own_dataset
 from sspa.stage2_training.training.run_folder import RunFolder
 
 _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read

@@ -7,13 +7,13 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.configuration import RunConfig
-from sspa.stage2_training.data.dataset import Dataset, load_dataset
-from sspa.stage2_training.data.subsets import Subset
+from sspa.stage2_training.data.dataset import load_dataset
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.training.run import Inputs, make_recognizer
+from sspa.stage2_training.training.inputs import Inputs, own_dataset
+from sspa.stage2_training.training.run import make_recognizer
 from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
 from sspa.stage2_training.training.scoring import metrics_by_branch, score
 
@@ -24,16 +24,6 @@ def load_recognizer(folder: RunFolder, device: torch.device) -> tuple[Recognizer
     recognizer = make_recognizer(config, knowledge, device)
     folder.read_weights(recognizer.trained_modules())
     return recognizer.eval(), config, knowledge
-
-
-def own_dataset(config: RunConfig) -> Dataset:
-    """The data set that a run was trained on.
-
-    Raises:
-        UserError: it is no longer where it was.
-    """
-    data = config.data
-    return load_dataset(data.name, data.root, data.protocol, data.val_fraction, config.training.seed, data.subset)
 
 
 def evaluate_run(
@@ -57,15 +47,10 @@ def evaluate_run(
     """
     folder = open_run_folder(run_path)
     recognizer, config, knowledge = load_recognizer(folder, device)
-    own = data is None or data == config.data.name
-    dataset = load_dataset(
-        data or config.data.name,
-        root or (config.data.root if own else None),
-        config.data.protocol if own else None,
-        config.data.val_fraction if own else None,
-        config.training.seed,
-        config.data.subset if own else Subset(),
-    )
+    if data is None or data == config.data.name:
+        dataset = own_dataset(config, root)
+    else:
+        dataset = load_dataset(data, root, seed=config.training.seed)
     keys = dataset.labels.keys
     if knowledge_file is not None:
         rebind(recognizer, read_knowledge(knowledge_file).for_labels(keys))

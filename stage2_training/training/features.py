@@ -6,7 +6,7 @@ Legend: N pictures, M regions, d width of the joint space.
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,24 +29,24 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class KeptFeatures:
-    """One split's features under one view: pooled (N, d) and regions (N, M, d), float16, memory-mapped.
+    """One split's features under one view, as entries of the cache hold them.
 
-    `rows` says where the split's pictures stand in the arrays, where those hold more; else they stand in order.
+    Attributes:
+        pooled, regions: of each entry (N, d) and (N, M, d), float16, memory-mapped.
+        rows: where the split's pictures stand, in the entries one after the other; None where they are one entry.
     """
 
-    pooled: NDArray[np.float16]
-    regions: NDArray[np.float16]
+    pooled: tuple[NDArray[np.float16], ...]
+    regions: tuple[NDArray[np.float16], ...]
     rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.pooled if self.rows is None else self.rows)
+        return len(self.pooled[0] if self.rows is None else self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
         """The features of these pictures as float32 tensors."""
-        indices = indices if self.rows is None else self.rows[indices]
-        return ImageFeatures(
-            *(torch.from_numpy(kept[indices]).float() for kept in (self.pooled, self.regions)),
-        )
+        rows = indices if self.rows is None else self.rows[indices]
+        return ImageFeatures(*(torch.from_numpy(_gathered(kept, rows)).float() for kept in (self.pooled, self.regions)))
 
 
 def kept_features(
@@ -55,25 +55,32 @@ def kept_features(
     """The features of each split under `view`, from the cache, or computed and kept there now.
 
     A cache entry's key covers the backbone's weights and options, the picture files (path, size and time of
-    change) in order, the view, and the form of the entry. A split drawn from another takes the other's where they
-    are there.
+    change) in order, the view, and the form of the entry. Splits drawn from others take theirs where they are there,
+    and where most of those others' pictures are wanted, they are computed whole: other draws can then take them too.
 
     Raises:
         UserError: a picture cannot be read, or the disk has no room.
     """
-    wholes = [_kept_whole(backbone, split, view) for split in splits]
-    folders = [cache_folder("features") / _key(backbone, whole, view) for whole in wholes]
-    missing = [(split, folder) for split, folder in zip(splits, folders, strict=True) if not folder.is_dir()]
+    folder_of: dict[int, Path] = {}
+
+    def entry(split: Split) -> Path:
+        if id(split) not in folder_of:
+            folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view)
+        return folder_of[id(split)]
+
+    sources = [_sources(split, splits, lambda split: entry(split).is_dir()) for split in splits]
+    wanted = {entry(source): source for sources_of in sources for source in sources_of}
+    missing = [(source, folder) for folder, source in wanted.items() if not folder.is_dir()]
     if missing:
         regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
         needed = sum(len(split) for split, _ in missing) * (regions + 1) * width * 2
-        free = shutil.disk_usage(folders[0].parent).free
+        where = missing[0][1].parent
+        free = shutil.disk_usage(where).free
         names = ", ".join(split.name for split, _ in missing)
-        where = folders[0].parent
         say(f"keeping the frozen tower's features of {names} ({view} view): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
-                f"{folders[0].parent}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; "
+                f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; "
                 "free some room, or set SSPA_CACHE to a larger disk"
             )
         with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "pictures") as bar:
@@ -82,25 +89,41 @@ def kept_features(
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
         KeptFeatures(
-            np.load(folder / "pooled.npy", mmap_mode="r"),
-            np.load(folder / "regions.npy", mmap_mode="r"),
-            None if whole is split else _rows_of(split, whole),
+            tuple(np.load(entry(each) / "pooled.npy", mmap_mode="r") for each in own),
+            tuple(np.load(entry(each) / "regions.npy", mmap_mode="r") for each in own),
+            None if own[0] is split else _rows_of(split, own),
         )
-        for split, whole, folder in zip(splits, wholes, folders, strict=True)
+        for split, own in zip(splits, sources, strict=True)
     ]
 
 
-def _kept_whole(backbone: Backbone, split: Split, view: str) -> Split:
-    """The split whose features are to be read: the one that `split` was drawn from if its features are kept."""
+def _sources(split: Split, wanted: Sequence[Split], kept: Callable[[Split], bool]) -> tuple[Split, ...]:
+    """The splits whose entries hold the features of `split`, which is one of those `wanted` together."""
     whole = split.within
-    if whole is None or not (cache_folder("features") / _key(backbone, whole, view)).is_dir():
-        return split
-    return whole
+    if not whole:
+        return (split,)
+    asked = sum(len(other) for other in wanted if other.within is whole)
+    if all(kept(each) for each in whole) or (2 * asked > sum(map(len, whole)) and not kept(split)):
+        return whole
+    return (split,)
 
 
-def _rows_of(split: Split, whole: Split) -> NDArray[np.int64]:
-    place = {key: row for row, key in enumerate(whole.ids)}
+def _rows_of(split: Split, sources: Sequence[Split]) -> NDArray[np.int64]:
+    place = {key: row for row, key in enumerate(key for source in sources for key in source.ids)}
     return np.array([place[key] for key in split.ids], dtype=np.int64)
+
+
+def _gathered(entries: Sequence[NDArray[np.float16]], rows: NDArray[np.int64]) -> NDArray[np.float16]:
+    """These rows of the entries one after the other."""
+    if len(entries) == 1:
+        return entries[0][rows]
+    gathered = np.empty((len(rows), *entries[0].shape[1:]), dtype=np.float16)
+    first = 0
+    for entry in entries:
+        here = (rows >= first) & (rows < first + len(entry))
+        gathered[here] = entry[rows[here] - first]
+        first += len(entry)
+    return gathered
 
 
 @torch.inference_mode()

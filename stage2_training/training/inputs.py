@@ -1,5 +1,6 @@
 """The batches of a data set for one backbone."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.configuration import RunConfig, View
-from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 from sspa.stage2_training.training.batches import Batches, FeatureBatches, PictureBatches
@@ -16,6 +17,24 @@ from sspa.stage2_training.training.features import kept_features
 
 # Features of so many training pictures say where data-dependent starting values begin.
 _SAMPLE = 256
+
+
+def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
+    """The data set that a configuration names, reduced as it says, under its own root or another.
+
+    Raises:
+        UserError: it is not there, or not as it should be.
+    """
+    data = config.data
+    return load_dataset(
+        data.name,
+        root or data.root,
+        data.protocol,
+        data.val_fraction,
+        config.training.seed,
+        data.subset,
+        data.held_out,
+    )
 
 
 class Inputs:

@@ -18,7 +18,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.configuration import RunConfig
-from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
+from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.thresholds import tune_each
 from sspa.stage2_training.model.contract import trainable_count
@@ -29,7 +29,7 @@ from sspa.stage2_training.training.batches import Batches, PictureBatches
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.distributed import ALONE, Processes
 from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
-from sspa.stage2_training.training.inputs import Inputs
+from sspa.stage2_training.training.inputs import Inputs, own_dataset
 from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
 from sspa.stage2_training.training.memory import peak_memory, recompute_activations
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
@@ -145,10 +145,7 @@ class _Training:
 
     def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
         self.config, self.device, self.processes = config, device, processes
-        data = config.data
-        self.dataset: Dataset = load_dataset(
-            data.name, data.root, data.protocol, data.val_fraction, config.training.seed, data.subset
-        )
+        self.dataset: Dataset = own_dataset(config)
         self.knowledge = read_knowledge(config.knowledge).for_labels(self.dataset.labels.keys)
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.dataset.splits.items())
         say(f"data: {self.dataset.name}, {splits}")

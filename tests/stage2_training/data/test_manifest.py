@@ -9,7 +9,7 @@ from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
 from sspa.stage2_training.data.querying import query_manifest
-from sspa.stage2_training.data.splitting import hold_out_val, stratified_mask
+from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val, stratified_folds, stratified_mask
 from sspa.stage2_training.data.statistics import co_occurrence, draw_figures, frequent_pairs, split_figures
 
 LABELS = LabelSet("pets", (Label("cat", "cat"), Label("dog", "big dog", "barks")), "natural")
@@ -165,6 +165,49 @@ def test_hold_out_leaves_test_alone_and_refuses_nonsense() -> None:
             hold_out_val(manifest(), fraction, seed=0)
     with pytest.raises(UserError, match="too few to hold out"):
         hold_out_val(manifest(), 0.01, seed=0)
+
+
+def test_folds_part_the_rows_and_keep_the_shares_of_every_label() -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((1500, 4)) < np.array([0.03, 0.1, 0.3, 0.6])).astype(np.int8)
+    folds = stratified_folds(targets, 3)
+    assert np.abs(np.bincount(folds)[1:] - 500).max() <= 5
+    for number in (1, 2, 3):
+        share = targets[folds == number].sum(axis=0) / targets.sum(axis=0)
+        assert np.abs(share - 1 / 3).max() < 0.02
+    assert (stratified_folds(targets, 3) == folds).all()
+
+
+def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val() -> None:
+    rng = np.random.default_rng(0)
+    count = 120
+    targets = (rng.random((count, 2)) < 0.5).astype(np.int8)
+    splits = ("train",) * 60 + ("val",) * 20 + ("test",) * 40
+    ids = tuple(f"p{row:03}" for row in range(count))
+    whole = replace(manifest(), ids=ids, paths=tuple(f"{key}.jpg" for key in ids), splits=splits, targets=targets)
+    scored: list[str] = []
+    for number in (1, 2):
+        fold = hold_out_fold(whole, Fold(number, 2))
+        assert set(fold.ids) == set(ids[:80])  # no test picture is left
+        test = [fold.ids[row] for row in fold.rows_of("test")]
+        assert abs(len(fold.rows_of("val")) - 10) <= 1  # a quarter of the rest, as in the data set
+        assert f"fold {number} of 2" in fold.note
+        assert fold.content_hash != whole.content_hash
+        row = fold.ids.index(test[0])
+        assert (fold.targets[row] == targets[ids.index(test[0])]).all()
+        scored += test
+    assert sorted(scored) == list(ids[:80])
+    without_val = hold_out_fold(replace(whole, splits=("train",) * 80 + ("test",) * 40), Fold(1, 2))
+    assert set(without_val.splits) == {"train", "test"}
+    with pytest.raises(UserError, match="3 pictures to train on do not make 4 folds"):
+        hold_out_fold(manifest(ids=tuple("abcd")), Fold(1, 4))
+
+
+@pytest.mark.parametrize("text", ["1", "0/3", "4/3", "1/1", "a/b", "1/", "-1/3"])
+def test_a_fold_is_written_as_one_of_some(text: str) -> None:
+    assert Fold.parse("2/3") == Fold(2, 3)
+    with pytest.raises(ValueError, match="write 1/3, 2/3 or 3/3"):
+        Fold.parse(text)
 
 
 def test_statistics_by_hand(tmp_path: Path) -> None:

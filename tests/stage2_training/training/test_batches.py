@@ -22,8 +22,8 @@ def _views(count: int) -> list[KeptFeatures]:
     """Two views whose every number tells picture and view: picture + 1000 * view."""
     return [
         KeptFeatures(
-            np.broadcast_to(np.arange(count, dtype=np.float16)[:, None] + 1000 * view, (count, 2)).copy(),
-            np.broadcast_to(np.arange(count, dtype=np.float16)[:, None, None] + 1000 * view, (count, 3, 2)).copy(),
+            (np.broadcast_to(np.arange(count, dtype=np.float16)[:, None] + 1000 * view, (count, 2)).copy(),),
+            (np.broadcast_to(np.arange(count, dtype=np.float16)[:, None, None] + 1000 * view, (count, 3, 2)).copy(),),
         )
         for view in range(2)
     ]
@@ -85,14 +85,42 @@ def test_features_are_the_towers_and_are_computed_once(
     assert "MB" in capsys.readouterr().err
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert capsys.readouterr().err == ""
-    few = Split("train", ("d", "b"), (paths[3], paths[1]), split.targets[[3, 1]], within=split)
+    few = Split("train", ("d", "b"), (paths[3], paths[1]), split.targets[[3, 1]], within=(split,))
     (drawn,) = kept_features(backbone, [few], "mirrored", CPU, workers=0)
     assert capsys.readouterr().err == ""  # those of the whole split serve
     assert len(drawn) == 2
     assert torch.equal(drawn.take(np.array([0, 1])).regions, taken.regions)
     (alone,) = kept_features(backbone, [few], "plain", CPU, workers=0)
     assert "MB" in capsys.readouterr().err
-    assert len(alone) == len(alone.pooled) == 2
+    assert len(alone) == len(alone.pooled[0]) == 2
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed picture is noticed
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert "MB" in capsys.readouterr().err
+
+
+def test_folds_share_what_is_kept_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    backbone = small_backbone(tmp_path / "backbone")
+    generator = np.random.default_rng(1)
+    paths = []
+    for number in range(6):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(paths[-1])
+
+    def split(name: str, numbers: list[int], within: tuple[Split, ...] = ()) -> Split:
+        targets = np.zeros((len(numbers), 2), dtype=np.int8)
+        return Split(name, tuple(map(str, numbers)), tuple(paths[number] for number in numbers), targets, within)
+
+    own = (split("train", [0, 1, 2, 3]), split("val", [4, 5]))
+    folds = [split("train", [0, 2], own), split("val", [5], own), split("test", [1, 3, 4], own)]
+    parts = kept_features(backbone, folds, "plain", CPU, workers=0)
+    assert "features of train, val (plain view)" in capsys.readouterr().err  # the data set's own, whole
+    wholes = kept_features(backbone, own, "plain", CPU, workers=0)
+    assert capsys.readouterr().err == ""  # a run without folds has them already
+    by_number = torch.cat([whole.take(np.arange(len(whole))).regions for whole in wholes])
+    for part, fold in zip(parts, folds, strict=True):
+        assert len(part) == len(fold)
+        order = np.arange(len(fold))[::-1]
+        assert torch.equal(part.take(order).regions, by_number[[int(fold.ids[index]) for index in order]])

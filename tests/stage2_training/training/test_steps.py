@@ -35,7 +35,7 @@ def _config(**training: object) -> RunConfig:
 
 def _batches() -> FeatureBatches:
     features = some_features(32)
-    kept = KeptFeatures(features.pooled.numpy(), features.regions.numpy())
+    kept = KeptFeatures((features.pooled.numpy(),), (features.regions.numpy(),))
     targets = np.random.default_rng(0).integers(0, 2, (32, len(LABELS))).astype(np.int8)
     return FeatureBatches([kept], targets, 8, CPU, shuffle=True)
 

@@ -12,6 +12,7 @@ from sspa.stage2_training.data.checking import check_data
 from sspa.stage2_training.data.dataset import load_dataset, load_manifest
 from sspa.stage2_training.data.manifest import write_manifest
 from sspa.stage2_training.data.sharding import write_shards
+from sspa.stage2_training.data.splitting import Fold
 from sspa.stage2_training.data.subsets import Subset
 
 KEYS = read_label_set("voc").keys
@@ -69,6 +70,16 @@ def test_held_out_part_is_drawn_from_training_only(tmp_path: Path) -> None:
     assert dataset.content_hash != load_dataset("voc2007", tmp_path).content_hash
 
 
+def test_a_fold_is_made_of_train_and_val_and_named(tmp_path: Path) -> None:
+    write_devkit(tmp_path)
+    whole = load_dataset("voc2007", tmp_path).splits
+    fold = load_dataset("voc2007", tmp_path, subset=Subset(shots=1), fold=Fold(2, 2))
+    assert fold.name == "voc2007-fold-2-of-2"
+    assert set(fold.splits["test"].ids) < {*whole["train"].ids, *whole["val"].ids}
+    for split in fold.splits.values():
+        assert [each.ids for each in split.within] == [whole["train"].ids, whole["val"].ids]
+
+
 def test_few_shots_are_drawn_from_training_and_know_it(tmp_path: Path) -> None:
     write_devkit(tmp_path)
     whole = load_dataset("voc2007", tmp_path)
@@ -76,7 +87,7 @@ def test_few_shots_are_drawn_from_training_and_know_it(tmp_path: Path) -> None:
     train = few.splits["train"]
     assert 1 <= len(train) <= 2
     assert (train.targets[:, [CAT, DOG]] == 1).any(axis=0).all()
-    assert train.within.ids == whole.splits["train"].ids
+    assert train.within[0].ids == whole.splits["train"].ids
     assert few.splits["test"].ids == whole.splits["test"].ids
     assert few.unseen == ("bus",)
     assert few.note.startswith(whole.note)
