@@ -59,7 +59,7 @@ def bench(
 
     from sspa.stage2_training.training.bench import BenchRequest
     from sspa.stage2_training.training.bench import bench as measure
-    from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.device import choose_device
 
     chosen = choose_device(device)
     if processor_time and (chosen.type != "cpu" or threads != 1):

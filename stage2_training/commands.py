@@ -69,9 +69,9 @@ def run(
     """
     from sspa.stage2_training.configuration import resolve_config
     from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.training.device import choose_device
     from sspa.stage2_training.training.distributed import processes_of_environment
     from sspa.stage2_training.training.resuming import finished_run
-    from sspa.stage2_training.training.run import choose_device
     from sspa.stage2_training.training.run import run as train
 
     options = {
@@ -122,8 +122,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
+    from sspa.stage2_training.training.device import choose_device
     from sspa.stage2_training.training.evaluate import evaluate_run
-    from sspa.stage2_training.training.run import choose_device
     from sspa.stage2_training.training.run_folder import open_run_folder
 
     if explanations:
@@ -170,7 +170,7 @@ def compare(
     from sspa.stage2_training.comparison.page import write_comparison_page
     from sspa.stage2_training.comparison.rows import write_rows
     from sspa.stage2_training.comparison.table import show_comparison
-    from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.device import choose_device
 
     defined = read_comparison(comparison).only(
         *(None if names is None else [name.strip() for name in names.split(",")] for names in (variants, conditions))

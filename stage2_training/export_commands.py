@@ -57,7 +57,7 @@ def report(
     """Write the report of one run again, or set several runs side by side on one page."""
     from sspa.stage2_training.report.page import write_report
     from sspa.stage2_training.report.side_by_side import write_side_by_side
-    from sspa.stage2_training.training.run import choose_device
+    from sspa.stage2_training.training.device import choose_device
     from sspa.stage2_training.training.run_folder import open_run_folder
 
     if len(run_paths) > 1:

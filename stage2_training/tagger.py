@@ -23,8 +23,8 @@ from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.explanation.region_maps import region_maps
 from sspa.stage2_training.model.contract import Prediction
 from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.training.device import choose_device
 from sspa.stage2_training.training.evaluate import load_recognizer, rebind
-from sspa.stage2_training.training.run import choose_device
 from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
 
 Picture = str | Path | Image.Image | NDArray[Any]

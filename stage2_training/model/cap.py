@@ -36,8 +36,9 @@ class ContextAwarePrompting(nn.Module):
         """
         names = [label.text for label in knowledge.labels]
         ids, is_context = _slots(backbone, names, self.options.context)
-        self.register_buffer("token_ids", ids, persistent=False)
-        self.register_buffer("is_context", is_context, persistent=False)
+        used = backbone.used_length(ids)
+        self.register_buffer("token_ids", ids[:, :used], persistent=False)
+        self.register_buffer("is_context", is_context[:, :used], persistent=False)
         if isinstance(self.context, nn.UninitializedParameter):
             self.context = nn.Parameter(_initial_context(backbone, self.options))
             if self.options.class_specific:

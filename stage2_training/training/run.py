@@ -54,17 +54,6 @@ class RunResult:
     untrained: dict[str, Metrics]
 
 
-def choose_device(wanted: str) -> torch.device:
-    """auto takes a GPU where there is one.
-
-    Raises:
-        UserError: a GPU was asked for and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.device) -> Recognizer:
     """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set."""
     from sspa.stage2_training.backbones.factory import create_backbone

@@ -13,6 +13,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.configuration import TrainingOptions
 from sspa.stage2_training.model.losses import LossOptions, total_loss
+from sspa.stage2_training.training.device import keep_freed_memory
 from sspa.stage2_training.training.optimization import make_optimization
 from sspa.stage2_training.training.untrained import untrained_sspa
 
@@ -57,6 +58,7 @@ def measure_apart(request: StepRequest) -> StepCost:
 def measure_step(request: StepRequest) -> StepCost:
     """Two optimizer steps of SSPA on random pictures with random weights; the second is timed."""
     torch.set_num_threads(request.threads)
+    keep_freed_memory()
     started = time.perf_counter()
     pictures = torch.randn(request.batch, 3, *request.size)
     recognizer = untrained_sspa(request.spec, request.tower, request.labels, pictures)

@@ -10,7 +10,6 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.configuration import RunConfig, resolve_config
 from sspa.stage2_training.training import event_log
 from sspa.stage2_training.training.resuming import finished_run, folder_to_resume
-from sspa.stage2_training.training.run import choose_device
 from sspa.stage2_training.training.run_folder import RunFolder, check_free, locked
 
 
@@ -88,13 +87,6 @@ def test_metrics_are_cut_to_what_a_checkpoint_knows(tmp_path: Path) -> None:
     folder.cut_metrics(first)
     assert folder.read_metrics() == [{"epoch": 0}]
     assert folder.append("metrics.jsonl", {"epoch": 1}) == len((folder.path / "metrics.jsonl").read_bytes())
-
-
-def test_no_gpu_where_one_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="--device cuda: torch sees no CUDA device"):
-        choose_device("cuda")
-    assert choose_device("auto").type == "cpu"
 
 
 def test_tensorboard_is_asked_for_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
