@@ -8,8 +8,8 @@ from typing import Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.holding import held
 from sspa.shared.knowledge_format import read_table, write_knowledge
-from sspa.stage1_knowledge.holding import held
 
 COLUMNS = ("label", "text", "sample", "description", "verdict", "reason", "origin")
 _NEEDED = ("label", "sample", "description")
@@ -50,7 +50,7 @@ def import_(path: Path, source: Path) -> int:
         UserError: an unknown label or sample, a row twice, or a file that is not what `export` wrote. The
             table is left as it was.
     """
-    with held(path):
+    with held(path, "wait for it"):
         return _take_over(path, source)
 
 

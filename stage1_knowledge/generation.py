@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sspa.shared.files import replacing
+from sspa.shared.holding import held
 from sspa.shared.label_sets import LabelSet
 from sspa.shared.terminal import progress, say
 from sspa.stage1_knowledge.answer_forms import AnswerForm
 from sspa.stage1_knowledge.answer_store import AnswerStore
 from sspa.stage1_knowledge.asking import Asker, Question
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Sampling
-from sspa.stage1_knowledge.holding import held
 from sspa.stage1_knowledge.journal import Journal
 from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import Prompt
@@ -90,7 +90,7 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
             start, or the disk is full. What was answered is in the journal then.
     """
     began = time.monotonic()
-    with held(job.output):
+    with held(job.output, "wait for it, or choose another --output"):
         journal = Journal(journal_path(job.output))
         try:
             with _collector_at_rest():

@@ -129,9 +129,9 @@ def control(
 @app.command()
 def migrate(file: KnowledgeFile) -> None:
     """Rewrite a table of an older schema version in the current one."""
+    from sspa.shared.holding import held
     from sspa.shared.knowledge_format import SCHEMA_VERSION
     from sspa.shared.knowledge_format import migrate as rewrite
-    from sspa.stage1_knowledge.holding import held
 
-    with held(file):
+    with held(file, "wait for it"):
         say(f"{file}: schema version {rewrite(file)} -> {SCHEMA_VERSION}")

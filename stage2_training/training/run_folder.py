@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
+from sspa.shared.holding import held
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.configuration import RunConfig, validated
 from sspa.stage2_training.data.dataset import Dataset, Split
@@ -236,22 +236,11 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or the folder cannot be written.
     """
-    path = folder.file(".lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"{folder.path}: another process is training in it; wait for it, or end it first") from error
-    except OSError as error:
-        raise UserError(f"{folder.path}: cannot be written ({error.strerror}); choose another folder") from error
-    try:
+    with held(folder.path, "wait for it, or end it first", inside=True):
         for leftover in (*folder.path.glob(".*"), *folder.file("checkpoints").glob(".*")):
             if _BESIDE.fullmatch(leftover.name):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
 
 
 def open_run_folder(path: Path) -> RunFolder:
