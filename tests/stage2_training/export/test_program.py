@@ -11,6 +11,7 @@ from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.configuration import View
 from sspa.stage2_training.export.program import PictureProgram, capture
 from sspa.stage2_training.export.targets import TARGETS
+from sspa.stage2_training.model.baselines.dual_coop import DualCoOp
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.options import DsfOptions, KapOptions, QsmOptions, SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
@@ -37,6 +38,8 @@ class _Tagger:
         with torch.no_grad():  # Parts that start at zero would hide what goes through them.
             for parameter in made.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape))
+            if isinstance(made, DualCoOp):  # Random prompts are so far apart that every label saturates alike.
+                made.negative.context.copy_(made.positive.context + 0.0005 * torch.randn(made.positive.context.shape))
         self.recognizer, self.views = Recognizer(backbone, made).eval(), views
         with torch.inference_mode():
             self.label_features = self.recognizer.encode_labels()
@@ -67,7 +70,7 @@ def _same_in(target: str, tagger: _Tagger, path: Path) -> None:
     for count in (1, 2, 5):
         images = torch.randn(count, 3, height, width)
         expected = tagger.expected(images).numpy()
-        assert expected.std() > 1e-4  # not one value for everything: several times what may differ
+        assert expected.std() > 1e-3  # not one value for everything: many times what may differ
         np.testing.assert_allclose(exported(images), expected, atol=2e-5)
 
 
