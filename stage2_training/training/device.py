@@ -1,8 +1,11 @@
-"""The device that a command computes on."""
+"""The device that a command computes on, and what suits it."""
 
 import ctypes
+import os
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sspa.shared.errors import UserError
 
@@ -29,9 +32,26 @@ def keep_freed_memory() -> None:
     """Let glibc keep up to 2 GiB of freed memory instead of handing every large block back to the kernel.
 
     torch allocates each activation anew on a CPU, and a block fresh from the kernel costs a page fault for every 4 KiB:
-    nearly half of an image tower's time. Does nothing where the C library has no mallopt.
+    nearly half of an image tower's time. The price is memory, a tenth to a half more at the peak. Does nothing where
+    the C library has no mallopt, or where the environment sets glibc's own MALLOC_MMAP_MAX_ or MALLOC_TRIM_THRESHOLD_.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt is not None and not os.environ.keys() & {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"}:
         for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _KEEP), (_TOP_PAD, _GROW_BY)):
             mallopt(parameter, value)
+
+
+def attention_kernels(device: torch.device, dtype: torch.dtype | None, tower: str) -> AbstractContextManager[None]:
+    """For a forward pass of training: the attention kernels of torch whose backward pass is quick too.
+
+    On a CPU the fused kernel's backward pass in bf16 takes five times as long as plain products. Those keep all their
+    weights, too many where the image tower is trained and its regions attend to each other.
+
+    Args:
+        device: where the pass runs.
+        dtype: of autocast.
+        tower: `backbone.tower`, what of the image tower is trained.
+    """
+    if device.type == "cpu" and dtype == torch.bfloat16 and tower == "frozen":
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()

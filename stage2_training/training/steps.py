@@ -16,6 +16,7 @@ from sspa.stage2_training.configuration import RunConfig
 from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.batches import Batches
+from sspa.stage2_training.training.device import attention_kernels
 from sspa.stage2_training.training.distributed import Processes
 from sspa.stage2_training.training.divergence import diverged, what_is_wrong
 from sspa.stage2_training.training.optimization import Optimization
@@ -86,10 +87,10 @@ def _backward(
     processes: Processes,
 ) -> float:
     """The loss of the whole batch; the gradient of this process's share of it is left in the parameters."""
-    dtype = _AUTOCAST.get(config.training.precision)
+    device, dtype, tower = targets.device, _AUTOCAST.get(config.training.precision), config.backbone.tower
     loss = 0.0
     for part, part_targets in _parts(inputs, targets, config.training.accumulate):
-        with torch.autocast(targets.device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(device.type, dtype, enabled=dtype is not None), attention_kernels(device, dtype, tower):
             prediction = recognizer(part)
         logits = {branch: processes.batch(own) for branch, own in prediction.logits.items()}
         part_loss = total_loss(logits, processes.batch(part_targets), config.loss)
