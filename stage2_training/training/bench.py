@@ -20,6 +20,7 @@ from sspa.stage2_training.configuration import TrainingOptions
 from sspa.stage2_training.model.losses import LossOptions, total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.algorithms import compile_model
+from sspa.stage2_training.training.device import attention_kernels
 from sspa.stage2_training.training.memory import peak_memory
 from sspa.stage2_training.training.optimization import Optimization, make_optimization
 from sspa.stage2_training.training.untrained import untrained_sspa
@@ -175,10 +176,12 @@ class _Measured:
             values.cpu()
 
     def train(self, inputs: Tensor | ImageFeatures) -> None:
-        """A step as a run makes it."""
+        """A step as a run makes it, with the image tower before it where pictures are given."""
         self.recognizer.train()
         with self._autocast():
-            prediction = self.recognizer(inputs)
+            features = self.recognizer.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
+            with self._kernels():
+                prediction = self.recognizer(features)
         self.optimization.step(total_loss(dict(prediction.logits), self.targets, LossOptions()))
 
     @torch.inference_mode()
@@ -200,10 +203,11 @@ class _Measured:
         with self._autocast():
             features = self.recognizer.backbone.encode_image(self.pictures)
             watch.lap("tower")
-            labels = self.recognizer.encode_labels()
-            watch.lap("text")
-            prediction = self.recognizer(features, labels)
-            watch.lap("boxes")
+            with self._kernels():
+                labels = self.recognizer.encode_labels()
+                watch.lap("text")
+                prediction = self.recognizer(features, labels)
+                watch.lap("boxes")
         loss = total_loss(dict(prediction.logits), self.targets, LossOptions())
         watch.lap("loss")
         self.optimization.step(loss)
@@ -220,6 +224,9 @@ class _Measured:
 
     def _autocast(self) -> AbstractContextManager[None]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        return attention_kernels(self.device, torch.bfloat16 if self.bf16 else None, "frozen")
 
     def _note_update(self) -> None:
         _wait(self.device)
