@@ -88,7 +88,9 @@ def run(
         if resolved.preset is not None:
             say(f"recipe: preset {resolved.preset} (--preset none leaves it out)")
         if resume and (finished := processes.first(lambda: finished_run(out, resolved))) is not None:
-            say(f"{finished.path}: this run is finished; nothing was changed")
+            say(f"{finished.path}: this run is finished; there is nothing to train")
+            if not processes.rank and not finished.file("report.html").exists():
+                say(f"report: {write_report(finished, chosen)}")
             return
         result = train(resolved, out, chosen, resume, processes)
     if processes.rank:

@@ -186,7 +186,8 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(_explain(first["type"], first["loc"], first.get("input"), first["msg"])) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(_explain(first["type"], first["loc"], first.get("input"), reason)) from error
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:

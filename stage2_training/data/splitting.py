@@ -34,7 +34,7 @@ class Fold:
         """
         number, slash, count = text.partition("/")
         if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count) > 1:
-            raise ValueError(f"{text!r} is no fold; write 1/3, 2/3 or 3/3 for those of three")
+            raise ValueError("is no fold; write 1/3, 2/3 or 3/3 for those of three")
         return cls(int(number), int(count))
 
 

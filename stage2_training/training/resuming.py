@@ -1,5 +1,6 @@
 """Which run folder `--resume` means, and whether the run in it is the one that was asked for."""
 
+import shutil
 from importlib import metadata
 from pathlib import Path
 
@@ -51,11 +52,16 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
 def finished_run(out: Path | None, config: RunConfig) -> RunFolder | None:
     """The folder that `folder_to_resume` finds, if the run in it came to its end.
 
+    Checkpoints that it was killed before removing are removed.
+
     Raises:
         UserError: see `folder_to_resume`.
     """
     folder = folder_to_resume(out, config)
-    return folder if folder is not None and folder.finished else None
+    if folder is None or not folder.finished:
+        return None
+    shutil.rmtree(folder.file("checkpoints"), ignore_errors=True)
+    return folder
 
 
 def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge, processes: int) -> None:

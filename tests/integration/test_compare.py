@@ -119,3 +119,30 @@ def test_bench_prints_ratios_and_stages(sspa_train: Command, squares: Path) -> N
     assert (ended.code, "one thread of a CPU only" in ended.messages) == (2, True)
     ended = sspa_train("bench", "--image-size", "6x")
     assert (ended.code, "write NAME@SIZE" in ended.messages) == (2, True)
+
+
+@pytest.mark.slow
+def test_settings_are_chosen_on_folds_that_test_has_no_part_in(
+    sspa_train: Command, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "folds.yaml").write_text("""
+about: one setting or another
+reference: slow
+seeds: [0]
+settings: {training.epochs: 1, model.head: linear}
+conditions: {fold 1: {data.fold: 1/2}, fold 2: {data.fold: 2/2}}
+variants: {slow: {training.lr: 0.001}, fast: {training.lr: 0.01}}
+""")
+    out = tmp_path / "folds"
+    ended = sspa_train("compare", tmp_path / "folds.yaml", "--out", out, *inputs(squares))
+    assert ended.code == 0, ended.messages
+    assert ended.messages.count("keeping the frozen tower's features of train, val (plain view)") == 1
+    scored = [json.loads((out / f"fold {number}-slow-seed0" / "test_ids.json").read_text()) for number in (1, 2)]
+    own = [f"train{number}" for number in range(96)] + [f"val{number}" for number in range(24)]
+    assert sorted(scored[0] + scored[1]) == sorted(own)
+    about = json.loads((out / "fold 1-fast-seed0" / "run.json").read_text())
+    assert about["data"]["name"] == "squares-fold-1-of-2"
+    refused = sspa_train("run", "--set", "data.fold=3/2", *inputs(squares))
+    assert refused.code == 2
+    assert "data.fold = '3/2': is no fold; write 1/3, 2/3 or 3/3" in refused.messages

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from sspa.stage2_training.configuration import resolve_config
 from sspa.stage2_training.report.page import write_report
 from sspa.stage2_training.training.run_folder import RunFolder
 
-from .tiny_run import LABELS
+from .conftest import Ended
+from .tiny_run import LABELS, train_arguments
 
 
 class Reader(HTMLParser):
@@ -91,3 +93,20 @@ def test_the_command_in_the_report_repeats_the_configuration(trained_run: Path, 
     ours = RunFolder(trained_run).config()
     assert resolve_config([Path(again[1])], [], {"knowledge": ours.knowledge}) == ours
     assert read_knowledge(Path(again[2])).content_hash == read_knowledge(ours.knowledge).content_hash
+
+
+def test_a_run_killed_after_its_result_gets_its_report_by_resume(
+    sspa_train: Callable[..., Ended], squares: Path, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "run"
+    shutil.copytree(trained_run, out)
+    (out / "report.html").unlink()
+    (out / "checkpoints" / "epoch-5-step-0").mkdir(parents=True)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    ended = sspa_train(*train_arguments(squares, out), "--resume")
+    assert ended.code == 0, ended.messages
+    assert "this run is finished; there is nothing to train" in ended.messages
+    assert (out / "report.html").is_file()
+    assert not (out / "checkpoints").exists()
+    assert {name: (out / name).read_bytes() for name in before} == before

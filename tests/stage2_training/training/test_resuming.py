@@ -35,7 +35,9 @@ def test_the_newest_run_of_this_configuration_is_meant(tmp_path: Path, monkeypat
     assert folder_to_resume(None, _config()) == wanted
     assert finished_run(None, _config()) is None
     wanted.write_json("result.json", {})
+    wanted.file("checkpoints/epoch-6-step-0").mkdir(parents=True)  # killed before it removed them
     assert finished_run(None, _config()) == wanted
+    assert not wanted.file("checkpoints").exists()
     with pytest.raises(UserError, match=r"the nearest, runs/other differs in training.lr: 0.0005, now 0.1"):
         folder_to_resume(None, _config(**{"training.lr": 0.1, "training.seed": 1}))
 
