@@ -164,6 +164,7 @@ def compare(
     variants: Annotated[str | None, typer.Option(help="Only these variants, separated by commas.")] = None,
     conditions: Annotated[str | None, typer.Option(help="Only these conditions, separated by commas.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Other seeds, as in 0,1,2.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The variant that the others are set against.")] = None,
     device: Device = "auto",
 ) -> None:
     """Run variants over seeds and set them against each other, with intervals; runs only what is missing."""
@@ -174,7 +175,8 @@ def compare(
     from sspa.stage2_training.comparison.table import show_comparison
     from sspa.stage2_training.training.device import choose_device
 
-    defined = read_comparison(comparison).only(
+    whole = read_comparison(comparison)
+    defined = (whole if reference is None else whole.with_reference(reference)).only(
         *(None if names is None else [name.strip() for name in names.split(",")] for names in (variants, conditions))
     )
     if seeds is not None:

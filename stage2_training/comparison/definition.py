@@ -107,6 +107,16 @@ class Comparison(Options):
                 kept[kind] = {name: own for name, own in there.items() if name in wanted}
         return self.model_copy(update=kept)
 
+    def with_reference(self, name: str) -> "Comparison":
+        """The same, set against another variant.
+
+        Raises:
+            UserError: it is none of the variants.
+        """
+        if name not in self.variants:
+            raise UserError(f"--reference {name}: there is no such variant; there are {', '.join(self.variants)}")
+        return self.model_copy(update={"reference": name})
+
     def with_seeds(self, text: str) -> "Comparison":
         """The same with the seeds that `text` lists, as in "0,1,2".
 

@@ -126,6 +126,9 @@ def test_wrong_comparisons_are_one_line(tmp_path: Path) -> None:
         read_comparison("few-shot").only(None, ["3 shots"])
     with pytest.raises(UserError, match="--seeds 1,1"):
         two().with_seeds("1,1")
+    assert read_comparison("baselines").with_reference("SSPA").only(["CSRA"]).variants.keys() == {"CSRA", "SSPA"}
+    with pytest.raises(UserError, match="--reference sspa: there is no such variant; there are zero-shot, linear"):
+        read_comparison("baselines").with_reference("sspa")
 
 
 def test_only_what_is_missing_is_run(run: Callable[..., Any], made: list[str]) -> None:
