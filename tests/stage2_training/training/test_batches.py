@@ -29,6 +29,15 @@ def _views(count: int) -> list[KeptFeatures]:
     ]
 
 
+def _pictures(folder: Path, count: int) -> list[Path]:
+    """Noise, each its own."""
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
 def test_a_batch_holds_the_drawn_view_of_its_pictures_and_their_targets() -> None:
     targets = np.arange(50, dtype=np.int8)[:, None]
     batches = FeatureBatches(_views(50), targets, 8, CPU, shuffle=True, seed=3)
@@ -66,11 +75,7 @@ def test_features_are_the_towers_and_are_computed_once(
 ) -> None:
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
     backbone = small_backbone(tmp_path / "backbone")
-    generator = np.random.default_rng(0)
-    paths = []
-    for number in range(5):
-        paths.append(tmp_path / f"{number}.png")
-        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(paths[-1])
+    paths = _pictures(tmp_path, 5)
     split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
 
     (kept,) = kept_features(backbone, [split], "mirrored", CPU, workers=0)
@@ -103,11 +108,7 @@ def test_folds_share_what_is_kept_of_the_whole(
 ) -> None:
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
     backbone = small_backbone(tmp_path / "backbone")
-    generator = np.random.default_rng(1)
-    paths = []
-    for number in range(6):
-        paths.append(tmp_path / f"{number}.png")
-        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(paths[-1])
+    paths = _pictures(tmp_path, 6)
 
     def split(name: str, numbers: list[int], within: tuple[Split, ...] = ()) -> Split:
         targets = np.zeros((len(numbers), 2), dtype=np.int8)
