@@ -24,6 +24,7 @@ from sspa.stage2_training.training.run_folder import RunFolder
 
 from .recorded_runs import KEYS, write_run, write_sentences
 
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 TARGETS = (np.random.default_rng(0).random((40, len(KEYS))) < 0.4).astype(np.int8)
 
 
@@ -64,12 +65,12 @@ def run(tmp_path: Path) -> Callable[..., Any]:
     return of
 
 
-@pytest.mark.parametrize("name", ready_names())
-def test_every_ready_made_run_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*ready_names(), str(BENCHMARKS / "settings.yaml")])
+def test_every_run_that_comes_with_the_project_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
     comparison = read_comparison(name)
-    knowledge = write_sentences(tmp_path / "k.parquet")
-    planned = plan_runs(comparison, tmp_path / "out", [], [], {"knowledge": knowledge})
-    assert len(planned) == 3 * len(comparison.variants) * max(1, len(comparison.conditions))
+    given = {"knowledge": write_sentences(tmp_path / "k.parquet"), "data.name": "voc2007"}
+    planned = plan_runs(comparison, tmp_path / "out", [], [], given)
+    assert len(planned) == len(comparison.seeds) * len(comparison.variants) * max(1, len(comparison.conditions))
     # Two variants that differ in nothing would be a slip of the pen.
     told = {(run.group.title, run.config.model_dump_json()) for run in planned}
     assert len(told) == len(planned)
