@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,16 @@ class Manifest:
     def rows_of(self, split: str) -> NDArray[np.int64]:
         """The row numbers of one split, in order."""
         return np.flatnonzero(np.array(self.splits) == split)
+
+    def only(self, rows: NDArray[np.int64]) -> "Manifest":
+        """The same with these rows alone, in this order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            paths=tuple(self.paths[row] for row in rows),
+            splits=tuple(self.splits[row] for row in rows),
+            targets=self.targets[rows],
+        )
 
 
 def check_manifest(manifest: Manifest, where: str) -> None:

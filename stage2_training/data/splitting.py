@@ -118,13 +118,11 @@ def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
     if len(rows) < fold.count:
         raise UserError(f"data.fold: {len(rows)} pictures to train on do not make {fold.count} folds")
     val_fraction = float((splits == "val").sum() / len(rows))
-    held_out = stratified_folds(manifest.targets[rows], fold.count) == fold.number
+    remaining = manifest.only(rows)
+    held_out = stratified_folds(remaining.targets, fold.count) == fold.number
     remaining = replace(
-        manifest,
-        ids=tuple(manifest.ids[row] for row in rows),
-        paths=tuple(manifest.paths[row] for row in rows),
+        remaining,
         splits=tuple(np.where(held_out, "test", "train")),
-        targets=manifest.targets[rows],
         note=f"{manifest.note}; {fold} of its train and val in place of test, for choosing settings",
     )
     return hold_out_val(remaining, val_fraction, seed=0) if val_fraction else remaining

@@ -54,13 +54,7 @@ def reduce_training(manifest: Manifest, subset: Subset, seed: int) -> Manifest:
     if subset.shots is not None:
         kept = few_shot_rows([manifest.ids[row] for row in train], targets[train], subset.shots, seed)
         remaining = np.sort(np.concatenate([np.flatnonzero(splits != "train"), train[kept]]))
-        manifest = replace(
-            manifest,
-            ids=tuple(manifest.ids[row] for row in remaining),
-            paths=tuple(manifest.paths[row] for row in remaining),
-            splits=tuple(splits[remaining]),
-            targets=targets[remaining],
-        )
+        manifest = replace(manifest, targets=targets).only(remaining)
         targets, train = manifest.targets.copy(), manifest.rows_of("train")
         said.append(f"{subset.shots} training pictures a label, {len(train)} in all")
     if subset.known_fraction < 1:

@@ -65,12 +65,17 @@ def run(tmp_path: Path) -> Callable[..., Any]:
     return of
 
 
-@pytest.mark.parametrize("name", [*ready_names(), str(BENCHMARKS / "settings.yaml")])
-def test_every_run_that_comes_with_the_project_is_a_valid_configuration(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "seeds", "of_all"),
+    [*((name, 3, {}) for name in ready_names()), (str(BENCHMARKS / "settings.yaml"), 1, {"data.name": "voc2007"})],
+)
+def test_every_run_that_comes_with_the_project_is_a_valid_configuration(
+    name: str, seeds: int, of_all: dict[str, str], tmp_path: Path
+) -> None:
     comparison = read_comparison(name)
-    given = {"knowledge": write_sentences(tmp_path / "k.parquet"), "data.name": "voc2007"}
+    given = {"knowledge": write_sentences(tmp_path / "k.parquet"), **of_all}
     planned = plan_runs(comparison, tmp_path / "out", [], [], given)
-    assert len(planned) == len(comparison.seeds) * len(comparison.variants) * max(1, len(comparison.conditions))
+    assert len(planned) == seeds * len(comparison.variants) * max(1, len(comparison.conditions))
     # Two variants that differ in nothing would be a slip of the pen.
     told = {(run.group.title, run.config.model_dump_json()) for run in planned}
     assert len(told) == len(planned)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import PictureDataset
 from sspa.stage2_training.data.transforms import make_transform
@@ -70,11 +71,16 @@ def test_scoring_keeps_the_order_and_the_last_pictures() -> None:
     assert len(batches) == 7
 
 
-def test_features_are_the_towers_and_are_computed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """A small one, and a cache of its own."""
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
-    backbone = small_backbone(tmp_path / "backbone")
+    return small_backbone(tmp_path / "backbone")
+
+
+def test_features_are_the_towers_and_are_computed_once(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = _pictures(tmp_path, 5)
     split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
 
@@ -104,10 +110,8 @@ def test_features_are_the_towers_and_are_computed_once(
 
 
 def test_folds_share_what_is_kept_of_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
-    backbone = small_backbone(tmp_path / "backbone")
     paths = _pictures(tmp_path, 6)
 
     def split(name: str, numbers: list[int], within: tuple[Split, ...] = ()) -> Split:
