@@ -35,6 +35,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	@# mypy reads the installed name `sspa` through links, since the folders are top-level in the clone.
 	@mkdir -p .mypy/sspa && for f in prompts shared stage1_knowledge stage2_training; do ln -sfn ../../$$f .mypy/sspa/$$f; done
+	@for f in __init__.py py.typed; do ln -sfn ../../shared/sspa/$$f .mypy/sspa/$$f; done
 	$(BIN)/mypy
 
 format: $(STAMP)

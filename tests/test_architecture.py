@@ -11,6 +11,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# The floors of stage two, the lowest first: a folder imports from those before it alone.
+FLOORS = (
+    "compute",
+    "evaluation",
+    "data",
+    "backbones",
+    "model",
+    "config",
+    "features",
+    "runs",
+    "inference",
+    "training",
+    "bench",
+    "pages",
+    "prediction",
+    "explanation",
+    "report",
+    "export",
+    "demo",
+    "comparison",
+    "cli",
+)
+FRONT = ROOT / "shared" / "sspa"
 FOLDERS = ("prompts", "shared", "stage1_knowledge", "stage2_training")
 
 
@@ -33,7 +56,8 @@ def _imported(file: Path) -> set[str]:
     ],
 )
 def test_imports_point_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
-    files = list((ROOT / folder).rglob("*.py"))
+    # The front door names what users import from stage two, and nothing imports it.
+    files = [file for file in (ROOT / folder).rglob("*.py") if FRONT not in file.parents]
     assert files
     wrong = [
         f"{file.relative_to(ROOT)} imports {name}"
@@ -44,7 +68,25 @@ def test_imports_point_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("module", ["sspa.stage1_knowledge.commands", "sspa.stage2_training.commands"])
+def test_stage_two_has_a_floor_for_each_folder() -> None:
+    assert {init.parent.name for init in (ROOT / "stage2_training").glob("*/__init__.py")} == set(FLOORS)
+    assert [file.name for file in (ROOT / "stage2_training").glob("*.py")] == ["__init__.py"]
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_a_folder_of_stage_two_imports_from_the_floors_below(folder: str) -> None:
+    prefix = "sspa.stage2_training."
+    allowed = FLOORS[: FLOORS.index(folder) + 1]
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / "stage2_training" / folder).rglob("*.py")
+        for name in _imported(file)
+        if name.startswith(prefix) and name.removeprefix(prefix).split(".")[0] not in allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", ["sspa.stage1_knowledge.commands", "sspa.stage2_training.cli.main"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = (
         f"import sys, {module}\n"
@@ -58,7 +100,7 @@ def test_help_imports_nothing_heavy(module: str) -> None:
 def test_every_package_of_the_tree_is_listed_for_the_wheel() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     found = {
-        "sspa." + ".".join(init.parent.relative_to(ROOT).parts)
+        ".".join(("sspa", *init.parent.relative_to(ROOT).parts)) if init.parent != FRONT else "sspa"
         for folder in FOLDERS
         for init in (ROOT / folder).rglob("__init__.py")
     }
@@ -76,7 +118,7 @@ def test_the_wheel_holds_every_module_prompt_and_label_set(tmp_path: Path) -> No
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {
-        f"sspa/{file.relative_to(ROOT)}"
+        f"sspa/{file.relative_to(FRONT if FRONT in file.parents else ROOT)}"
         for folder in FOLDERS
         for pattern in ("*.py", "*.jinja", "*.txt", "*.yaml")
         for file in (ROOT / folder).rglob(pattern)

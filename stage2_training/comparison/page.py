@@ -11,7 +11,7 @@ from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.comparison.plots import difference_bars, over_conditions, variant_dots
 from sspa.stage2_training.comparison.rows import Row
 from sspa.stage2_training.comparison.table import caption, columns_of, is_sure
-from sspa.stage2_training.report.templates import write_page
+from sspa.stage2_training.pages.templates import write_page
 
 
 def write_comparison_page(comparison: Comparison, rows: Sequence[Row], path: Path) -> Path:

@@ -10,8 +10,8 @@ from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_control import control_rows
 from sspa.shared.knowledge_format import write_knowledge
 from sspa.stage2_training.comparison.definition import Comparison, Group
-from sspa.stage2_training.configuration import RunConfig, differing_keys, resolve_config
-from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
+from sspa.stage2_training.config.run_config import RunConfig, differing_keys, resolve_config
+from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 _CONTROL = "control:"
 State = Literal["missing", "unfinished", "finished"]

@@ -6,7 +6,7 @@ from itertools import cycle
 from markupsafe import Markup
 
 from sspa.stage2_training.comparison.rows import Row
-from sspa.stage2_training.report.plots import plot
+from sspa.stage2_training.pages.plots import plot
 
 
 def variant_dots(rows: Sequence[Row], title: str) -> Markup:

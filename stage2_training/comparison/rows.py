@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.stage2_training.comparison.definition import Group
-from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
+from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocols import get_protocol
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 RESAMPLES = 1000
 

@@ -16,8 +16,8 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import Label, parse_label_set
 from sspa.stage2_training.data.picture import load_picture
-from sspa.stage2_training.explanation.overlay import over_picture, small
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.pages.overlay import over_picture, small
 
 # Labels that a visitor typed, each with a sentence or "".
 Typed = dict[Label, str]

@@ -12,7 +12,7 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.demo.scoring import Limits, Scorer
 
 if TYPE_CHECKING:
-    from sspa.stage2_training.tagger import Tagger
+    from sspa.stage2_training.inference.tagger import Tagger
 
 # The browser itself refuses whatever the page would load from, or send to, elsewhere.
 _POLICY = (

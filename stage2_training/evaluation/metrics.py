@@ -23,6 +23,9 @@ from sspa.stage2_training.evaluation.thresholds import Thresholds
 
 CALIBRATION_BINS = 15
 
+# (N, C) float32 by branch: "region", "global", and "both", the mean of them, which is the prediction.
+Probabilities = dict[str, NDArray[np.float32]]
+
 
 @dataclass(frozen=True)
 class Metrics:

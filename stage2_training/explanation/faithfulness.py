@@ -19,9 +19,9 @@ from sspa.shared.terminal import progress
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.data.dataset import Dataset
 from sspa.stage2_training.explanation.boxes import Box, voc_boxes
-from sspa.stage2_training.explanation.region_maps import region_maps
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.inputs import Inputs
+from sspa.stage2_training.features.inputs import Inputs
+from sspa.stage2_training.inference.region_maps import region_maps
+from sspa.stage2_training.inference.tagger import Tagger
 
 Floats = NDArray[np.floating[Any]]
 

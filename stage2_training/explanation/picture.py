@@ -10,11 +10,11 @@ from PIL import Image
 
 from sspa.shared.files import replacing
 from sspa.stage2_training.data.picture import load_picture
-from sspa.stage2_training.explanation.overlay import data_uri, over_picture, small
-from sspa.stage2_training.explanation.region_maps import region_maps
+from sspa.stage2_training.inference.region_maps import region_maps
+from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.model.contract import Evidence
-from sspa.stage2_training.report.templates import write_page
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.pages.overlay import data_uri, over_picture, small
+from sspa.stage2_training.pages.templates import write_page
 
 _LONGEST = 640
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from sspa.shared.terminal import output
 from sspa.stage2_training.data.dataset import load_dataset
 from sspa.stage2_training.explanation.faithfulness import measure_faithfulness
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.inputs import own_dataset
+from sspa.stage2_training.features.inputs import own_dataset
+from sspa.stage2_training.inference.tagger import Tagger
 
 
 def show_faithfulness(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.export.targets import Runner
+from sspa.stage2_training.features.inputs import own_dataset
+from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.pictures import find_pictures
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.inputs import own_dataset
 
 _MOST_PICTURES = 32
 # Three sizes show that the number of pictures is free.

@@ -6,7 +6,7 @@ from typing import Any
 from sspa.stage2_training.data.transforms import TransformOptions
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.program import INPUT, OUTPUT
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.inference.tagger import Tagger
 
 _RESIZE = {
     "squash": "both sides to the size at once, nothing is cut off and the shape is not kept",

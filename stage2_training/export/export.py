@@ -10,7 +10,7 @@ from sspa.stage2_training.export.checking import images_to_check, largest_differ
 from sspa.stage2_training.export.description import describe
 from sspa.stage2_training.export.program import capture
 from sspa.stage2_training.export.targets import TARGETS
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.inference.tagger import Tagger
 
 LARGEST_DIFFERENCE = 1e-4
 _SPEED_AT = (1, 8)

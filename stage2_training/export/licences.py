@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sspa.stage2_training.configuration import BackboneOptions
+from sspa.stage2_training.config.run_config import BackboneOptions
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import yaml
 
 from sspa.shared.files import replacing
 from sspa.shared.knowledge_format import read_table
-from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.bootstrap import map_interval
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.licences import licences_of
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 _RESAMPLES = 1000
 _WEAKEST = 5

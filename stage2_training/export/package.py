@@ -9,10 +9,10 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
 from sspa.shared.knowledge_format import read_table, write_knowledge
-from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.export.model_card import write_model_card
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.run_folder import OWN_FOLDER, RunFolder, open_run_folder
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.run_folder import OWN_FOLDER, RunFolder, open_run_folder
 
 _COPIED = ("weights.safetensors", "metrics.jsonl", "thresholds.json")
 _BACKBONE = "backbone"

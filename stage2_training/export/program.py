@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sspa.stage2_training.backbones.contract import ImageFeatures
-from sspa.stage2_training.configuration import View
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.config.run_config import View
+from sspa.stage2_training.inference.tagger import Tagger
 
 INPUT, OUTPUT = "images", "probabilities"
 

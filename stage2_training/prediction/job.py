@@ -11,9 +11,9 @@ from rich.text import Text
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, progress, say
+from sspa.stage2_training.inference.picture_stream import Tagged, Unreadable, tag_pictures
+from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.parquet import PredictionFile
-from sspa.stage2_training.prediction.stream import Tagged, Unreadable, tag_pictures
-from sspa.stage2_training.tagger import Tagger
 
 _LISTED = 20
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
-from sspa.stage2_training.prediction.stream import Tagged
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.inference.picture_stream import Tagged
+from sspa.stage2_training.inference.tagger import Tagger
 
 # Pictures a part, and rows: what an interruption can cost, and what is held in memory.
 _PART = 500

@@ -10,15 +10,15 @@ import yaml
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
-from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.protocols import get_protocol
-from sspa.stage2_training.report import plots
+from sspa.stage2_training.features.inputs import own_dataset
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.pages import plots
+from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
-from sspa.stage2_training.report.templates import write_page
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.inputs import own_dataset
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
 

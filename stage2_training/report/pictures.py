@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.picture import load_picture
-from sspa.stage2_training.explanation.overlay import data_uri, over_picture, small
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.pages.overlay import data_uri, over_picture, small
 
 Floats = NDArray[np.floating[Any]]
 

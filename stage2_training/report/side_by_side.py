@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.comparison.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.bootstrap import Interval
+from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
-from sspa.stage2_training.report import plots
+from sspa.stage2_training.pages import plots
+from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import figure, intervals_of, resampled_figures
-from sspa.stage2_training.report.templates import write_page
-from sspa.stage2_training.training.run_folder import RunFolder, open_run_folder
+from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 Floats = NDArray[np.floating[Any]]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.terminal import say
-from sspa.stage2_training.training.distributed import Processes
+from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.training.optimization import Optimization
 from sspa.stage2_training.training.train_state import TrainState
 

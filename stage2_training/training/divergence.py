@@ -3,8 +3,8 @@
 import math
 import statistics
 
-from sspa.stage2_training.configuration import TrainingOptions
-from sspa.stage2_training.training.distributed import AgreedError
+from sspa.stage2_training.compute.processes import AgreedError
+from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.training.train_state import TrainState
 
 # The median is taken over so many of the last sound losses, once there are `_ENOUGH`.

@@ -8,7 +8,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 
 

@@ -15,27 +15,27 @@ from typing import Any
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.shared.knowledge import read_knowledge
 from sspa.shared.terminal import progress, say
-from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.compute.algorithms import compile_model, deterministic_algorithms
+from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
+from sspa.stage2_training.compute.processes import ALONE, Processes
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
-from sspa.stage2_training.evaluation.metrics import Metrics
+from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities
 from sspa.stage2_training.evaluation.thresholds import tune_each
+from sspa.stage2_training.features.batches import Batches, PictureBatches
+from sspa.stage2_training.features.inputs import Inputs, own_dataset
+from sspa.stage2_training.inference.loading import make_recognizer
+from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
 from sspa.stage2_training.model.contract import trainable_count
-from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.recognizer import Recognizer, weights_of
-from sspa.stage2_training.training.algorithms import compile_model, deterministic_algorithms
-from sspa.stage2_training.training.batches import Batches, PictureBatches
+from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
+from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from sspa.stage2_training.training.distributed import ALONE, Processes
 from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
-from sspa.stage2_training.training.inputs import Inputs, own_dataset
 from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
-from sspa.stage2_training.training.memory import peak_memory, recompute_activations
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
-from sspa.stage2_training.training.resuming import check_same_inputs, folder_to_resume
-from sspa.stage2_training.training.run_folder import RunFolder, check_free, create_run_folder, locked
-from sspa.stage2_training.training.scoring import Probabilities, metrics_by_branch, score_together
 from sspa.stage2_training.training.steps import check_steps, train_steps
 from sspa.stage2_training.training.train_state import TrainState
 
@@ -52,27 +52,6 @@ class RunResult:
     val: dict[str, Metrics]
     test: dict[str, Metrics]
     untrained: dict[str, Metrics]
-
-
-def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.device) -> Recognizer:
-    """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set."""
-    from sspa.stage2_training.backbones.factory import create_backbone
-    from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
-
-    options = config.backbone
-    torch.manual_seed(config.training.seed)
-    backbone = create_backbone(
-        options.name,
-        weights=options.weights,
-        image_size=options.image_size,
-        regions=options.regions,
-        bf16=config.training.precision == "bf16",
-    ).to(device)
-    set_trainable(backbone, options.tower)
-    say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
-    head = create_head(config.model, backbone.width).to(device)
-    head.bind(backbone, knowledge)
-    return Recognizer(backbone, head.to(device))
 
 
 def run(
@@ -141,9 +120,9 @@ class _Training:
         say(f"protocol: {self.dataset.protocol}; {self.dataset.note}")
         self.recognizer = make_recognizer(config, self.knowledge, device)
         if config.training.checkpoint_activations:
-            recompute_activations(self.recognizer.backbone)
+            recompute_activations(self.recognizer.backbone.image_tower.blocks())
         if config.training.compile:
-            compile_model(self.recognizer, device)
+            compile_model(self.recognizer.head, self.recognizer.backbone.image_tower, device)
         self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
         self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", "test"))
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures
-from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.compute.device import attention_kernels
+from sspa.stage2_training.compute.processes import Processes
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.training.batches import Batches
-from sspa.stage2_training.training.device import attention_kernels
-from sspa.stage2_training.training.distributed import Processes
 from sspa.stage2_training.training.divergence import diverged, what_is_wrong
 from sspa.stage2_training.training.optimization import Optimization
 from sspa.stage2_training.training.train_state import TrainState

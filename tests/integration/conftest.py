@@ -83,7 +83,7 @@ def trained_run(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def _end_of(patch: pytest.MonkeyPatch, arguments: Sequence[str | Path]) -> int:
-    from sspa.stage2_training.commands import main
+    from sspa.stage2_training.cli.main import main
 
     patch.setattr("sys.argv", ["sspa-train", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:

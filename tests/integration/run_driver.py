@@ -19,9 +19,9 @@ import torch
 
 from sspa.shared.terminal import messages, run_command
 from sspa.stage2_training.backbones import factory  # noqa: F401 - imported once, for all forks
-from sspa.stage2_training.configuration import validated
+from sspa.stage2_training.compute.processes import processes_of_environment
+from sspa.stage2_training.config.run_config import validated
 from sspa.stage2_training.training import run as run_module
-from sspa.stage2_training.training.distributed import processes_of_environment
 
 
 def main() -> None:

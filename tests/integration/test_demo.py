@@ -16,8 +16,8 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label
-from sspa.stage2_training.explanation.overlay import over_picture
-from sspa.stage2_training.tagger import Tagger
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.pages.overlay import over_picture
 
 from .bombs import write_bomb
 from .browser import PHONE, scrolls_sideways, visit

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from sspa.stage2_training.export import targets
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 from .conftest import Ended
 from .tiny_run import LABELS

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from sspa.shared.knowledge_format import read_table, write_knowledge
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 from .conftest import Ended
 from .tiny_run import LABELS

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sspa.shared.knowledge import read_knowledge
-from sspa.stage2_training.configuration import resolve_config
+from sspa.stage2_training.config.run_config import resolve_config
 from sspa.stage2_training.report.page import write_report
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 from .conftest import Ended
 from .tiny_run import LABELS, train_arguments

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sspa.stage2_training.configuration import resolve_config
+from sspa.stage2_training.config.run_config import resolve_config
 from sspa.stage2_training.data.manifest import read_manifest, write_manifest
 
 pytestmark = pytest.mark.slow
@@ -23,9 +23,9 @@ TRAINING = "sspa.stage2_training.training"
 STEP = f"{TRAINING}.optimization:Optimization.update"
 SAVE = f"{TRAINING}.checkpoint:save_file"
 PRUNE = f"{TRAINING}.checkpoint:shutil.rmtree"
-APPEND = f"{TRAINING}.run_folder:RunFolder.append"
-WEIGHTS = f"{TRAINING}.run_folder:RunFolder.write_weights"
-SCORE = f"{TRAINING}.scoring:_score"
+APPEND = "sspa.stage2_training.runs.run_folder:RunFolder.append"
+WEIGHTS = "sspa.stage2_training.runs.run_folder:RunFolder.write_weights"
+SCORE = "sspa.stage2_training.inference.scoring:_score"
 
 STEPS, EPOCHS = 12, 3
 # What is random in a step, so that a lost random state shows; checkpoints within the epochs.

@@ -13,7 +13,7 @@ import torch
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.report.side_by_side import write_side_by_side
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 from .browser import DESKTOP, PHONE, scrolls_sideways, visit
 from .conftest import Ended

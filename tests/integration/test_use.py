@@ -16,9 +16,9 @@ from rich.console import Console
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import names_only
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction import describing, job, parquet
-from sspa.stage2_training.tagger import Tagger
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 from .bombs import write_bomb
 from .conftest import Ended

@@ -8,11 +8,11 @@ import numpy as np
 
 from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_format import write_knowledge
-from sspa.stage2_training.configuration import RunConfig
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
-from sspa.stage2_training.training.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder
 
 KEYS = ("cat", "dog", "ox", "yak")
 

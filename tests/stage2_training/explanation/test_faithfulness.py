@@ -9,7 +9,7 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.stage2_training.explanation.boxes import voc_boxes
 from sspa.stage2_training.explanation.faithfulness import STEPS, area_under, centres_inside, mixed_pictures
-from sspa.stage2_training.explanation.region_maps import region_maps, strongest_region
+from sspa.stage2_training.inference.region_maps import region_maps, strongest_region
 from sspa.stage2_training.model.contract import Evidence
 
 

@@ -8,7 +8,7 @@ import torch
 
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
-from sspa.stage2_training.configuration import View
+from sspa.stage2_training.config.run_config import View
 from sspa.stage2_training.export.program import PictureProgram, capture
 from sspa.stage2_training.export.targets import TARGETS
 from sspa.stage2_training.model.baselines.dual_coop import DualCoOp

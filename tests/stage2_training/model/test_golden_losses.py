@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.losses import LossOptions, total_loss
 from sspa.stage2_training.model.options import SspaOptions

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.compute.processes import ALONE
+from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from sspa.stage2_training.training.distributed import ALONE
 from sspa.stage2_training.training.optimization import Optimization, make_optimization
 from sspa.stage2_training.training.train_state import TrainState
 

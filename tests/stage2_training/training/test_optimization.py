@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sspa.stage2_training.backbones.trainable import set_trainable
-from sspa.stage2_training.configuration import TrainingOptions
+from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.recognizer import Recognizer, weights_of
 from sspa.stage2_training.training.optimization import make_optimization, parameter_groups
 

@@ -12,13 +12,13 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.trainable import set_trainable
-from sspa.stage2_training.configuration import RunConfig, TrainingOptions, validated
+from sspa.stage2_training.compute.memory import recompute_activations
+from sspa.stage2_training.compute.processes import ALONE, Processes
+from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions, validated
+from sspa.stage2_training.features.batches import FeatureBatches
+from sspa.stage2_training.features.kept_features import KeptFeatures
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.training.batches import FeatureBatches
-from sspa.stage2_training.training.distributed import ALONE, Processes
 from sspa.stage2_training.training.divergence import what_is_wrong
-from sspa.stage2_training.training.features import KeptFeatures
-from sspa.stage2_training.training.memory import recompute_activations
 from sspa.stage2_training.training.optimization import make_optimization
 from sspa.stage2_training.training.steps import check_steps, train_steps
 from sspa.stage2_training.training.train_state import TrainState
@@ -73,7 +73,7 @@ def test_activations_computed_again_give_the_same_gradients(family: str, images:
         backbone = create_backbone(f"local-dir:{tmp_path}")
         set_trainable(backbone, "last:2")
         if again:
-            recompute_activations(backbone)
+            recompute_activations(backbone.image_tower.blocks())
         backbone.train()
         loss, saved = _saved(lambda backbone=backbone: backbone.encode_image(pictures).regions.square().mean())
         kept.append(saved)
@@ -101,7 +101,7 @@ def _saved(forward: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
 
 def test_a_frozen_tower_has_no_activations_to_save(recognizer: Recognizer) -> None:
     with pytest.raises(UserError, match="this one is frozen"):
-        recompute_activations(recognizer.backbone)
+        recompute_activations(recognizer.backbone.image_tower.blocks())
 
 
 def test_a_loss_that_is_no_number_stops_and_names_the_step(recognizer: Recognizer) -> None:
@@ -159,7 +159,7 @@ def test_what_cannot_be_trained_is_one_line() -> None:
 
 @pytest.mark.slow
 def test_compiled_code_computes_the_same(recognizer: Recognizer) -> None:
-    from sspa.stage2_training.training.algorithms import compile_model
+    from sspa.stage2_training.compute.algorithms import compile_model
 
     other = copy.deepcopy(recognizer)
     whole = _losses(recognizer, _config(), TrainState())

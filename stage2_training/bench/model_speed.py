@@ -1,0 +1,262 @@
+"""How fast the whole model is beside its bare image tower, and where the time goes.
+
+What is compared is measured in turn (A B C A B C ...), so that a busy machine slows all of it; each ratio is the median
+of the rounds' own ratios. Random pictures and, but for `embedded`, random weights: neither changes what a step costs.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from sspa.shared.label_sets import read_label_set
+from sspa.stage2_training.backbones.contract import ImageFeatures
+from sspa.stage2_training.bench.untrained import untrained_sspa
+from sspa.stage2_training.compute.algorithms import compile_model
+from sspa.stage2_training.compute.device import attention_kernels
+from sspa.stage2_training.compute.memory import peak_memory
+from sspa.stage2_training.config.run_config import TrainingOptions
+from sspa.stage2_training.model.losses import LossOptions, total_loss
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.training.optimization import Optimization, make_optimization
+
+TOWER, EVALUATION, STEP, KEPT_STEP = "bare tower", "evaluation", "training step", "training step, kept features"
+Clock = Callable[[], float]
+
+# One timing lasts at least so long: a kernel on a GPU takes less than the clock can tell.
+_SHORTEST_S = 0.1
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What to measure; size is (height, width), batch in pictures.
+
+    `processor_time` counts the seconds of the processor in place of the clock's: on one thread of a busy CPU these are
+    what the work would take on an idle one. Work of a GPU is not in them.
+    """
+
+    spec: str
+    size: tuple[int, int]
+    batch: int
+    bf16: bool
+    compile: bool
+    labels: str
+    rounds: int
+    processor_time: bool = False
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Pictures a second (median of the rounds), and the median ratio to the bare tower of the same round."""
+
+    pictures_per_second: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Speeds by what was measured; the milliseconds of a batch by stage, in evaluation and in a training step.
+
+    `text_ms` is what the label texts take once a split in evaluation; it is in no speed. Peak memory is the GPU's where
+    there is one, else the process's.
+    """
+
+    speeds: Mapping[str, Speed]
+    evaluation_ms: Mapping[str, float]
+    step_ms: Mapping[str, float]
+    text_ms: float
+    peak_bytes: int
+    regions: int
+    labels: int
+
+
+def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] = lambda: None) -> BenchResult:
+    """Measure; `done` is called after each of the 2 * rounds rounds.
+
+    Raises:
+        UserError: an unknown backbone or label set.
+    """
+    pictures = torch.randn(request.batch, 3, *request.size, device=device)
+    recognizer = untrained_sspa(request.spec, "frozen", request.labels, pictures, request.bf16)
+    if request.compile:
+        compile_model(recognizer.head, recognizer.backbone.image_tower, device)
+        # A run leaves a frozen tower as it is; here the tower is what the rest is held to.
+        recognizer.backbone.image_tower.compile()
+    labels = len(read_label_set(request.labels).labels)
+    targets = torch.randint(0, 2, (request.batch, labels), device=device)
+    clock = time.process_time if request.processor_time else time.perf_counter
+    model = _Measured(recognizer, pictures, targets, request.bf16, clock)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    tasks = {
+        TOWER: model.run_tower,
+        EVALUATION: model.evaluate,
+        STEP: lambda: model.train(pictures),
+        KEPT_STEP: lambda: model.train(model.kept),
+    }
+    seconds = interleaved(tasks, request.rounds, device, done, clock)
+    stages: list[tuple[dict[str, float], dict[str, float], float]] = []
+    for _ in range(request.rounds):
+        stages.append((model.stages_of_evaluation(), model.stages_of_step(), model.seconds_of_texts()))
+        done()
+    peak = peak_memory(device)
+    return BenchResult(
+        speeds={
+            name: Speed(
+                request.batch / median(taken),
+                median(tower / own for tower, own in zip(seconds[TOWER], taken, strict=True)),
+            )
+            for name, taken in seconds.items()
+        },
+        evaluation_ms={name: 1000 * median(found[0][name] for found in stages) for name in stages[0][0]},
+        step_ms={name: 1000 * median(found[1][name] for found in stages) for name in stages[0][1]},
+        text_ms=1000 * median(found[2] for found in stages),
+        peak_bytes=peak.get("peak_gpu_memory_bytes", peak["peak_memory_bytes"]),
+        regions=recognizer.backbone.grid[0] * recognizer.backbone.grid[1],
+        labels=labels,
+    )
+
+
+def interleaved(
+    tasks: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    done: Callable[[], None] = lambda: None,
+    clock: Clock = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of one call of each task, round by round, the tasks in turn within each round.
+
+    Two calls of each come first and do not count (compilation, allocation); the second says how often a short
+    task is repeated within one timing.
+    """
+    repeats = {}
+    for name, task in tasks.items():
+        task()
+        repeats[name] = max(1, math.ceil(_SHORTEST_S / max(_timed(task, 1, device, clock), 1e-6)))
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            seconds[name].append(_timed(task, repeats[name], device, clock))
+        done()
+    return seconds
+
+
+class _Measured:
+    """The model's work on one batch, whole and stage by stage."""
+
+    def __init__(self, recognizer: Recognizer, pictures: Tensor, targets: Tensor, bf16: bool, clock: Clock) -> None:
+        self.recognizer, self.pictures, self.targets, self.bf16 = recognizer, pictures, targets, bf16
+        self.device, self.clock = pictures.device, clock
+        with torch.inference_mode():
+            self.labels = recognizer.eval().encode_labels()
+        with torch.no_grad():
+            self.kept: ImageFeatures = recognizer.backbone.encode_image(pictures)
+        self.optimization: Optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_an_epoch=1000)
+        # The hook tells where the backward pass (with clipping) ends and the update begins.
+        self._update_began = 0.0
+        self.optimization.optimizer.register_step_pre_hook(lambda *_: self._note_update())
+
+    @torch.inference_mode()
+    def run_tower(self) -> None:
+        self.recognizer.eval()
+        with self._autocast():
+            self.recognizer.backbone.image_tower(self.pictures)
+
+    @torch.inference_mode()
+    def evaluate(self) -> None:
+        """A batch as `scoring.score` takes it: label features are there already."""
+        prediction = self.recognizer.eval()(self.pictures, self.labels)
+        for values in prediction.probabilities().values():
+            values.cpu()
+
+    def train(self, inputs: Tensor | ImageFeatures) -> None:
+        """A step as a run makes it, with the image tower before it where pictures are given."""
+        self.recognizer.train()
+        with self._autocast():
+            features = self.recognizer.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
+            with self._kernels():
+                prediction = self.recognizer(features)
+        self.optimization.step(total_loss(dict(prediction.logits), self.targets, LossOptions()))
+
+    @torch.inference_mode()
+    def stages_of_evaluation(self) -> dict[str, float]:
+        self.recognizer.eval()
+        watch = _Watch(self.device, self.clock)
+        features = self.recognizer.backbone.encode_image(self.pictures)
+        watch.lap("tower")
+        prediction = self.recognizer(features, self.labels)
+        watch.lap("boxes")
+        for values in prediction.probabilities().values():
+            values.cpu()
+        watch.lap("probabilities")
+        return watch.laps
+
+    def stages_of_step(self) -> dict[str, float]:
+        self.recognizer.train()
+        watch = _Watch(self.device, self.clock)
+        with self._autocast():
+            features = self.recognizer.backbone.encode_image(self.pictures)
+            watch.lap("tower")
+            with self._kernels():
+                labels = self.recognizer.encode_labels()
+                watch.lap("text")
+                prediction = self.recognizer(features, labels)
+                watch.lap("boxes")
+        loss = total_loss(dict(prediction.logits), self.targets, LossOptions())
+        watch.lap("loss")
+        self.optimization.step(loss)
+        watch.lap("backward", until=self._update_began)
+        watch.lap("optimizer")
+        return watch.laps
+
+    @torch.inference_mode()
+    def seconds_of_texts(self) -> float:
+        watch = _Watch(self.device, self.clock)
+        self.recognizer.eval().encode_labels()
+        watch.lap("text")
+        return watch.laps["text"]
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        return attention_kernels(self.device, torch.bfloat16 if self.bf16 else None, "frozen")
+
+    def _note_update(self) -> None:
+        _wait(self.device)
+        self._update_began = self.clock()
+
+
+class _Watch:
+    """Seconds between laps, with all work on the device done at each."""
+
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        self.device, self.clock, self.laps = device, clock, dict[str, float]()
+        _wait(device)
+        self._last = clock()
+
+    def lap(self, name: str, until: float | None = None) -> None:
+        _wait(self.device)
+        now = self.clock() if until is None else until
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def _timed(task: Callable[[], object], repeats: int, device: torch.device, clock: Clock) -> float:
+    _wait(device)
+    started = clock()
+    for _ in range(repeats):
+        task()
+    _wait(device)
+    return (clock() - started) / repeats
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

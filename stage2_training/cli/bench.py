@@ -1,0 +1,119 @@
+"""`sspa-train bench`: how fast the model is beside its bare image tower. Heavy imports happen inside the command."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import output, progress, say
+from sspa.stage2_training.cli.backbone import spec_and_size
+from sspa.stage2_training.cli.use import Device
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.bench.model_speed import BenchResult
+
+# What the project wants to reach on any device, as a share of the bare tower's speed.
+GOALS = {"evaluation": 0.9, "training step": 0.8}
+
+
+class Precision(StrEnum):
+    """As in training.precision."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+bench_app = typer.Typer()
+
+
+@bench_app.command()
+def bench(
+    backbone: Annotated[str, typer.Option(help="As in backbone.name; weights are random, but for `embedded`.")] = (
+        "embedded"
+    ),
+    image_size: Annotated[
+        str | None, typer.Option(help="SIZE or HEIGHTxWIDTH of the pictures; 260 for `embedded`, else 224.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    precision: Annotated[Precision, typer.Option(help="As in training.precision.")] = Precision.float32,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the image tower and the head.")] = False,
+    labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
+    rounds: Annotated[int, typer.Option(min=1, help="Each thing is measured so often, in turn; medians count.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU; its own choice by default.")] = None,
+    processor_time: Annotated[
+        bool, typer.Option("--processor-time", help="Count the processor's seconds: for one thread of a busy CPU.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(help="A data set whose val pictures are loaded; drawn ones else.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Reading processes, for loading.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Pictures a second of the bare image tower, of evaluation and of a training step, and where the time goes."""
+    import torch
+
+    from sspa.stage2_training.bench.model_speed import BenchRequest
+    from sspa.stage2_training.bench.model_speed import bench as measure
+    from sspa.stage2_training.compute.device import choose_device
+
+    chosen = choose_device(device)
+    if processor_time and (chosen.type != "cpu" or threads != 1):
+        raise UserError("--processor-time says something about one thread of a CPU only: add --device cpu --threads 1")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    spec, pixels = spec_and_size(f"{backbone}@{image_size or ('260' if backbone == 'embedded' else '224')}")
+    request = BenchRequest(spec, pixels, batch, precision is Precision.bf16, compile_, labels, rounds, processor_time)
+    with progress(f"measuring {backbone} on {chosen}", total=2 * rounds, unit="rounds") as bar:
+        found = measure(request, chosen, bar.advance)
+    loading = _loading(data, root, pixels, workers, rounds)
+    if as_json:
+        output.print_json(json.dumps({**asdict(found), "loading": loading, "request": asdict(request)}))
+        return
+    where = f"{torch.cuda.get_device_name()}" if chosen.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    output.print(
+        f"{backbone} at {pixels[0]}x{pixels[1]} ({found.regions} regions), {found.labels} labels, batch {batch}, "
+        f"{precision.value}{', compiled' if compile_ else ''}, {where}, torch {torch.__version__}"
+        f"{', in processor time' if processor_time else ''}",
+        markup=False,
+    )
+    _show(found, loading, batch)
+
+
+def _show(found: "BenchResult", loading: float, batch: int) -> None:
+    output.print("\n| | pictures/s | of the bare tower | goal |\n|---|---|---|---|", markup=False)
+    for name, speed in found.speeds.items():
+        goal = GOALS.get(name)
+        said = "" if goal is None else f"{goal} {'reached' if speed.ratio >= goal else 'missed'}"
+        output.print(f"| {name} | {speed.pictures_per_second:.1f} | {speed.ratio:.2f} | {said} |", markup=False)
+    output.print(f"| loading | {loading:.1f} | {loading / found.speeds['bare tower'].pictures_per_second:.2f} | |")
+    output.print("\n| ms a batch | evaluation | training step |\n|---|---|---|", markup=False)
+    for name in dict.fromkeys((*found.evaluation_ms, *found.step_ms)):
+        cells = (f"{part[name]:.1f}" if name in part else "" for part in (found.evaluation_ms, found.step_ms))
+        output.print(f"| {name} | {' | '.join(cells)} |", markup=False)
+    sums = (f"{sum(part.values()):.1f}" for part in (found.evaluation_ms, found.step_ms))
+    output.print(f"| sum | {' | '.join(sums)} |", markup=False)
+    output.print(
+        f"\nlabel texts, once a split: {found.text_ms:.1f} ms; loading, beside the rest: {1000 * batch / loading:.1f} "
+        f"ms a batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
+        markup=False,
+    )
+
+
+def _loading(data: str | None, root: Path | None, size: tuple[int, int], workers: int, rounds: int) -> float:
+    """Pictures a second of our loader, from the val split of `data` or from pictures drawn for it."""
+    from sspa.stage2_training.bench.loader_speed import drawn_split, loading_rate
+    from sspa.stage2_training.data.dataset import load_dataset
+
+    if data is not None:
+        splits = load_dataset(data, root).splits
+        if "val" not in splits:
+            raise UserError(f"{data}: has no val split, only {', '.join(splits)}")
+        return loading_rate(splits["val"], size, workers, rounds)
+    say("loading is measured on drawn pictures of 500x375 pixels; name real ones with --data")
+    with tempfile.TemporaryDirectory() as folder:
+        return loading_rate(drawn_split(Path(folder)), size, workers, rounds)

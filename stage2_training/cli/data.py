@@ -1,0 +1,228 @@
+"""`sspa-train data`: prepare, check, describe and ask manifests. Heavy imports happen inside the commands."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import output, say
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.data.adapters.adapter import Adapter
+
+data_app = typer.Typer(help="Data sets: what there is, what is missing, and what they hold.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]
+Root = Annotated[Path | None, typer.Option(help="The folder with the data.")]
+ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the data set's protocols.")]
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """The data sets that can be read: where each is offered, the files it is made of, and its protocols."""
+    from sspa.stage2_training.data.adapters import adapter_names, get_adapter
+
+    for name in adapter_names():
+        adapter = get_adapter(name)
+        output.print(f"[bold]{name}[/]: {adapter.title}, {adapter.label_count} labels")
+        output.print(f"  get: {adapter.download}", markup=False)
+        output.print("  files: " + adapter.layout.replace("\n", ", "), markup=False)
+        output.print(f"  protocols: {', '.join(adapter.protocols)}", markup=False)
+
+
+@data_app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, or `custom` for your own.")],
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option("--output", help="artifacts/DATA.manifest.parquet by default.")] = None,
+    protocol: ProtocolName = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch VOC into --root through torchvision.")] = False,
+    source: Annotated[
+        Path | None, typer.Option(help="custom: a .csv, .jsonl or COCO .json; without it, a folder for each label.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="custom: a label file or built-in set, for order and texts.")
+    ] = None,
+    val: Annotated[float, typer.Option(help="custom: the share to draw for val where no split is given.")] = 0.1,
+    test: Annotated[float, typer.Option(help="custom: the share to draw for test where no split is given.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="custom: of that draw.")] = 0,
+    knowledge: Annotated[Path | None, typer.Option(help="Also make sure that this knowledge has every label.")] = None,
+) -> None:
+    """Read a data set in its own layout, check it, and write its manifest."""
+    from sspa.stage2_training.data.dataset import load_manifest
+    from sspa.stage2_training.data.manifest import check_manifest, resolve_paths, write_manifest
+
+    if name == "custom":
+        from sspa.shared.label_sets import read_label_set
+        from sspa.stage2_training.data.custom import read_custom
+
+        if root is None:
+            raise UserError("custom needs the folder that the paths are relative to: --root DIR")
+        manifest = read_custom("custom", root, source, read_label_set(labels) if labels else None, val, test, seed)
+        check_manifest(manifest, str(source or root))
+    else:
+        if download:
+            _download_voc(name, root)
+        manifest, root = load_manifest(name, root, protocol)
+    resolve_paths(manifest, root)
+    if knowledge is not None:
+        from sspa.shared.knowledge import read_knowledge
+
+        read_knowledge(knowledge).for_labels(manifest.labels.keys)
+    path = out or Path("artifacts") / f"{name.removesuffix('.parquet')}.manifest.parquet"
+    write_manifest(manifest, path)
+    say(f"{path}: {len(manifest.ids):,} pictures, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
+    say(f"train with: sspa-train run --data {path} --root {root}")
+
+
+@data_app.command()
+def check(name: Name, root: Root = None, protocol: ProtocolName = None) -> None:
+    """Say what is missing or wrong, and compare the counts with the published ones; exit code 2 if anything is."""
+    from sspa.stage2_training.data.adapters import get_adapter
+    from sspa.stage2_training.data.checking import check_data
+    from sspa.stage2_training.data.dataset import load_manifest
+    from sspa.stage2_training.data.manifest import resolve_paths
+
+    if name.endswith(".parquet"):
+        manifest, root = load_manifest(name, root, protocol)
+        resolve_paths(manifest, root)
+        say(f"{name}: {len(manifest.ids):,} pictures are all there")
+        return
+    adapter = get_adapter(name)
+    root = adapter.find_root(root)
+    findings = check_data(adapter, root, protocol)
+    for row in findings.counts:
+        beside = "" if row.published is None else f" (published: {row.published:,}{', DIFFERS' if row.differs else ''})"
+        output.print(f"{row.what}: {row.found:,}{beside}")
+    for problem in findings.problems[:20]:
+        output.print(problem, markup=False)
+    if len(findings.problems) > 20:
+        output.print(f"... and {len(findings.problems) - 20} more")
+    if findings.problems:
+        raise UserError(f"{root}: {len(findings.problems)} problems with {adapter.title}; {_where_from(adapter)}")
+    whole = not any(row.differs for row in findings.counts)
+    say(f"{root}: {'all of' if whole else 'a cut of'} {adapter.title}; whatever its lists name is there")
+
+
+@data_app.command()
+def stats(
+    name: Name,
+    root: Root = None,
+    protocol: ProtocolName = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw them (.png, .svg, .pdf).")] = None,
+    pairs: Annotated[int, typer.Option(help="How many label pairs to list.")] = 10,
+) -> None:
+    """Positives by label and split, labels a picture, and the labels that go together."""
+    from rich.table import Table
+
+    from sspa.stage2_training.data.dataset import load_manifest
+    from sspa.stage2_training.data.manifest import read_manifest
+    from sspa.stage2_training.data.statistics import draw_figures, frequent_pairs, split_figures
+
+    manifest = read_manifest(Path(name)) if name.endswith(".parquet") else load_manifest(name, root, protocol)[0]
+    figures = split_figures(manifest)
+    table = Table(
+        "label", *figures, title=f"{manifest.dataset}, protocol {manifest.protocol}: pictures with each label"
+    )
+    for position, key in enumerate(manifest.labels.keys):
+        cells = []
+        for found in figures.values():
+            unknown = f" ({found.unknown[position]} unknown)" if found.unknown[position] else ""
+            cells.append(f"{found.positives[position]:,}{unknown}")
+        table.add_row(key, *cells)
+    table.add_section()
+    table.add_row("all positives", *(f"{found.positives.sum():,}" for found in figures.values()))
+    table.add_row("pictures", *(f"{found.images:,}" for found in figures.values()))
+    table.add_row("labels a picture", *(f"{found.cardinality:.2f}" for found in figures.values()))
+    table.add_row("without any label", *(f"{found.unlabelled:,}" for found in figures.values()))
+    output.print(table)
+    for one, other, count in frequent_pairs(manifest, pairs):
+        output.print(f"{one} with {other}: {count:,} pictures", markup=False)
+    if picture is not None:
+        draw_figures(manifest, picture)
+        say(f"{picture}: drawn")
+
+
+@data_app.command()
+def query(
+    manifest: Annotated[Path, typer.Argument(help="A manifest that `data prepare` wrote.")],
+    sql: Annotated[str, typer.Argument(help="Tables: manifest, labels, marks.")],
+) -> None:
+    """Ask a manifest anything, in SQL."""
+    from rich.table import Table
+
+    from sspa.stage2_training.data.querying import query_manifest
+
+    columns, rows = query_manifest(manifest, sql)
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    output.print(table)
+
+
+@data_app.command()
+def shard(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="A new folder for the shards and their manifest.")],
+    root: Root = None,
+    protocol: ProtocolName = None,
+    per_shard: Annotated[int, typer.Option(help="Pictures in one shard.")] = 5000,
+) -> None:
+    """Copy a data set into WebDataset shards, for disks that dislike millions of small files."""
+    from sspa.stage2_training.data.dataset import load_manifest
+    from sspa.stage2_training.data.sharding import MANIFEST, write_shards
+
+    manifest, found_root = load_manifest(name, root, protocol)
+    shards = write_shards(manifest, found_root, folder, per_shard)
+    say(f"{folder}: {shards} shards; train with: sspa-train run --data {folder / MANIFEST} --root {folder}")
+
+
+@data_app.command()
+def throughput(
+    name: Name,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="Which split to read.")] = "val",
+    size: Annotated[int, typer.Option(help="Side of the tensors, pixels.")] = 260,
+    workers: Annotated[str, typer.Option(help="Numbers of worker processes, with commas.")] = "0,1,2",
+    rounds: Annotated[int, typer.Option(help="The best of so many counts.")] = 3,
+) -> None:
+    """Pictures a second from the loader, beside a bare Pillow and torchvision loop."""
+    import torch
+
+    from sspa.stage2_training.bench.loader_speed import measure_throughput
+    from sspa.stage2_training.data.dataset import load_dataset
+
+    torch.set_num_threads(1)
+    dataset = load_dataset(name, root)
+    if split not in dataset.splits:
+        raise UserError(f"{name} has no split {split!r}; it has {', '.join(dataset.splits)}")
+    counts = tuple(int(count) for count in workers.split(","))
+    for row in measure_throughput(dataset.splits[split], size, counts, rounds):
+        ratio = row.ours / row.bare
+        output.print(f"{row.workers} workers: {row.ours:.0f} pictures/s, bare loop {row.bare:.0f}, ratio {ratio:.2f}")
+
+
+def _download_voc(name: str, root: Path | None) -> None:
+    years = {"voc2007": "2007", "voc2012": "2012"}
+    if name not in years:
+        raise UserError(f"--download serves {' and '.join(years)} only; for {name} see: sspa-train data list")
+    if root is None:
+        raise UserError("--download needs the folder to unpack into: --root DIR")
+    from torchvision.datasets import VOCDetection
+
+    for part in ("trainval", "test") if name == "voc2007" else ("trainval",):
+        try:
+            VOCDetection(root, year=years[name], image_set=part, download=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{name} {part} cannot be fetched ({error}); {_where_from_name(name)}") from None
+
+
+def _where_from_name(name: str) -> str:
+    from sspa.stage2_training.data.adapters import get_adapter
+
+    return _where_from(get_adapter(name))
+
+
+def _where_from(adapter: "Adapter") -> str:
+    return f"it is offered as {adapter.download}"

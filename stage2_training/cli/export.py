@@ -1,0 +1,69 @@
+"""The commands of `sspa-train` that carry a run elsewhere. Heavy imports happen inside the commands."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import output
+from sspa.stage2_training.cli.use import Device, RunArgument
+
+export_app = typer.Typer()
+
+
+class To(StrEnum):
+    """What the exported file is for."""
+
+    onnx = "onnx"
+    torch = "torch"
+
+
+@export_app.command()
+def export(
+    run_path: RunArgument,
+    to: Annotated[To, typer.Option(help="onnx: any ONNX runtime; torch: torch.export.load.")],
+    out: Annotated[Path | None, typer.Option(help="The file; model.onnx or model.pt2 in RUN by default.")] = None,
+    check: Annotated[
+        list[str] | None, typer.Option(help="Pictures to compare on; the run's own by default. May be repeated.")
+    ] = None,
+) -> None:
+    """Write the model as one file, pictures in and probabilities out, and compare it with the run on real pictures."""
+    from sspa.stage2_training.export.export import export_run
+
+    output.print(str(export_run(run_path, to.value, out, check or [])), markup=False)
+
+
+@export_app.command()
+def package(
+    run_path: RunArgument,
+    out: Annotated[Path, typer.Option(help="The new folder.")],
+) -> None:
+    """Write a folder to hand over: weights, configuration, labels, knowledge, thresholds and a model card."""
+    from sspa.stage2_training.export.package import package_run
+
+    output.print(str(package_run(run_path, out)), markup=False)
+
+
+@export_app.command()
+def report(
+    run_paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `sspa-train run` made.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page of several runs; side-by-side.html here by default.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Write the report of one run again, or set several runs side by side on one page."""
+    from sspa.stage2_training.compute.device import choose_device
+    from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.report.side_by_side import write_side_by_side
+    from sspa.stage2_training.runs.run_folder import open_run_folder
+
+    if len(run_paths) > 1:
+        page = write_side_by_side(run_paths, out or Path("side-by-side.html"))
+    elif out is not None:
+        raise UserError("--out: is for several runs; the report of one is report.html in its folder")
+    else:
+        page = write_report(open_run_folder(run_paths[0]), choose_device(device))
+    output.print(str(page), markup=False)

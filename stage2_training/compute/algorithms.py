@@ -1,0 +1,45 @@
+"""How torch computes a run: deterministic algorithms only, or compiled code, where that is asked for."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from sspa.shared.errors import UserError
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """Within the block equal runs on one GPU end in equal bits; what has no such algorithm raises."""
+    if not wanted:
+        yield
+        return
+    # cuBLAS reads it when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def compile_model(head: nn.Module, image_tower: nn.Module, device: torch.device) -> None:
+    """Compile the head, and the image tower if it is trained, at their first call; their weights stay in place.
+
+    Raises:
+        UserError: there is no C++ compiler, which code for a CPU needs.
+    """
+    compilers = [os.environ[name] for name in ("CXX",) if name in os.environ] or ["g++", "clang++"]
+    if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):
+        raise UserError(
+            f"training.compile needs a C++ compiler ({' or '.join(compilers)}); install one, or set it to false"
+        )
+    head.compile()
+    if any(parameter.requires_grad for parameter in image_tower.parameters()):
+        image_tower.compile()

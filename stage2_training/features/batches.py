@@ -1,0 +1,114 @@
+"""Batches for training and scoring, from kept features or from pictures, behind one shape.
+
+Legend: B pictures of a batch, C labels.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sspa.stage2_training.backbones.contract import ImageFeatures
+from sspa.stage2_training.data.loading import PictureLoader, epoch_order
+from sspa.stage2_training.features.kept_features import KeptFeatures
+
+# Pictures (B, 3, H, W) or their features; targets (B, C) int8; the pictures' places in the split (B,).
+Batch = tuple[Tensor | ImageFeatures, Tensor, Tensor]
+
+
+class Batches(Protocol):
+    """What the trainer and the scorer read."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from number `start` on, a pure function of the epoch's number and the seed."""
+
+
+class FeatureBatches:
+    """Batches of kept features; where there are several views, one is drawn for each picture and epoch.
+
+    Args:
+        views: the same split under each view.
+        targets: (N, C) int8.
+        shuffle: a new order each epoch, and no smaller last batch (training).
+        rank, world: this process's share: a part of every batch (training), or of the split (scoring).
+    """
+
+    def __init__(
+        self,
+        views: list[KeptFeatures],
+        targets: NDArray[np.int8],
+        batch_size: int,
+        device: torch.device,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.views, self.targets, self.device = views, targets, device
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self._order(0)), self.batch_size)
+        return max(whole, 1) if self.shuffle else whole + bool(rest)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        order = self._order(epoch)
+        drawn = _views_of_epoch(len(self.targets), len(self.views), self.seed, epoch)
+        for batch in range(start, len(self)):
+            # Sorted, so that the file is read forwards; the order within a batch changes no sum but its rounding.
+            indices = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
+            if self.shuffle:
+                indices = np.array_split(indices, self.world)[self.rank]
+            features = self._take(indices, drawn[indices])
+            yield (
+                ImageFeatures(features.pooled.to(self.device), features.regions.to(self.device)),
+                torch.from_numpy(self.targets[indices]).to(self.device),
+                torch.from_numpy(indices),
+            )
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Of all pictures (training), or of this process's (scoring)."""
+        total = len(self.targets)
+        if self.shuffle:
+            return epoch_order(total, self.seed, epoch)
+        return np.array_split(np.arange(total), self.world)[self.rank]
+
+    def _take(self, indices: NDArray[np.int64], drawn: NDArray[np.int64]) -> ImageFeatures:
+        if len(self.views) == 1:
+            return self.views[0].take(indices)
+        parts = [(np.flatnonzero(drawn == view), kept) for view, kept in enumerate(self.views)]
+        taken = [kept.take(indices[places]) for places, kept in parts if len(places)]
+        back = np.argsort(np.concatenate([places for places, _ in parts]))
+        return ImageFeatures(
+            torch.cat([features.pooled for features in taken])[back],
+            torch.cat([features.regions for features in taken])[back],
+        )
+
+
+class PictureBatches:
+    """Batches of pictures for a tower that is trained; `mirrored` turns every picture round (a view of evaluation)."""
+
+    def __init__(self, loader: PictureLoader, device: torch.device, mirrored: bool = False) -> None:
+        self.loader, self.device, self.mirrored = loader, device, mirrored
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for images, targets, indices in self.loader.epoch(epoch, start):
+            images = images.to(self.device, non_blocking=True)
+            yield images.flip(-1) if self.mirrored else images, targets.to(self.device), indices
+
+
+def _views_of_epoch(count: int, views: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """(count,) which view each picture shows in this epoch."""
+    key = hashlib.sha256(f"views\0{seed}\0{epoch}".encode()).digest()[:8]
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).integers(views, size=count)

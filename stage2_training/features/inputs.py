@@ -1,0 +1,140 @@
+"""The batches of a data set for one backbone."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.compute.processes import ALONE, Processes
+from sspa.stage2_training.config.run_config import RunConfig, View
+from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
+from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
+from sspa.stage2_training.data.transforms import TransformOptions, make_transform
+from sspa.stage2_training.features.batches import Batches, FeatureBatches, PictureBatches
+from sspa.stage2_training.features.kept_features import kept_features
+
+# Features of so many training pictures say where data-dependent starting values begin.
+_SAMPLE = 256
+
+
+def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
+    """The data set that a configuration names, reduced as it says, under its own root or another.
+
+    Raises:
+        UserError: it is not there, or not as it should be.
+    """
+    data = config.data
+    return load_dataset(
+        data.name,
+        root or data.root,
+        data.protocol,
+        data.val_fraction,
+        config.training.seed,
+        data.subset,
+        data.held_out,
+    )
+
+
+class Inputs:
+    """The batches of a data set for one backbone: kept features where the tower is frozen, pictures otherwise."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        backbone: Backbone,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.config, self.dataset, self.backbone, self.device = config, dataset, backbone, device
+        self.frozen = config.backbone.tower == "frozen"
+        self.processes = processes
+
+    def keep_features(self, splits: list[Split], views: tuple[View, ...]) -> None:
+        """Compute what is missing of the features of `splits`, all at once, if the tower is frozen."""
+        if self.frozen:
+            for view in views:
+                kept_features(self.backbone, splits, view, self.device, self.config.data.workers)
+
+    def training(self) -> Batches:
+        """The train split, shuffled, varied; of each batch this process's share.
+
+        Raises:
+            UserError: the split has less than one batch, or the processes do not divide a batch.
+        """
+        options, split = self.config.training, self.split("train")
+        share = self.processes.share_of(options.batch_size)
+        if len(split) < options.batch_size and not (self.frozen and self.processes.world == 1):
+            raise UserError(
+                f"the train split has {len(split)} pictures, less than one batch; "
+                f"take --set training.batch_size={max(len(split) // self.processes.world, 1) * self.processes.world}"
+            )
+        rank, world = self.processes.rank, self.processes.world
+        if self.frozen:
+            views = [self._kept(split, view) for view in options.views]
+            return FeatureBatches(
+                views, split.targets, options.batch_size, self.device, True, options.seed, rank=rank, world=world
+            )
+        data = self.config.data
+        varied = TransformOptions(
+            crop_scale=data.crop_scale,
+            flip=0.5 if "mirrored" in options.views else 0.0,
+            randaugment=data.randaugment,
+            cutout=data.cutout,
+        )
+        transform = self._transform(train=True, options=varied)
+        pictures = PictureDataset(split, transform, options.seed, unreadable="substitute")
+        loader = PictureLoader(
+            pictures, share, shuffle=True, workers=data.workers, drop_last=True, rank=rank, world=world
+        )
+        return PictureBatches(loader, self.device)
+
+    def scoring(self, split: Split) -> list[Batches]:
+        """One split in its own order, once for each view; this process's share of it.
+
+        Raises:
+            UserError: there are more processes than pictures.
+        """
+        options, rank, world = self.config.evaluation, self.processes.rank, self.processes.world
+        if len(split) < world:
+            raise UserError(f"the {split.name} split has {len(split)} pictures for {world} processes; start fewer")
+        if self.frozen:
+            return [
+                FeatureBatches(
+                    [self._kept(split, view)], split.targets, options.batch_size, self.device, rank=rank, world=world
+                )
+                for view in options.views
+            ]
+        pictures = PictureDataset(split, self._transform(train=False, options=TransformOptions()))
+        loader = PictureLoader(pictures, options.batch_size, workers=self.config.data.workers, rank=rank, world=world)
+        return [PictureBatches(loader, self.device, view == "mirrored") for view in options.views]
+
+    def split(self, name: str) -> Split:
+        """One split of the data set.
+
+        Raises:
+            UserError: the data set has no such split.
+        """
+        if name not in self.dataset.splits:
+            raise UserError(f"{self.dataset.name}: has no {name} split, only {', '.join(self.dataset.splits)}")
+        return self.dataset.splits[name]
+
+    @torch.inference_mode()
+    def sample(self, batches: Batches) -> ImageFeatures:
+        """Features of the first training pictures of epoch 0, about `_SAMPLE` of them."""
+        pooled, regions = [], []
+        for inputs, _, indices in batches.epoch(0):
+            features = self.backbone.encode_image(inputs) if isinstance(inputs, torch.Tensor) else inputs
+            pooled.append(features.pooled)
+            regions.append(features.regions)
+            if len(pooled) * len(indices) >= _SAMPLE:
+                break
+        return ImageFeatures(torch.cat(pooled), torch.cat(regions))
+
+    def _kept(self, split: Split, view: View) -> Any:
+        return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]
+
+    def _transform(self, train: bool, options: TransformOptions) -> Any:
+        return make_transform(self.backbone.image_size, self.backbone.mean, self.backbone.std, train, options)

@@ -1,0 +1,67 @@
+"""A trained run, used: scored on a split, or asked about pictures."""
+
+from pathlib import Path
+
+import torch
+
+from sspa.shared.knowledge import read_knowledge
+from sspa.stage2_training.data.dataset import load_dataset
+from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
+from sspa.stage2_training.evaluation.metrics import Metrics
+from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
+from sspa.stage2_training.features.inputs import Inputs, own_dataset
+from sspa.stage2_training.inference.loading import load_recognizer, rebind
+from sspa.stage2_training.inference.scoring import metrics_by_branch, score
+from sspa.stage2_training.runs.run_folder import open_run_folder
+
+
+def evaluate_run(
+    run_path: Path,
+    data: str | None,
+    root: Path | None,
+    split: str,
+    knowledge_file: Path | None,
+    device: torch.device,
+    thresholds: ThresholdKind = "fixed",
+    resamples: int = 0,
+) -> tuple[dict[str, Metrics], dict[str, Interval]]:
+    """The metrics of each branch on one split, of the run's own data or of other data, and intervals of their mAP.
+
+    Thresholds other than the protocol's fixed one are tuned on the data's val split, for each branch. Intervals come
+    from `resamples` bootstrap samples of the pictures; there are none for 0.
+
+    Raises:
+        UserError: the data has labels that the run does not know and no knowledge about them was given, or
+            the run's head cannot take new labels.
+    """
+    folder = open_run_folder(run_path)
+    recognizer, config, knowledge = load_recognizer(folder, device)
+    if data is None or data == config.data.name:
+        dataset = own_dataset(config, root)
+    else:
+        dataset = load_dataset(data, root, seed=config.training.seed)
+    keys = dataset.labels.keys
+    if knowledge_file is not None:
+        rebind(recognizer, read_knowledge(knowledge_file).for_labels(keys))
+    elif [label.key for label in knowledge.labels] != list(keys):
+        rebind(recognizer, knowledge.for_labels(keys))
+    inputs = Inputs(config, dataset, recognizer.backbone, device)
+    wanted = inputs.split(split)
+    tuned = None
+    if thresholds != "fixed":
+        val = inputs.split("val")
+        inputs.keep_features([val], config.evaluation.views)
+        tuned = {
+            branch: choose_thresholds(thresholds, dataset.protocol.threshold, values, val.targets)
+            for branch, values in score(recognizer, inputs.scoring(val)).items()
+        }
+    inputs.keep_features([wanted], config.evaluation.views)
+    probabilities = score(recognizer, inputs.scoring(wanted))
+    metrics = metrics_by_branch(probabilities, wanted, dataset, tuned)
+    if not resamples:
+        return metrics, {}
+    intervals = {
+        branch: map_interval(values, wanted.targets, dataset.protocol, resamples)
+        for branch, values in probabilities.items()
+    }
+    return metrics, intervals

@@ -1,0 +1,53 @@
+"""The model of a configuration, as it starts and as a run left it."""
+
+import torch
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge
+from sspa.shared.terminal import say
+from sspa.stage2_training.backbones.factory import create_backbone
+from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.model.heads import create_head
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.runs.run_folder import RunFolder
+
+
+def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.device) -> Recognizer:
+    """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set."""
+    options = config.backbone
+    torch.manual_seed(config.training.seed)
+    backbone = create_backbone(
+        options.name,
+        weights=options.weights,
+        image_size=options.image_size,
+        regions=options.regions,
+        bf16=config.training.precision == "bf16",
+    ).to(device)
+    set_trainable(backbone, options.tower)
+    say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
+    head = create_head(config.model, backbone.width).to(device)
+    head.bind(backbone, knowledge)
+    return Recognizer(backbone, head.to(device))
+
+
+def load_recognizer(folder: RunFolder, device: torch.device) -> tuple[Recognizer, RunConfig, Knowledge]:
+    """The trained model of a run, in evaluation mode, bound to the labels it was trained on."""
+    config, knowledge = folder.config(), folder.knowledge()
+    recognizer = make_recognizer(config, knowledge, device)
+    folder.read_weights(recognizer.trained_modules())
+    return recognizer.eval(), config, knowledge
+
+
+def rebind(recognizer: Recognizer, knowledge: Knowledge) -> None:
+    """Give a trained model other labels.
+
+    Raises:
+        UserError: its parameters belong to the labels it was trained on.
+    """
+    if not recognizer.head.open_vocabulary:
+        raise UserError(
+            f"this run's head ({type(recognizer.head).__name__}) knows only the labels it was trained on; "
+            "train with model.head=sspa for labels that come later"
+        )
+    recognizer.head.bind(recognizer.backbone, knowledge)

@@ -1,0 +1,98 @@
+"""Any number of pictures through a Tagger, in bounded memory.
+
+Legend: B images, C labels.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.inference.region_maps import strongest_region
+from sspa.stage2_training.inference.tagger import Tagger
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """One picture's probabilities (C,), and for each label the box (left, top, right, bottom), in pixels of the
+    upright picture, of the region that spoke for it most; None where the head has no regions or nobody asked."""
+
+    path: Path
+    probabilities: NDArray[np.float32]
+    boxes: list[Box] | None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that could not be read, and why."""
+
+    path: Path
+    reason: str
+
+
+def tag_pictures(
+    tagger: Tagger, paths: Iterable[Path], boxes: bool = False, batch_size: int = 32
+) -> Iterator[Tagged | Unreadable]:
+    """Each picture's tags, in the order given; a few batches are held in memory, read ahead by threads."""
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as readers:
+        left = iter(paths)
+
+        def read_next(count: int) -> list[Future[_Read | Unreadable]]:
+            return [readers.submit(_read, tagger, path) for path in islice(left, count)]
+
+        waiting: deque[Future[_Read | Unreadable]] = deque(read_next(2 * batch_size))
+        while waiting:
+            batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+            waiting.extend(read_next(batch_size))
+            yield from _tag(tagger, batch, boxes)
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    image: Tensor
+    size: tuple[int, int]
+
+
+def _read(tagger: Tagger, path: Path) -> _Read | Unreadable:
+    from sspa.stage2_training.data.picture import load_picture
+
+    try:
+        picture = load_picture(path, tagger.transform.decode_at_least)
+    except UserError as error:
+        return Unreadable(path, str(error))
+    return _Read(path, tagger.transform(picture), _upright_size(path, picture))
+
+
+def _upright_size(path: Path, picture: Image.Image) -> tuple[int, int]:
+    """The file's own (width, height), upright: what was decoded may be smaller."""
+    with Image.open(path) as opened:
+        width, height = opened.size
+    turned = (width > height) != (picture.width > picture.height) and width != height
+    return (height, width) if turned else (width, height)
+
+
+def _tag(tagger: Tagger, batch: list[_Read | Unreadable], boxes: bool) -> Iterator[Tagged | Unreadable]:
+    read = [item for item in batch if isinstance(item, _Read)]
+    rows: Iterator[tuple[NDArray[np.float32], list[Box] | None]] = iter(())
+    if read:
+        images = torch.stack([item.image for item in read])
+        probabilities, maps = tagger.maps(images) if boxes else (tagger.probabilities(images), None)
+        rows = (
+            (row, None if maps is None else [strongest_region(of_label, item.size) for of_label in maps[index]])
+            for index, (item, row) in enumerate(zip(read, probabilities, strict=True))
+        )
+    for item in batch:
+        yield Tagged(item.path, *next(rows)) if isinstance(item, _Read) else item

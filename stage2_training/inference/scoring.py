@@ -1,0 +1,76 @@
+"""A model's probabilities for a split, and the metrics of each branch.
+
+Legend: N pictures, C labels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.evaluation.gathering import gather_by_index
+from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, evaluate_scores
+from sspa.stage2_training.evaluation.thresholds import Thresholds
+from sspa.stage2_training.features.batches import Batches
+from sspa.stage2_training.model.recognizer import Recognizer
+
+
+def score(
+    recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None] = lambda count: None
+) -> Probabilities:
+    """The probabilities of one split: by branch, averaged over its views.
+
+    Args:
+        views: the same split under each view, in the split's order.
+        done: called with the number of pictures of each batch.
+    """
+    return _score(recognizer, views, done)[1]
+
+
+def score_together(
+    recognizer: Recognizer, views: Sequence[Batches], total: int, done: Callable[[int], None] = lambda count: None
+) -> Probabilities:
+    """`score` of `total` pictures of which each process has a share; all of them get the whole."""
+    indices, probabilities = _score(recognizer, views, done)
+    return {branch: gather_by_index(indices, values, total) for branch, values in probabilities.items()}
+
+
+@torch.inference_mode()
+def _score(
+    recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None]
+) -> tuple[NDArray[np.int64], Probabilities]:
+    """The pictures' places in the split, and their probabilities."""
+    recognizer.eval()
+    labels = recognizer.encode_labels()
+    sums: Probabilities = {}
+    places = np.zeros(0, dtype=np.int64)
+    for view in views:
+        parts: dict[str, list[torch.Tensor]] = {}
+        seen = []
+        for inputs, _, indices in view.epoch(0):
+            for branch, values in recognizer(inputs, labels).probabilities().items():
+                parts.setdefault(branch, []).append(values.cpu())
+            seen.append(indices.numpy())
+            done(len(indices))
+        places = np.concatenate(seen)
+        for branch, tensors in parts.items():
+            values = (torch.cat(tensors) / len(views)).numpy()
+            sums[branch] = sums[branch] + values if branch in sums else values
+    return places, sums
+
+
+def metrics_by_branch(
+    probabilities: Probabilities,
+    split: Split,
+    dataset: Dataset,
+    thresholds: Mapping[str, Thresholds] | None = None,
+) -> dict[str, Metrics]:
+    """The metrics of each branch on one split, under the data set's protocol; by its threshold where none are given."""
+    return {
+        branch: evaluate_scores(
+            values, split.targets, dataset.labels.keys, dataset.protocol, thresholds[branch] if thresholds else None
+        )
+        for branch, values in probabilities.items()
+    }

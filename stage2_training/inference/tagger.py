@@ -1,0 +1,243 @@
+"""A trained run as a function: pictures in, labels with probabilities out.
+
+Legend: B images, M regions, C labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge, names_only
+from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.compute.device import choose_device
+from sspa.stage2_training.config.run_config import View
+from sspa.stage2_training.data.picture import load_picture, upright_rgb
+from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.inference.loading import load_recognizer, rebind
+from sspa.stage2_training.inference.region_maps import region_maps
+from sspa.stage2_training.model.contract import Prediction
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
+
+Picture = str | Path | Image.Image | NDArray[Any]
+
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What the model says about one picture.
+
+    Attributes:
+        probabilities: of every label by its key, the most probable first.
+        predicted: the keys of those at or above their threshold, the most probable first.
+    """
+
+    probabilities: dict[str, float]
+    predicted: tuple[str, ...]
+
+
+class Tagger:
+    """Tags pictures with a trained run: the one class that most users need. See docs/using.md.
+
+    Example:
+        tagger = Tagger.load("runs/voc2007-sspa-seed0")
+        for tags in tagger(["a.jpg", Image.open("b.png")]):
+            print(tags.predicted, tags.probabilities)
+
+    It is not safe to use from several threads at once while one of them binds other labels.
+
+    Attributes:
+        labels: the C labels, in the order of every array this class returns.
+        thresholds: (C,) the probability from which each label counts as predicted.
+        grid: rows and columns of the regions; their product is M.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        knowledge: Knowledge,
+        views: Sequence[View],
+        folder: RunFolder,
+        threshold: float | None,
+    ) -> None:
+        self.recognizer, self.knowledge, self.views, self.folder = recognizer, knowledge, tuple(views), folder
+        self.threshold = threshold
+        self.thresholds = self._thresholds_for(knowledge)
+        backbone = recognizer.backbone
+        self.grid = backbone.grid
+        self.device = next(recognizer.parameters()).device
+        self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+        with torch.inference_mode():
+            self.label_features = recognizer.encode_labels()
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bf16"] = "auto",
+        knowledge: Knowledge | None = None,
+        threshold: float | None = 0.5,
+    ) -> "Tagger":
+        """The model of a run folder, ready to use.
+
+        Args:
+            run: a folder that `sspa-train run` made.
+            device: auto takes a GPU where there is one.
+            precision: of the image tower; auto takes bf16 on a GPU and float32 elsewhere. Figures of
+                `sspa-train evaluate` are float32; bf16 moves a probability by some thousandths.
+            knowledge: about other labels than the run was trained on.
+            threshold: the probability from which a label counts as predicted; None takes those that the run
+                tuned on val, one for each of its labels.
+
+        Raises:
+            UserError: no run folder, a damaged one, a newer one, a head that knows only its own labels, or
+                labels without tuned thresholds.
+        """
+        folder = open_run_folder(Path(run))
+        where = choose_device(device)
+        recognizer, config, own = load_recognizer(folder, where)
+        if precision != "auto" or where.type == "cuda":
+            recognizer.backbone.bf16 = precision != "float32"
+        if knowledge is not None:
+            rebind(recognizer, knowledge)
+        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return self.knowledge.labels
+
+    def __call__(self, pictures: Picture | Sequence[Picture], batch_size: int = _AT_ONCE) -> list[Tags]:
+        """The tags of each picture, in the order given.
+
+        Args:
+            pictures: files, Pillow images, or uint8 arrays (H, W, 3) or (H, W); one, or a sequence.
+            batch_size: how many go through the model at once.
+
+        Raises:
+            UserError: a picture cannot be read, or an array is no picture.
+        """
+        listed = [pictures] if isinstance(pictures, str | Path | Image.Image | np.ndarray) else list(pictures)
+        tags: list[Tags] = []
+        for start in range(0, len(listed), batch_size):
+            images = torch.stack([self.prepare(picture) for picture in listed[start : start + batch_size]])
+            tags += [self.tags_of(row) for row in self.probabilities(images)]
+        return tags
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """One picture as the model's input, (3, H, W).
+
+        Raises:
+            UserError: the picture cannot be read, or the array is no picture.
+        """
+        return self.transform(open_picture(picture, self.transform.decode_at_least))
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> NDArray[np.float32]:
+        """Prepared images (B, 3, H, W) -> (B, C): the mean over the run's views and the model's branches."""
+        return self.explained(images, explain=False)[0]
+
+    @torch.inference_mode()
+    def explained(self, images: Tensor, explain: bool = True) -> tuple[NDArray[np.float32], Prediction]:
+        """`probabilities`, and what the model returns for the plain view, with its evidence if `explain`."""
+        images = images.to(self.device)
+        plain = self.recognizer(images, self.label_features, explain)
+        by_view = [
+            (self.recognizer(images.flip(-1), self.label_features) if view == "mirrored" else plain).probabilities()
+            for view in self.views
+        ]
+        return torch.stack([view["both"] for view in by_view]).mean(dim=0).cpu().numpy(), plain
+
+    @torch.inference_mode()
+    def maps(self, images: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """`probabilities`, and the region maps (B, C, rows, columns); None where the head has no regions."""
+        probabilities, prediction = self.explained(images)
+        if prediction.evidence is None:
+            return probabilities, None
+        maps = region_maps(prediction.evidence).mT.unflatten(-1, self.grid)
+        return probabilities, maps.float().cpu().numpy()
+
+    def bind(self, knowledge: Knowledge) -> None:
+        """Tag with other labels, or other sentences about the same ones, from now on.
+
+        Raises:
+            UserError: the run's head knows only the labels it was trained on, its text tower cannot hold one of
+                them, or tuned thresholds are wanted and a label has none. The labels are then what they were.
+        """
+        thresholds = self._thresholds_for(knowledge)
+        try:
+            rebind(self.recognizer, knowledge)
+        except UserError:
+            if self.recognizer.head.open_vocabulary:
+                rebind(self.recognizer, self.knowledge)
+            raise
+        with torch.inference_mode():
+            self.label_features = self.recognizer.encode_labels()
+        self.knowledge, self.thresholds = knowledge, thresholds
+
+    def by_name_only(self, images: Tensor) -> NDArray[np.float32] | None:
+        """`probabilities` without the sentences, (B, C); None where the head reads no texts of labels.
+
+        What is left of a probability when this is taken off is what the sentences contribute.
+        """
+        if not self.recognizer.head.open_vocabulary:
+            return None
+        own = self.knowledge
+        self.bind(names_only(LabelSet("names", own.labels, domain=own.domain)))
+        try:
+            return self.probabilities(images)
+        finally:
+            self.bind(own)
+
+    def tuned_thresholds(self) -> dict[str, float]:
+        """The thresholds that the run tuned on val, by label key; other labels than its own have none."""
+        values: dict[str, float] = self.folder.read_json("thresholds.json")["values"]
+        return values
+
+    def tags_of(self, row: NDArray[np.float32]) -> Tags:
+        """One row of `probabilities` as Tags."""
+        order = np.argsort(-row, kind="stable")
+        keys = [self.labels[index].key for index in order]
+        return Tags(
+            {key: float(row[index]) for key, index in zip(keys, order, strict=True)},
+            tuple(key for key, index in zip(keys, order, strict=True) if row[index] >= self.thresholds[index]),
+        )
+
+    def _thresholds_for(self, knowledge: Knowledge) -> NDArray[np.float64]:
+        if self.threshold is not None:
+            return np.full(len(knowledge.labels), self.threshold)
+        tuned = self.tuned_thresholds()
+        if missing := [label.key for label in knowledge.labels if label.key not in tuned]:
+            raise UserError(
+                f"{self.folder.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; "
+                "give one number for all labels"
+            )
+        return np.array([tuned[label.key] for label in knowledge.labels])
+
+
+def open_picture(picture: Picture, at_least: int | None = None) -> Image.Image:
+    """Any form of picture as an upright RGB image; see `load_picture`.
+
+    Raises:
+        UserError: it cannot be read, or the array is not uint8 of shape (H, W, 3) or (H, W).
+    """
+    if isinstance(picture, str | Path):
+        return load_picture(Path(picture), at_least)
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+            raise UserError(
+                f"an array of type {picture.dtype} and shape {picture.shape} is no picture; "
+                "give uint8 of shape (H, W, 3) or (H, W)"
+            )
+        picture = Image.fromarray(picture)
+    return upright_rgb(picture)

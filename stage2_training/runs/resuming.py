@@ -1,0 +1,102 @@
+"""Which run folder `--resume` means, and whether the run in it is the one that was asked for."""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge
+from sspa.shared.terminal import say
+from sspa.stage2_training.config.run_config import RunConfig, differing_keys
+from sspa.stage2_training.data.dataset import Dataset
+from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
+
+RUNS = Path("runs")
+
+
+def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
+    """The run folder to go on in; None where `out` is still empty, and a run may start there.
+
+    Args:
+        out: the folder; the newest under runs/ with this configuration if None.
+
+    Raises:
+        UserError: it holds a run of another configuration, or of a newer version, or there is none.
+    """
+    if out is not None:
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return None
+        folder = open_run_folder(out)
+        if differing := differing_keys(folder.config(), config):
+            raise UserError(
+                f"{out}: was started with another configuration ({_differences(folder.config(), config, differing)}); "
+                "give the same one, or train into another folder"
+            )
+        return folder
+    folders = sorted(RUNS.glob("*/run.json"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    nearest: tuple[int, str] | None = None
+    for file in folders:
+        try:
+            folder = open_run_folder(file.parent)
+            differing = differing_keys(folder.config(), config)
+        except UserError:
+            continue  # of another version of the program: not this run
+        if not differing:
+            return folder
+        if nearest is None or len(differing) < nearest[0]:
+            nearest = len(differing), f"{folder.path} differs in {_differences(folder.config(), config, differing)}"
+    hint = f"; the nearest, {nearest[1]}" if nearest else ""
+    raise UserError(f"--resume: no run under {RUNS}/ has this configuration{hint}. Name one with --out")
+
+
+def finished_run(out: Path | None, config: RunConfig) -> RunFolder | None:
+    """The folder that `folder_to_resume` finds, if the run in it came to its end.
+
+    Checkpoints that it was killed before removing are removed.
+
+    Raises:
+        UserError: see `folder_to_resume`.
+    """
+    folder = folder_to_resume(out, config)
+    if folder is None or not folder.finished:
+        return None
+    shutil.rmtree(folder.file("checkpoints"), ignore_errors=True)
+    return folder
+
+
+def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge, processes: int) -> None:
+    """Hold what the run was started with to what there is now; other library versions are only named.
+
+    Raises:
+        UserError: pictures, labels, knowledge or the number of processes have changed since.
+    """
+    started = folder.read_json("run.json")
+    if (before := started.get("processes", 1)) != processes:
+        raise UserError(
+            f"{folder.path}: was started with {before} processes and cannot go on with {processes}; "
+            f"start {before} again (torchrun --nproc-per-node={before}), or train into another folder"
+        )
+    if started["data"]["hash"] != dataset.content_hash:
+        raise UserError(f"{folder.path}: the data {dataset.name} has changed since the run was started; train anew")
+    if started["knowledge"]["hash"] != knowledge.content_hash:
+        raise UserError(f"{folder.path}: {knowledge.path} has changed since the run was started; train anew")
+    for name, version in started["environment"]["libraries"].items():
+        try:
+            now = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            now = "not installed"
+        if now != version:
+            say(f"{folder.path}: was started with {name} {version}, goes on with {now}: last digits may differ")
+
+
+def _differences(one: RunConfig, other: RunConfig, keys: list[str]) -> str:
+    """ "training.lr: 0.1, now 0.2; ..." of the first few keys."""
+
+    def value(config: RunConfig, key: str) -> object:
+        found: object = config.model_dump(mode="json")
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return found
+
+    told = [f"{key}: {value(one, key)}, now {value(other, key)}" for key in keys[:5]]
+    return "; ".join(told) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")

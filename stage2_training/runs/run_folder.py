@@ -1,0 +1,290 @@
+"""What a run leaves: a folder that says what was done, with what, and how well; and how it is read again."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sspa.shared.errors import UserError
+from sspa.shared.files import replacing, replacing_folder
+from sspa.shared.holding import held
+from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.stage2_training.config.run_config import RunConfig, validated
+from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.evaluation.metrics import Probabilities
+
+FORMAT_VERSION = 1
+# In a folder that is handed over, wherever it will lie: "local-dir:{folder}/backbone".
+OWN_FOLDER = "{folder}"
+# What `replacing` and `replacing_folder` write to before they move it over, and safetensors before that.
+_BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
+_LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run's files.
+
+    run.json: version, environment, hashes, label order. config.json: the resolved configuration.
+    knowledge.parquet: the knowledge that was used. metrics.jsonl: one line an epoch, the same however often the run was
+    interrupted. times.jsonl: what each epoch took. checkpoints/: what an unfinished run goes on from.
+    weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
+    predictions.safetensors: probabilities and targets of the test split. thresholds.json: of each label, tuned on
+    val. report.html: all of it to read.
+    """
+
+    path: Path
+
+    def file(self, name: str) -> Path:
+        """The path of one of the run's files."""
+        return self.path / name
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write one file beside and move it over."""
+        with replacing(self.file(name)) as beside:
+            beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def read_json(self, name: str) -> Any:
+        """Read one of the run's JSON files.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = self.file(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+
+    def append(self, name: str, line: dict[str, Any]) -> int:
+        """Add one line to a JSON lines file; returns its length in bytes.
+
+        Raises:
+            UserError: the disk is full, or the file cannot be written.
+        """
+        try:
+            with self.file(name).open("ab") as file:
+                file.write((json.dumps(line) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+                return file.tell()
+        except OSError as error:
+            raise UserError(
+                f"{self.file(name)}: cannot be written ({error.strerror}); mend it, go on with --resume"
+            ) from error
+
+    def cut_metrics(self, length: int) -> None:
+        """Take back the lines of metrics.jsonl that a checkpoint does not know yet."""
+        with self.file("metrics.jsonl").open("ab") as file:
+            file.truncate(length)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        lines = self.file("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def write_weights(self, modules: torch.nn.Module) -> None:
+        """Write the state of the trained modules."""
+        self._write_tensors("weights.safetensors", modules.state_dict())
+
+    def read_weights(self, modules: torch.nn.Module) -> None:
+        """Load the state of the trained modules.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another model.
+        """
+        path = self.file("weights.safetensors")
+        try:
+            modules.load_state_dict(load_file(path))
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: is not a finished run (weights.safetensors is missing)") from error
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: does not hold this run's weights ({reason}); it is damaged") from error
+
+    def write_predictions(
+        self, probabilities: Probabilities, split: Split, name: str = "predictions.safetensors"
+    ) -> None:
+        """Write a split's probabilities by branch, its targets and its ids' order: the test split's, unless named."""
+        tensors = {f"probabilities.{branch}": torch.from_numpy(values) for branch, values in probabilities.items()}
+        self._write_tensors(name, {**tensors, "targets": torch.from_numpy(np.ascontiguousarray(split.targets))})
+        self.write_json("test_ids.json", list(split.ids))
+
+    def read_predictions(
+        self, name: str = "predictions.safetensors"
+    ) -> tuple[Probabilities, np.ndarray[Any, np.dtype[np.int8]]]:
+        """The test split's probabilities by branch, "both" last, and its targets (N, C).
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path = self.file(name)
+        try:
+            tensors = load_file(path)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
+        targets = tensors.pop("targets").numpy()
+        # The file keeps its tensors by the alphabet.
+        order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
+        return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
+
+    def _write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        with replacing(self.file(name)) as beside:
+            try:
+                save_file({key: value.contiguous() for key, value in tensors.items()}, beside)
+            except SafetensorError as error:
+                # An OSError that came through another language.
+                raise UserError(f"{self.file(name)}: cannot be written ({error}); nothing was changed") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.file("result.json").is_file()
+
+    def config(self) -> RunConfig:
+        """The run's configuration, as it was resolved; `OWN_FOLDER` in the backbone's names stands for this folder."""
+        tree = self.read_json("config.json")
+        backbone = tree.get("backbone", {})
+        for key in ("name", "weights"):
+            if isinstance(backbone.get(key), str):
+                backbone[key] = backbone[key].replace(OWN_FOLDER, str(self.path))
+        return validated(tree)
+
+    def knowledge(self) -> Knowledge:
+        """The knowledge the run was trained with, in the order of its labels."""
+        return read_knowledge(self.file("knowledge.parquet")).for_labels(self.read_json("run.json")["labels"])
+
+
+def check_free(path: Path | None) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UserError: `path` exists and is not an empty folder.
+    """
+    if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if (path / "run.json").is_file() and not RunFolder(path).finished:
+        raise UserError(f"{path}: holds an unfinished run; go on with it by --resume, or choose another --out")
+    raise UserError(f"{path}: exists already; nothing in it was changed. Choose another folder with --out")
+
+
+def create_run_folder(
+    path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge, device: str, processes: int = 1
+) -> RunFolder:
+    """Make a new run folder and write what is known before training; it appears whole or not at all.
+
+    Args:
+        path: where; a free name under runs/ if None.
+        device: what it is trained on.
+        processes: how many train together.
+
+    Raises:
+        UserError: `path` exists and is not an empty folder, or cannot be written.
+    """
+    check_free(path)
+    path = path or _free_name(Path("runs"), f"{dataset.name}-{config.model.head}-seed{config.training.seed}")
+    with replacing_folder(path) as beside:
+        folder = RunFolder(beside)
+        folder.write_json("config.json", config.model_dump(mode="json"))
+        folder.write_json(
+            "run.json",
+            {
+                "format": FORMAT_VERSION,
+                "labels": list(dataset.labels.keys),
+                "data": {
+                    "name": dataset.name,
+                    "hash": dataset.content_hash,
+                    "note": dataset.note,
+                    "unseen": list(dataset.unseen),
+                },
+                "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
+                "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
+                "seed": config.training.seed,
+                "device": device,
+                "processes": processes,
+                "environment": environment(),
+            },
+        )
+        with replacing(folder.file("knowledge.parquet")) as file:
+            shutil.copyfile(knowledge.path, file)
+    return RunFolder(path)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder for the block, so that no second process trains in it; a killed process lets go of it.
+
+    What a killed one was just writing is removed: nobody will finish it.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written.
+    """
+    with held(folder.path, "wait for it, or end it first", inside=True):
+        for leftover in (*folder.path.glob(".*"), *folder.file("checkpoints").glob(".*")):
+            if _BESIDE.fullmatch(leftover.name):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield
+
+
+def open_run_folder(path: Path) -> RunFolder:
+    """A run folder that exists, of a version this program reads.
+
+    Raises:
+        UserError: it is no run folder, or of a newer version.
+    """
+    if not (path / "run.json").is_file():
+        raise UserError(f"{path}: is not a run folder (no run.json); give one that `sspa-train run` made")
+    folder = RunFolder(path)
+    if (version := folder.read_json("run.json").get("format", 0)) > FORMAT_VERSION:
+        raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+    return folder
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and the state of the source tree, for the record."""
+    versions = {}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"python": platform.python_version(), "libraries": versions, "gpu": cuda, "git": _git_state()}
+
+
+def _git_state() -> str | None:
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a wheel, or without git
+    return said.stdout.strip()
+
+
+def _free_name(parent: Path, name: str) -> Path:
+    count = 1
+    while (path := parent / (name if count == 1 else f"{name}-{count}")).exists():
+        count += 1
+    return path

@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge_format import write_knowledge
+from sspa.stage2_training.cli.data import data_app
+from sspa.stage2_training.data.manifest import read_manifest
+
+
+def run(*arguments: object) -> str:
+    """What the command printed; a UserError is raised as it is."""
+    result = CliRunner().invoke(data_app, [str(argument) for argument in arguments], catch_exceptions=True)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """Eighty pictures in two folders, one for each label, as a user might have them."""
+    for label in ("cat", "dog"):
+        for k in range(40):
+            path = tmp_path / "own" / label / f"{k}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 6)).save(path)
+    return tmp_path / "own"
+
+
+def test_list_names_every_data_set_with_its_source() -> None:
+    text = run("list")
+    for name in (
+        "coco2014",
+        "voc2007",
+        "nuswide",
+        "pa100k",
+        "peta",
+        "rapv1",
+        "multiscene-clean",
+        "mlrsnet",
+        "aid",
+        "ucm",
+    ):
+        assert f"{name}:" in text
+    assert "cocodataset.org" in text
+
+
+def test_own_data_from_a_folder_to_a_query(own_data: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "own.parquet"
+    run("prepare", "custom", "--root", own_data, "--output", manifest)
+    assert len(read_manifest(manifest).ids) == 80
+    run("check", manifest, "--root", own_data)
+    table = run("stats", manifest, "--picture", tmp_path / "own.svg")
+    assert "labels a picture" in table
+    assert (tmp_path / "own.svg").read_text().lstrip().startswith("<?xml")
+    assert "40" in run("query", manifest, "SELECT count(*) FROM marks WHERE key = 'dog' AND mark = 1")
+    run("shard", manifest, tmp_path / "shards", "--root", own_data, "--per-shard", 30)
+    run("check", tmp_path / "shards" / "manifest.parquet", "--root", tmp_path / "shards")
+    (own_data / "cat" / "3.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of 80 pictures are missing, the first is .*cat/3\.jpg"):
+        run("check", manifest, "--root", own_data)
+
+
+def test_a_label_that_the_knowledge_lacks_stops_preparation(own_data: Path, tmp_path: Path) -> None:
+    knowledge = tmp_path / "k.parquet"
+    write_knowledge(knowledge, [{"label": "cat", "description": "A small animal with pointed ears."}])
+    with pytest.raises(UserError, match="dog"):
+        run("prepare", "custom", "--root", own_data, "--output", tmp_path / "m.parquet", "--knowledge", knowledge)
+    assert not (tmp_path / "m.parquet").exists()
+
+
+def test_check_of_a_broken_data_set_lists_everything_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train2014").mkdir()
+    (tmp_path / "annotations" / "instances_train2014.json").write_text(json.dumps({"images": []}))
+    with pytest.raises(UserError, match=r"problems with MS-COCO 2014; it is offered as train2014\.zip"):
+        run("check", "coco2014", "--root", tmp_path)
+    with pytest.raises(UserError, match="holds no MS-COCO 2014"):
+        run("check", "coco2014", "--root", tmp_path / "train2014")
+
+
+def test_throughput_measures_both_ways(own_data: Path, tmp_path: Path) -> None:
+    run("prepare", "custom", "--root", own_data, "--output", tmp_path / "m.parquet", "--val", "0.45", "--test", "0.45")
+    text = run("throughput", tmp_path / "m.parquet", "--root", own_data, "--workers", "0", "--rounds", 1, "--size", 8)
+    assert "0 workers" in text
+    with pytest.raises(UserError, match="8 pictures are too few to time"):
+        run("throughput", tmp_path / "m.parquet", "--root", own_data, "--split", "train")
+    with pytest.raises(UserError, match="has no split 'dev'"):
+        run("throughput", tmp_path / "m.parquet", "--root", own_data, "--split", "dev")
+
+
+def test_download_is_for_voc_only(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--download serves voc2007 and voc2012 only"):
+        run("prepare", "coco2014", "--download", "--root", tmp_path)

@@ -1,0 +1,53 @@
+"""Presets: each is a valid configuration, and gives way to what a user sets."""
+
+from pathlib import Path
+
+import pytest
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.config.presets import EMBEDDED_PHOTOS, preset_names
+from sspa.stage2_training.config.run_config import RunConfig, resolve_config
+from sspa.stage2_training.data.adapters import adapter_names
+
+CLIP = {"knowledge": "k.parquet", "backbone.name": "open_clip:ViT-B-16"}
+
+
+@pytest.mark.parametrize("name", sorted({*preset_names()} - {EMBEDDED_PHOTOS}))
+def test_every_preset_is_a_valid_configuration(name: str) -> None:
+    assert name in adapter_names()
+    config = resolve_config(values={**CLIP, "data.name": name})
+    assert config.preset == name
+    assert config == resolve_config(values={**CLIP, "data.name": name}, preset=name)
+    if name != "scenes":
+        assert config.backbone.tower == "all"
+
+
+def test_what_a_user_sets_wins_over_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("training: {epochs: 3}\n")
+    config = resolve_config([file], ["training.lr=0.5"], {**CLIP, "data.name": "coco2014"}, base={"data.cutout": 0.1})
+    assert (config.training.epochs, config.training.lr, config.data.cutout) == (3, 0.5, 0.1)
+    assert config.backbone.image_size == (448, 448)
+
+
+def test_the_embedded_backbone_keeps_the_defaults_for_its_scenes() -> None:
+    config = resolve_config(values={"knowledge": "k.parquet", "data.name": "scenes"})
+    assert config == RunConfig(knowledge=Path("k.parquet"), data={"name": "scenes"})
+
+
+@pytest.mark.parametrize("data", ["voc2007", "coco2014", "artifacts/mine.parquet"])
+def test_the_embedded_backbone_has_one_recipe_for_photos(data: str) -> None:
+    config = resolve_config(values={"knowledge": "k.parquet", "data.name": data})
+    assert (config.preset, config.backbone.image_size, config.backbone.tower) == (
+        EMBEDDED_PHOTOS,
+        (384, 384),
+        "frozen",
+    )
+
+
+def test_a_preset_by_name_or_none() -> None:
+    named = resolve_config(values={"knowledge": "k.parquet"}, preset="peta")
+    assert (named.preset, named.data.name, named.backbone.image_size) == ("peta", "scenes", (256, 128))
+    assert resolve_config(values={**CLIP, "data.name": "peta"}, preset="none").preset is None
+    with pytest.raises(UserError, match="did you mean peta"):
+        resolve_config(values=CLIP, preset="pets")

@@ -1,0 +1,131 @@
+"""Kept features and the batches made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.loading import PictureDataset
+from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.features.batches import FeatureBatches
+from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
+
+from ..model.small_models import small_backbone
+
+CPU = torch.device("cpu")
+
+
+def _views(count: int) -> list[KeptFeatures]:
+    """Two views whose every number tells picture and view: picture + 1000 * view."""
+    return [
+        KeptFeatures(
+            (np.broadcast_to(np.arange(count, dtype=np.float16)[:, None] + 1000 * view, (count, 2)).copy(),),
+            (np.broadcast_to(np.arange(count, dtype=np.float16)[:, None, None] + 1000 * view, (count, 3, 2)).copy(),),
+        )
+        for view in range(2)
+    ]
+
+
+def _pictures(folder: Path, count: int) -> list[Path]:
+    """Noise, each its own."""
+    generator = np.random.default_rng(0)
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_a_batch_holds_the_drawn_view_of_its_pictures_and_their_targets() -> None:
+    targets = np.arange(50, dtype=np.int8)[:, None]
+    batches = FeatureBatches(_views(50), targets, 8, CPU, shuffle=True, seed=3)
+    seen, mirrored = [], 0
+    for features, wanted, indices in batches.epoch(1):
+        assert torch.equal(features.pooled % 1000, indices[:, None].float().expand(-1, 2))
+        assert torch.equal(features.regions[:, :, 0] % 1000, indices[:, None].float().expand(-1, 3))
+        assert torch.equal(features.pooled[:, 0] >= 1000, features.regions[:, 0, 0] >= 1000)
+        assert torch.equal(wanted[:, 0].long(), indices)
+        mirrored += int((features.pooled[:, 0] >= 1000).sum())
+        seen += indices.tolist()
+    assert len(seen) == len(set(seen)) == 48  # whole batches only
+    assert 10 < mirrored < 38
+
+
+def test_epochs_differ_and_repeat() -> None:
+    batches = FeatureBatches(_views(50), np.zeros((50, 1), dtype=np.int8), 8, CPU, shuffle=True, seed=3)
+
+    def of(epoch: int) -> list[float]:
+        return [value for features, _, _ in batches.epoch(epoch) for value in features.pooled[:, 0].tolist()]
+
+    assert of(1) == of(1)
+    assert of(1) != of(2)
+
+
+def test_scoring_keeps_the_order_and_the_last_pictures() -> None:
+    batches = FeatureBatches(_views(50)[:1], np.zeros((50, 1), dtype=np.int8), 8, CPU)
+    order = [index for _, _, indices in batches.epoch(0) for index in indices.tolist()]
+    assert order == list(range(50))
+    assert len(batches) == 7
+
+
+@pytest.fixture
+def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """A small one, and a cache of its own."""
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    return small_backbone(tmp_path / "backbone")
+
+
+def test_features_are_the_towers_and_are_computed_once(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = _pictures(tmp_path, 5)
+    split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
+
+    (kept,) = kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    images = torch.stack([PictureDataset(split, transform)[index][0] for index in range(5)])
+    with torch.no_grad():
+        wanted = backbone.encode_image(images.flip(-1))
+    taken = kept.take(np.array([3, 1]))
+    torch.testing.assert_close(taken.regions, wanted.regions[[3, 1]], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(taken.pooled, wanted.pooled[[3, 1]], atol=2e-3, rtol=2e-3)
+
+    assert "MB" in capsys.readouterr().err
+    kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    assert capsys.readouterr().err == ""
+    few = Split("train", ("d", "b"), (paths[3], paths[1]), split.targets[[3, 1]], within=(split,))
+    (drawn,) = kept_features(backbone, [few], "mirrored", CPU, workers=0)
+    assert capsys.readouterr().err == ""  # those of the whole split serve
+    assert len(drawn) == 2
+    assert torch.equal(drawn.take(np.array([0, 1])).regions, taken.regions)
+    (alone,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    assert "MB" in capsys.readouterr().err
+    assert len(alone) == len(alone.pooled[0]) == 2
+    Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed picture is noticed
+    kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    assert "MB" in capsys.readouterr().err
+
+
+def test_folds_share_what_is_kept_of_the_whole(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = _pictures(tmp_path, 6)
+
+    def split(name: str, numbers: list[int], within: tuple[Split, ...] = ()) -> Split:
+        targets = np.zeros((len(numbers), 2), dtype=np.int8)
+        return Split(name, tuple(map(str, numbers)), tuple(paths[number] for number in numbers), targets, within)
+
+    own = (split("train", [0, 1, 2, 3]), split("val", [4, 5]))
+    folds = [split("train", [0, 2], own), split("val", [5], own), split("test", [1, 3, 4], own)]
+    parts = kept_features(backbone, folds, "plain", CPU, workers=0)
+    assert "features of train, val (plain view)" in capsys.readouterr().err  # the data set's own, whole
+    wholes = kept_features(backbone, own, "plain", CPU, workers=0)
+    assert capsys.readouterr().err == ""  # a run without folds has them already
+    by_number = torch.cat([whole.take(np.arange(len(whole))).regions for whole in wholes])
+    for part, fold in zip(parts, folds, strict=True):
+        assert len(part) == len(fold)
+        order = np.arange(len(fold))[::-1]
+        assert torch.equal(part.take(order).regions, by_number[[int(fold.ids[index]) for index in order]])
