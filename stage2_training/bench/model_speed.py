@@ -21,7 +21,7 @@ from sspa.stage2_training.compute.algorithms import compile_model
 from sspa.stage2_training.compute.device import attention_kernels
 from sspa.stage2_training.compute.memory import peak_memory
 from sspa.stage2_training.config.run_config import TrainingOptions
-from sspa.stage2_training.model.losses import LossOptions, total_loss
+from sspa.stage2_training.model.losses import AslOptions, total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.optimization import Optimization, make_optimization
 
@@ -182,7 +182,7 @@ class _Measured:
             features = self.recognizer.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
             with self._kernels():
                 prediction = self.recognizer(features)
-        self.optimization.step(total_loss(dict(prediction.logits), self.targets, LossOptions()))
+        self.optimization.step(total_loss(dict(prediction.logits), self.targets, AslOptions()))
 
     @torch.inference_mode()
     def stages_of_evaluation(self) -> dict[str, float]:
@@ -208,7 +208,7 @@ class _Measured:
                 watch.lap("text")
                 prediction = self.recognizer(features, labels)
                 watch.lap("boxes")
-        loss = total_loss(dict(prediction.logits), self.targets, LossOptions())
+        loss = total_loss(dict(prediction.logits), self.targets, AslOptions())
         watch.lap("loss")
         self.optimization.step(loss)
         watch.lap("backward", until=self._update_began)

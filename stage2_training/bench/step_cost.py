@@ -14,7 +14,7 @@ from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.bench.untrained import untrained_sspa
 from sspa.stage2_training.compute.device import keep_freed_memory
 from sspa.stage2_training.config.run_config import TrainingOptions
-from sspa.stage2_training.model.losses import LossOptions, total_loss
+from sspa.stage2_training.model.losses import AslOptions, total_loss
 from sspa.stage2_training.training.optimization import make_optimization
 
 
@@ -69,7 +69,7 @@ def measure_step(request: StepRequest) -> StepCost:
     recognizer.train()
     for _ in range(2):
         step_started = time.perf_counter()
-        optimization.step(total_loss(dict(recognizer(pictures).logits), targets, LossOptions()))
+        optimization.step(total_loss(dict(recognizer(pictures).logits), targets, AslOptions()))
     finished = time.perf_counter()
     trained = sum(value.numel() for value in recognizer.parameters() if value.requires_grad)
     regions = recognizer.backbone.grid[0] * recognizer.backbone.grid[1]

@@ -17,13 +17,15 @@ from sspa.stage2_training.config.presets import preset_file, preset_of
 from sspa.stage2_training.data.splitting import Fold
 from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.model.heads import HeadOptions
-from sspa.stage2_training.model.losses import LossOptions
+from sspa.stage2_training.model.losses import AslOptions, LossOptions
 from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions
 
 View = Literal["plain", "mirrored"]
 # Where they differ, the result is the same; knowledge is held to its content hash instead of its path, and what a
 # preset sets stands in the other keys.
 _OF_NO_MATTER = frozenset({"data.workers", "knowledge", "preset", "training.checkpoint_every", "training.tensorboard"})
+# Sections that have one form for each value of a key, and the value where none is given.
+_VARIANTS = {"model": {"head": "sspa"}, "loss": {"kind": "asl"}}
 # One label needs no brackets.
 Unseen = Annotated[
     Annotated[int, Field(ge=0)] | tuple[str, ...],
@@ -124,7 +126,7 @@ class RunConfig(Options):
     data: DataOptions = DataOptions()
     backbone: BackboneOptions = BackboneOptions()
     model: HeadOptions = SspaOptions()
-    loss: LossOptions = LossOptions()
+    loss: LossOptions = AslOptions()
     training: TrainingOptions = TrainingOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
 
@@ -179,9 +181,9 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: see `resolve_config`.
     """
-    model = tree.get("model", {})
-    if isinstance(model, dict):
-        tree = {**tree, "model": {"head": "sspa", **model}}
+    for section, default in _VARIANTS.items():
+        if isinstance(given := tree.get(section, {}), dict):
+            tree = {**tree, section: {**default, **given}}
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -211,7 +213,7 @@ def setting_keys() -> list[str]:
 def _explain(kind: str, location: tuple[int | str, ...], value: Any, message: str) -> str:
     # A discriminated union adds the variant's name to the path; it is no key.
     parts = [str(part) for part in location]
-    key = ".".join(part for place, part in enumerate(parts) if not (place == 1 and parts[0] == "model"))
+    key = ".".join(part for place, part in enumerate(parts) if not (place == 1 and parts[0] in _VARIANTS))
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(key, setting_keys(), n=3, cutoff=0.5)
         return f"configuration: there is no key {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")

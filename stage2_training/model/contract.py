@@ -66,6 +66,10 @@ class Head(nn.Module, ABC):
         """The parameters that go through the text tower and want a learning rate of their own."""
         return []
 
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        """By branch the parameter that is added to its logits: one number for all labels, or (C,). None by default."""
+        return {}
+
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         """The label features: at every step in training (gradients flow to prompts), once in evaluation."""
         return {}

@@ -3,7 +3,7 @@
 Legend: B images, M regions, C labels, d width of the joint space, H heads.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class CrossAttention(nn.Module):
         self.query_norm, self.context_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
+        # A bias of the keys adds the same to all scores of a query, which softmax cancels: its gradient would be
+        # rounding noise, which Adam turns into full steps. Only the half that belongs to the values is kept.
+        self.value_bias = nn.Parameter(self.key_value.bias.detach()[width:].clone())
+        self.key_value.register_parameter("bias", None)
+        self.register_load_state_dict_pre_hook(_without_key_bias)
         self.out = nn.Linear(width, width)
         # What is aligned starts as it came: the untrained model equals zero-shot.
         nn.init.zeros_(self.out.weight)
@@ -46,12 +51,20 @@ class CrossAttention(nn.Module):
             return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
         q = by_head(self.query(self.query_norm(queries)))
-        k, v = (by_head(x) for x in self.key_value(self.context_norm(context)).chunk(2, dim=-1))
+        bias = F.pad(self.value_bias, (len(self.value_bias), 0))
+        keys_values = F.linear(self.context_norm(context), self.key_value.weight, bias)
+        k, v = (by_head(x) for x in keys_values.chunk(2, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         attention = None
         if explain:  # the fused kernel does not give its weights away
             attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)
         return self.out(mixed.transpose(1, 2).flatten(2)), attention
+
+
+def _without_key_bias(module: CrossAttention, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Load weights of before the keys lost their bias: the same function of the inputs."""
+    if (bias := state.pop(f"{prefix}key_value.bias", None)) is not None:
+        state[f"{prefix}value_bias"] = bias.chunk(2)[1]
 
 
 class GatedAlignment(nn.Module):

@@ -70,6 +70,10 @@ class SSPA(Head):
     def prompt_parameters(self) -> list[nn.Parameter]:
         return [cast(nn.Parameter, prompts.context) for prompts in (self.cap, self.global_cap) if prompts is not None]
 
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        biases = {"region": self.to_logit.bias}
+        return biases if self.global_branch is None else {**biases, "global": self.global_branch.to_logit.bias}
+
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         """T_ka (S, d), T (C, d) and T_g (C, d), in the backbone's joint space."""
         features = {"T_ka": self.t_ka, "T": self.cap(backbone)}

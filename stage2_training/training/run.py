@@ -35,9 +35,11 @@ from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_r
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
 from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
+from sspa.stage2_training.training.logit_bias import fitted_biases
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
 from sspa.stage2_training.training.steps import check_steps, train_steps
 from sspa.stage2_training.training.train_state import TrainState
+from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
 
 # The untrained model's scores of the test split, kept until the result is written.
 _UNTRAINED = "checkpoints/untrained.safetensors"
@@ -119,10 +121,12 @@ class _Training:
         say(f"data: {self.dataset.name}, {splits}")
         say(f"protocol: {self.dataset.protocol}; {self.dataset.note}")
         self.recognizer = make_recognizer(config, self.knowledge, device)
+        image_tower = self.recognizer.backbone.image_tower
+        leave_out_without_gradient(self.recognizer.head, image_tower, config.loss)
         if config.training.checkpoint_activations:
-            recompute_activations(self.recognizer.backbone.image_tower.blocks())
+            recompute_activations(image_tower.blocks())
         if config.training.compile:
-            compile_model(self.recognizer.head, self.recognizer.backbone.image_tower, device)
+            compile_model(self.recognizer.head, image_tower, device)
         self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
         self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", "test"))
 
@@ -252,11 +256,12 @@ class _Training:
         stop = (lambda: interruption.stop_if(interruption.requested)) if self.processes.world == 1 else lambda: None
         loss = state.losses / steps
         with weights_of(optimization.ema.module, optimization.trained):
-            val = metrics_by_branch(self._score(self.val, "val", stop), self.val, self.dataset)
-            better = val["both"].mAP > state.best_map
-            if better:
-                state.best_map, state.best_epoch = val["both"].mAP, state.epoch
-                self.processes.first(lambda: folder.write_weights(optimization.modules))
+            scored = self._score(self.val, "val", stop)
+            with fitted_biases(self.recognizer.head, self.config.loss, scored, self.val.targets) as probabilities:
+                val = metrics_by_branch(probabilities, self.val, self.dataset)
+                if val["both"].mAP > state.best_map:
+                    state.best_map, state.best_epoch = val["both"].mAP, state.epoch
+                    self.processes.first(lambda: folder.write_weights(optimization.modules))
         trained = {"loss": loss, "learning_rate": optimization.learning_rate}
         line = _epoch_line(state.epoch, trained, val)
         state.metrics_length = self.processes.first(lambda: folder.append("metrics.jsonl", line))

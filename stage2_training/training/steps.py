@@ -44,9 +44,9 @@ def check_steps(config: RunConfig, device: torch.device) -> None:
         raise UserError("training.precision=bf16: this GPU has no bf16; take fp16 or float32")
     if options.precision == "fp16" and device.type == "cpu":
         raise UserError("training.precision=fp16 needs a GPU; take bf16 or float32 on a CPU")
-    if options.accumulate > 1 and config.loss.kind == "two-way":
+    if options.accumulate > 1 and config.loss.couples_images:
         raise UserError(
-            "loss.kind=two-way couples all pictures of a batch and cannot come in parts; "
+            f"loss.kind={config.loss.kind} couples all images of a batch, which therefore cannot be split; "
             "take training.accumulate=1, or another loss"
         )
 

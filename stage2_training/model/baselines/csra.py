@@ -63,6 +63,9 @@ class CSRA(Head):
     def initialise(self, sample: ImageFeatures) -> None:
         self.scale.start_from(sample.regions)
 
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        return {"region": self.bias}
+
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         regions = self.scale(features.regions)  # (B, M, d)
         logits, shown, weights = self.bias, [], []

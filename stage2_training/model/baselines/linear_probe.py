@@ -40,5 +40,8 @@ class LinearProbe(Head):
     def initialise(self, sample: ImageFeatures) -> None:
         self.scale.start_from(sample.pooled)
 
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        return {"global": self.linear.bias}
+
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         return Prediction({"global": self.linear(self.scale(features.pooled))})

@@ -58,6 +58,9 @@ class MLDecoder(Head):
     def initialise(self, sample: ImageFeatures) -> None:
         self.scale.start_from(sample.regions)
 
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        return {"region": self.bias}
+
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         memory = F.relu(self.embed(self.scale(features.regions)))  # (B, M, w)
         queries = self.norms[0](self.queries + self.dropout(self.queries)).expand(memory.shape[0], -1, -1)  # (B, G, w)

@@ -57,6 +57,9 @@ class Query2Label(Head):
     def initialise(self, sample: ImageFeatures) -> None:
         self.scale.start_from(sample.regions)
 
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        return {"region": self.bias}
+
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         source = self.project(self.scale(features.regions)) + self.positions  # (B, M, w)
         states = self.transformer(source, self.queries.expand(source.shape[0], -1, -1))  # (B, C, w)

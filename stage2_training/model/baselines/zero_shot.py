@@ -6,7 +6,7 @@ Legend: B images, C labels, d width of the backbone's joint space.
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
@@ -44,6 +44,9 @@ class ZeroShot(Head):
         self.register_buffer("texts", F.normalize(texts, dim=-1), persistent=False)
         if not hasattr(self, "to_logit"):
             self.to_logit = LogitScale(backbone.initial_temperature, self.options.bias)
+
+    def logit_biases(self) -> dict[str, nn.Parameter]:
+        return {"global": self.to_logit.bias}
 
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         return {"T": self.texts}

@@ -102,6 +102,7 @@ def _slow_attention(module: CrossAttention, queries: Tensor, context: Tensor) ->
     size = D // module.heads
     q = module.query(module.query_norm(queries))
     k, v = module.key_value(module.context_norm(context)).split(D, dim=-1)
+    v = v + module.value_bias
     attention = torch.zeros(len(queries), len(context), dtype=torch.float64)
     rows = []
     for row in range(len(queries)):
@@ -229,3 +230,25 @@ def test_the_narrowed_space_keeps_the_regions_products() -> None:
         rtol=1e-4,
     )
     torch.testing.assert_close(narrow.square().mean(dim=-1), torch.ones(6))
+
+
+@torch.no_grad()
+def test_weights_of_before_the_keys_lost_their_bias_give_the_same_attention() -> None:
+    """Old run folders hold key_value.bias; its first half is the keys', which softmax cancels."""
+    torch.manual_seed(0)
+    attention, width = CrossAttention(8, 2, 0.0), 8
+    torch.nn.init.normal_(attention.out.weight)
+    old = {name: value.clone() for name, value in attention.state_dict().items() if name != "value_bias"}
+    old["key_value.bias"] = torch.randn(2 * width)
+    queries, context = torch.randn(3, 5, width), torch.randn(3, 7, width)
+
+    attention.load_state_dict(old)
+
+    mha = torch.nn.MultiheadAttention(width, 2, batch_first=True)
+    mha.in_proj_weight.copy_(torch.cat([old["query.weight"], old["key_value.weight"]]))
+    mha.in_proj_bias.copy_(torch.cat([old["query.bias"], old["key_value.bias"]]))
+    mha.out_proj.weight.copy_(old["out.weight"])
+    mha.out_proj.bias.copy_(old["out.bias"])
+    keys = attention.context_norm(context)
+    expected, _ = mha(attention.query_norm(queries), keys, keys)
+    torch.testing.assert_close(attention(queries, context)[0], expected, atol=1e-5, rtol=1e-4)

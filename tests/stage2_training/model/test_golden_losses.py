@@ -15,7 +15,7 @@ import torch
 
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.losses import LossOptions, total_loss
+from sspa.stage2_training.model.losses import AslOptions, total_loss
 from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.sspa import SSPA
@@ -26,7 +26,7 @@ from .small_models import small_backbone, some_features, some_knowledge
 _FILE = Path(__file__).with_name("golden_losses.json")
 
 
-def _losses(folder: Path, steps: int, model: SspaOptions, training: TrainingOptions, loss: LossOptions) -> list[float]:
+def _losses(folder: Path, steps: int, model: SspaOptions, training: TrainingOptions, loss: AslOptions) -> list[float]:
     backbone = small_backbone(folder)
     torch.manual_seed(7)
     head: Head = SSPA(model, backbone.width)
@@ -47,7 +47,7 @@ def _losses(folder: Path, steps: int, model: SspaOptions, training: TrainingOpti
 
 def test_twenty_losses_are_what_they_were(tmp_path: Path) -> None:
     if os.environ.get("SSPA_WRITE_GOLDEN"):
-        options = (SspaOptions(width=32), TrainingOptions(epochs=1, warmup_epochs=0.1), LossOptions())
+        options = (SspaOptions(width=32), TrainingOptions(epochs=1, warmup_epochs=0.1), AslOptions())
         written: dict[str, Any] = {"losses": _losses(tmp_path, 20, *options)}
         for name, value in zip(("model", "training", "loss"), options, strict=True):
             written[name] = value.model_dump(mode="json")
@@ -59,7 +59,7 @@ def test_twenty_losses_are_what_they_were(tmp_path: Path) -> None:
         20,
         SspaOptions.model_validate(golden["model"]),
         TrainingOptions.model_validate(golden["training"]),
-        LossOptions.model_validate(golden["loss"]),
+        AslOptions.model_validate(golden["loss"]),
     )
 
     expected = golden["losses"]

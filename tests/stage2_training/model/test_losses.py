@@ -4,12 +4,22 @@ import math
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from sspa.stage2_training.model.losses import LossOptions, masked_loss, total_loss
+from sspa.stage2_training.model.losses import (
+    AslOptions,
+    BceOptions,
+    Loss,
+    LossOptions,
+    TwoWayOptions,
+    masked_loss,
+    total_loss,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3, -4.0], [0.0, 1.5, -0.7, 3.0], [-2.0, 0.1, 0.6, 1.0]])
 TARGETS = torch.tensor([[1, 0, -1, 0], [0, 1, 1, -1], [0, 0, 1, 0]])
+LOSSES: list[Loss] = [AslOptions(), BceOptions(), TwoWayOptions()]
 
 
 def _asl(logit: float, target: float, positive: float, negative: float, clip: float) -> float:
@@ -25,7 +35,7 @@ def _sum(each: object) -> float:
 
 
 def test_asl_equals_a_loop_over_known_labels() -> None:
-    options = LossOptions(gamma_negative=3.0, gamma_positive=1.0, clip=0.1)
+    options = AslOptions(gamma_negative=3.0, gamma_positive=1.0, clip=0.1)
 
     expected = _sum(lambda logit, target: _asl(logit, target, 1.0, 3.0, 0.1))
 
@@ -38,7 +48,7 @@ def test_bce_equals_a_loop_over_known_labels(smoothing: float) -> None:
         p, soft = 1 / (1 + math.exp(-logit)), target * (1 - smoothing) + smoothing / 2
         return -soft * math.log(p) - (1 - soft) * math.log(1 - p)
 
-    found = masked_loss(LOGITS, TARGETS, LossOptions(kind="bce", smoothing=smoothing))
+    found = masked_loss(LOGITS, TARGETS, BceOptions(smoothing=smoothing))
 
     assert float(found) == pytest.approx(_sum(each), rel=1e-5)
 
@@ -53,14 +63,13 @@ def test_two_way_equals_a_loop_over_rows_and_columns() -> None:
                 costs.append(math.log(1 + math.exp(math.log(sum(negatives)) + 4 * math.log(sum(positives)))))
         return sum(costs) / len(costs)
 
-    found = masked_loss(LOGITS, TARGETS, LossOptions(kind="two-way"))
+    found = masked_loss(LOGITS, TARGETS, TwoWayOptions())
 
     assert float(found) == pytest.approx(side(LOGITS, TARGETS) + side(LOGITS.T, TARGETS.T), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["asl", "bce", "two-way"])
-def test_an_unknown_label_has_no_loss_and_no_gradient(kind: str) -> None:
-    options = LossOptions(kind=kind)  # type: ignore[arg-type]
+@pytest.mark.parametrize("options", LOSSES, ids=lambda options: options.kind)
+def test_an_unknown_label_has_no_loss_and_no_gradient(options: Loss) -> None:
     logits = LOGITS.clone().requires_grad_()
     moved = torch.where(TARGETS < 0, LOGITS + 5.0, LOGITS)
 
@@ -74,8 +83,24 @@ def test_an_unknown_label_has_no_loss_and_no_gradient(kind: str) -> None:
 
 
 def test_the_total_is_the_sum_over_branches() -> None:
-    options = LossOptions()
+    options = AslOptions()
 
     total = total_loss({"region": LOGITS, "global": -LOGITS}, TARGETS, options)
 
     torch.testing.assert_close(total, masked_loss(LOGITS, TARGETS, options) + masked_loss(-LOGITS, TARGETS, options))
+
+
+@pytest.mark.parametrize("options", LOSSES, ids=lambda options: options.kind)
+def test_a_loss_says_truly_whether_it_feels_a_shift_and_couples_images(options: Loss) -> None:
+    loss, shifted = (masked_loss(logits, TARGETS, options) for logits in (LOGITS.double(), LOGITS.double() + 0.5))
+    parts = sum(
+        masked_loss(LOGITS[row : row + 1].double(), TARGETS[row : row + 1], options) / 3 for row in range(len(LOGITS))
+    )
+
+    assert options.ignores_shift == (abs(float(loss - shifted)) < 1e-6)
+    assert options.couples_images == (abs(float(loss - parts)) > 1e-6)
+
+
+def test_every_loss_is_tested_here() -> None:
+    schema = TypeAdapter(LossOptions).json_schema()
+    assert set(schema["discriminator"]["mapping"]) == {options.kind for options in LOSSES}  # type: ignore[attr-defined]
