@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import output, say
+from sspa.shared.tables import print_table
+from sspa.shared.terminal import say
 
 app = typer.Typer()
 
@@ -29,12 +30,7 @@ def query(
         for row in rows:
             print(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))
         return
-    from rich.table import Table
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*("" if value is None else str(value).replace("[", r"\[") for value in row))
-    output.print(table)
+    print_table(columns, [rows])
 
 
 @app.command()

@@ -7,11 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+TowerPrecision = Literal["float32", "bf16"]
 
 _TEXTS_AT_ONCE = 128
 
@@ -65,8 +68,9 @@ class Backbone(nn.Module):
     """An image tower and a frozen text tower with one joint space.
 
     `fingerprint` names architecture, options and weights as they were when the backbone was made; it
-    enters cache keys. `initial_temperature` multiplies a cosine to give a sensible first logit. With
-    `bf16` the image tower runs under bfloat16 autocast; what `encode_image` returns is float32 anyway.
+    enters cache keys. `initial_temperature` multiplies a cosine to give a sensible first logit. `precision` is
+    that of the image tower, part of the fingerprint and fixed: with "bf16" it runs under bfloat16 autocast. What
+    `encode_image` returns is float32 in either case.
     """
 
     def __init__(
@@ -83,16 +87,21 @@ class Backbone(nn.Module):
         width: int,
         initial_temperature: float,
         fingerprint: str,
-        bf16: bool = False,
+        precision: TowerPrecision = "float32",
     ) -> None:
         super().__init__()
         self.name, self.description, self.fingerprint = name, description, fingerprint
         self.image_tower, self.text_tower = image_tower, text_tower
         self.image_size, self.mean, self.std = image_size, mean, std
-        self.width, self.initial_temperature, self.bf16 = width, initial_temperature, bf16
+        self.width, self.initial_temperature, self._precision = width, initial_temperature, precision
         self._tokenizer = tokenizer
         self.text_tower.requires_grad_(False)
         self.train(False)
+
+    @property
+    def precision(self) -> TowerPrecision:
+        """What the image tower computes in."""
+        return self._precision
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -111,8 +120,8 @@ class Backbone(nn.Module):
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """images (B, 3, H, W) -> pooled (B, d) and regions (B, M, d), float32, not normalised."""
-        # Where bf16 is off, a caller's own autocast stays in force.
-        with torch.autocast(images.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+        # With float32, a caller's own autocast stays in force.
+        with torch.autocast(images.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             features = self.image_tower(images)
         return ImageFeatures(features.pooled.float(), features.regions.float())
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones import embedded
-from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower
+from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower, TowerPrecision
 from sspa.stage2_training.backbones.open_clip_models import load_open_clip
 from sspa.stage2_training.backbones.resnet_tower import ResNetTower
 from sspa.stage2_training.backbones.text_towers import ClipTextTower, HuggingFaceTextTower
@@ -29,7 +29,7 @@ def create_backbone(
     weights: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     regions: Regions = "default",
-    bf16: bool = False,
+    precision: TowerPrecision = "float32",
 ) -> Backbone:
     """Make a backbone, in evaluation mode, on the CPU, everything but its text tower trainable.
 
@@ -40,7 +40,7 @@ def create_backbone(
         image_size: pixels, one number or (height, width); the architecture's own where None.
         regions: how regions come out of the tower, see each tower; "default" is the value path for CLIP
             ResNets (whose pooling has no other meaning for one position) and "projected" for the others.
-        bf16: run the image tower under bfloat16 autocast.
+        precision: of the image tower; see `Backbone`.
 
     Raises:
         UserError: an unknown specification, weights that do not fit, a size that the patches do not divide.
@@ -70,7 +70,7 @@ def create_backbone(
         "weights": loaded.weights,
         "size": [rows, columns],
         "regions": regions,
-        "bf16": bf16,
+        "bf16": precision == "bf16",
     }
     return Backbone(
         name=spec,
@@ -84,7 +84,7 @@ def create_backbone(
         width=loaded.width,
         initial_temperature=model.logit_scale.detach().exp().item(),
         fingerprint=_fingerprint(options, image_tower, text_tower),
-        bf16=bf16,
+        precision=precision,
     )
 
 

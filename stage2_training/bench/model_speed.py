@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.backbones.contract import ImageFeatures
+from sspa.stage2_training.backbones.contract import ImageFeatures, TowerPrecision
 from sspa.stage2_training.bench.untrained import untrained_sspa
 from sspa.stage2_training.compute.algorithms import compile_model
-from sspa.stage2_training.compute.device import attention_kernels
 from sspa.stage2_training.compute.memory import peak_memory
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.losses import AslOptions, total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.optimization import Optimization, make_optimization
+from sspa.stage2_training.training.steps import forward_context
 
 TOWER, EVALUATION, STEP, KEPT_STEP = "bare tower", "evaluation", "training step", "training step, kept features"
 Clock = Callable[[], float]
@@ -43,7 +43,7 @@ class BenchRequest:
     spec: str
     size: tuple[int, int]
     batch: int
-    bf16: bool
+    precision: TowerPrecision
     compile: bool
     labels: str
     rounds: int
@@ -54,7 +54,7 @@ class BenchRequest:
 class Speed:
     """Pictures a second (median of the rounds), and the median ratio to the bare tower of the same round."""
 
-    pictures_per_second: float
+    images_per_second: float
     ratio: float
 
 
@@ -82,7 +82,7 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
         UserError: an unknown backbone or label set.
     """
     pictures = torch.randn(request.batch, 3, *request.size, device=device)
-    recognizer = untrained_sspa(request.spec, "frozen", request.labels, pictures, request.bf16)
+    recognizer = untrained_sspa(request.spec, "frozen", request.labels, pictures, request.precision)
     if request.compile:
         compile_model(recognizer.head, recognizer.backbone.image_tower, device)
         # A run leaves a frozen tower as it is; here the tower is what the rest is held to.
@@ -90,7 +90,7 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
     labels = len(read_label_set(request.labels).labels)
     targets = torch.randint(0, 2, (request.batch, labels), device=device)
     clock = time.process_time if request.processor_time else time.perf_counter
-    model = _Measured(recognizer, pictures, targets, request.bf16, clock)
+    model = _Measured(recognizer, pictures, targets, request.precision, clock)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
@@ -150,8 +150,10 @@ def interleaved(
 class _Measured:
     """The model's work on one batch, whole and stage by stage."""
 
-    def __init__(self, recognizer: Recognizer, pictures: Tensor, targets: Tensor, bf16: bool, clock: Clock) -> None:
-        self.recognizer, self.pictures, self.targets, self.bf16 = recognizer, pictures, targets, bf16
+    def __init__(
+        self, recognizer: Recognizer, pictures: Tensor, targets: Tensor, precision: TowerPrecision, clock: Clock
+    ) -> None:
+        self.recognizer, self.pictures, self.targets, self.precision = recognizer, pictures, targets, precision
         self.device, self.clock = pictures.device, clock
         with torch.inference_mode():
             self.labels = recognizer.eval().encode_labels()
@@ -165,8 +167,7 @@ class _Measured:
     @torch.inference_mode()
     def run_tower(self) -> None:
         self.recognizer.eval()
-        with self._autocast():
-            self.recognizer.backbone.image_tower(self.pictures)
+        self.recognizer.backbone.encode_image(self.pictures)
 
     @torch.inference_mode()
     def evaluate(self) -> None:
@@ -176,12 +177,10 @@ class _Measured:
             values.cpu()
 
     def train(self, inputs: Tensor | ImageFeatures) -> None:
-        """A step as a run makes it, with the image tower before it where pictures are given."""
+        """A step as a run makes it, with the image tower in it where images are given."""
         self.recognizer.train()
-        with self._autocast():
-            features = self.recognizer.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
-            with self._kernels():
-                prediction = self.recognizer(features)
+        with self._forward():
+            prediction = self.recognizer(inputs)
         self.optimization.step(total_loss(dict(prediction.logits), self.targets, AslOptions()))
 
     @torch.inference_mode()
@@ -200,14 +199,13 @@ class _Measured:
     def stages_of_step(self) -> dict[str, float]:
         self.recognizer.train()
         watch = _Watch(self.device, self.clock)
-        with self._autocast():
+        with self._forward():
             features = self.recognizer.backbone.encode_image(self.pictures)
             watch.lap("tower")
-            with self._kernels():
-                labels = self.recognizer.encode_labels()
-                watch.lap("text")
-                prediction = self.recognizer(features, labels)
-                watch.lap("boxes")
+            labels = self.recognizer.encode_labels()
+            watch.lap("text")
+            prediction = self.recognizer(features, labels)
+            watch.lap("boxes")
         loss = total_loss(dict(prediction.logits), self.targets, AslOptions())
         watch.lap("loss")
         self.optimization.step(loss)
@@ -222,11 +220,8 @@ class _Measured:
         watch.lap("text")
         return watch.laps["text"]
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-
-    def _kernels(self) -> AbstractContextManager[None]:
-        return attention_kernels(self.device, torch.bfloat16 if self.bf16 else None, "frozen")
+    def _forward(self) -> AbstractContextManager[None]:
+        return forward_context(self.device, self.precision, "frozen")
 
     def _note_update(self) -> None:
         _wait(self.device)

@@ -16,6 +16,7 @@ from sspa.stage2_training.compute.device import keep_freed_memory
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.losses import AslOptions, total_loss
 from sspa.stage2_training.training.optimization import make_optimization
+from sspa.stage2_training.training.steps import forward_context
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,28 @@ def measure_step(request: StepRequest) -> StepCost:
     recognizer.train()
     for _ in range(2):
         step_started = time.perf_counter()
-        optimization.step(total_loss(dict(recognizer(pictures).logits), targets, AslOptions()))
+        with forward_context(pictures.device, "float32", request.tower):
+            prediction = recognizer(pictures)
+        optimization.step(total_loss(dict(prediction.logits), targets, AslOptions()))
     finished = time.perf_counter()
     trained = sum(value.numel() for value in recognizer.parameters() if value.requires_grad)
     regions = recognizer.backbone.grid[0] * recognizer.backbone.grid[1]
     # Linux counts in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return StepCost(loaded - started, finished - step_started, peak, regions, trained)
+
+
+def spec_and_size(row: str) -> tuple[str, tuple[int, int]]:
+    """ "NAME@HEIGHTxWIDTH" in its parts.
+
+    Raises:
+        UserError: it is not written so.
+    """
+    spec, at, size = row.rpartition("@")
+    height, _, width = size.partition("x")
+    if not at or not spec or not all(side.isdecimal() for side in size.split("x")) or size.count("x") > 1:
+        raise UserError(f"{row}: write NAME@SIZE or NAME@HEIGHTxWIDTH, such as open_clip:ViT-B-16@448")
+    return spec, (int(height), int(width or height))
 
 
 if __name__ == "__main__":

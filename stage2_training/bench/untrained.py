@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import read_label_set
+from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.trainable import set_trainable
 from sspa.stage2_training.model.heads import create_head
@@ -15,7 +16,9 @@ from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 
 
-def untrained_sspa(spec: str, tower: str, labels: str, pictures: Tensor, bf16: bool = False) -> Recognizer:
+def untrained_sspa(
+    spec: str, tower: str, labels: str, pictures: Tensor, precision: TowerPrecision = "float32"
+) -> Recognizer:
     """SSPA with its defaults on a backbone with random weights (`embedded` has its own), on the pictures' device.
 
     Args:
@@ -29,7 +32,9 @@ def untrained_sspa(spec: str, tower: str, labels: str, pictures: Tensor, bf16: b
     torch.manual_seed(0)
     weights = None if spec == "embedded" else "random"
     height, width = pictures.shape[-2:]
-    backbone = create_backbone(spec, weights=weights, image_size=(height, width), bf16=bf16).to(pictures.device)
+    backbone = create_backbone(spec, weights=weights, image_size=(height, width), precision=precision).to(
+        pictures.device
+    )
     set_trainable(backbone, tower)
     label_set = read_label_set(labels)
     knowledge = Knowledge(

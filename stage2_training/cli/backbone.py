@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.shared.tables import markdown_row, markdown_table
 from sspa.shared.terminal import output, say
 
 backbone_app = typer.Typer(help="The two towers under the model.", no_args_is_help=True)
@@ -32,13 +33,14 @@ def cost(
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
 ) -> None:
     """A table: one training step of the full model on each backbone (random weights, float32, on the CPU)."""
-    from sspa.stage2_training.bench.step_cost import StepRequest, measure_apart
+    from sspa.stage2_training.bench.step_cost import StepRequest, measure_apart, spec_and_size
 
     requests = [StepRequest(*spec_and_size(row), tower, batch, threads, labels) for row in rows or _ROWS]
-    output.print(
-        f"| backbone | size | regions | trained (tower {tower}) | load, s | step of {batch}, s | peak memory, GB |"
-    )
-    output.print("|---|---|---|---|---|---|---|")
+    columns = (
+        "backbone", "size", "regions", f"trained (tower {tower})", "load, s", f"step of {batch}, s", "peak memory, GB"
+    )  # fmt: skip
+    # Line by line: a row takes up to a minute.
+    output.print(markdown_table(columns, []), markup=False)
     failed = []
     for request in requests:
         size = "x".join(map(str, request.size))
@@ -48,22 +50,8 @@ def cost(
             failed.append(request.spec)
             say(str(error))
             continue
-        output.print(
-            f"| {request.spec} | {size} | {found.regions} | {found.trained / 1e6:.1f} M | {found.load_seconds:.1f} "
-            f"| {found.step_seconds:.1f} | {found.peak_bytes / 1e9:.1f} |"
-        )
+        cells = (request.spec, size, found.regions, f"{found.trained / 1e6:.1f} M", f"{found.load_seconds:.1f}")
+        costs = (f"{found.step_seconds:.1f}", f"{found.peak_bytes / 1e9:.1f}")
+        output.print(markdown_row((*cells, *costs)), markup=False)
     if failed:
         raise UserError(f"{len(failed)} of {len(requests)} backbones could not be measured: {', '.join(failed)}")
-
-
-def spec_and_size(row: str) -> tuple[str, tuple[int, int]]:
-    """ "NAME@HEIGHTxWIDTH" in its parts.
-
-    Raises:
-        UserError: it is not written so.
-    """
-    spec, at, size = row.rpartition("@")
-    height, _, width = size.partition("x")
-    if not at or not spec or not all(side.isdecimal() for side in size.split("x")) or size.count("x") > 1:
-        raise UserError(f"{row}: write NAME@SIZE or NAME@HEIGHTxWIDTH, such as open_clip:ViT-B-16@448")
-    return spec, (int(height), int(width or height))

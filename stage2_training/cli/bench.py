@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.shared.tables import markdown_table
 from sspa.shared.terminal import output, progress, say
-from sspa.stage2_training.cli.backbone import spec_and_size
-from sspa.stage2_training.cli.use import Device
+from sspa.stage2_training.cli.options import AsJson, Device, command_device
 
 if TYPE_CHECKING:
     from sspa.stage2_training.bench.model_speed import BenchResult
@@ -37,37 +38,39 @@ def bench(
         "embedded"
     ),
     image_size: Annotated[
-        str | None, typer.Option(help="SIZE or HEIGHTxWIDTH of the pictures; 260 for `embedded`, else 224.")
+        str | None, typer.Option(help="SIZE or HEIGHTxWIDTH of the images; 260 for `embedded`, else 224.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     precision: Annotated[Precision, typer.Option(help="As in training.precision.")] = Precision.float32,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the image tower and the head.")] = False,
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
-    rounds: Annotated[int, typer.Option(min=1, help="Each thing is measured so often, in turn; medians count.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured, in turn; the median counts.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU; its own choice by default.")] = None,
     processor_time: Annotated[
-        bool, typer.Option("--processor-time", help="Count the processor's seconds: for one thread of a busy CPU.")
+        bool, typer.Option("--processor-time", help="Count CPU seconds: for one thread of a busy CPU.")
     ] = False,
-    data: Annotated[str | None, typer.Option(help="A data set whose val pictures are loaded; drawn ones else.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set whose val images are loaded; drawn ones by default.")
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Reading processes, for loading.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
+    as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
-    """Pictures a second of the bare image tower, of evaluation and of a training step, and where the time goes."""
+    """Images per second of the bare image tower, of evaluation and of a training step, and where the time goes."""
     import torch
 
     from sspa.stage2_training.bench.model_speed import BenchRequest
     from sspa.stage2_training.bench.model_speed import bench as measure
-    from sspa.stage2_training.compute.device import choose_device
+    from sspa.stage2_training.bench.step_cost import spec_and_size
 
-    chosen = choose_device(device)
+    chosen = command_device(device)
     if processor_time and (chosen.type != "cpu" or threads != 1):
-        raise UserError("--processor-time says something about one thread of a CPU only: add --device cpu --threads 1")
+        raise UserError("--processor-time is for one thread of a CPU only: add --device cpu --threads 1")
     if threads is not None:
         torch.set_num_threads(threads)
     spec, pixels = spec_and_size(f"{backbone}@{image_size or ('260' if backbone == 'embedded' else '224')}")
-    request = BenchRequest(spec, pixels, batch, precision is Precision.bf16, compile_, labels, rounds, processor_time)
+    request = BenchRequest(spec, pixels, batch, precision.value, compile_, labels, rounds, processor_time)
     with progress(f"measuring {backbone} on {chosen}", total=2 * rounds, unit="rounds") as bar:
         found = measure(request, chosen, bar.advance)
     loading = _loading(data, root, pixels, workers, rounds)
@@ -85,27 +88,34 @@ def bench(
 
 
 def _show(found: "BenchResult", loading: float, batch: int) -> None:
-    output.print("\n| | pictures/s | of the bare tower | goal |\n|---|---|---|---|", markup=False)
+    rows = []
     for name, speed in found.speeds.items():
         goal = GOALS.get(name)
-        said = "" if goal is None else f"{goal} {'reached' if speed.ratio >= goal else 'missed'}"
-        output.print(f"| {name} | {speed.pictures_per_second:.1f} | {speed.ratio:.2f} | {said} |", markup=False)
-    output.print(f"| loading | {loading:.1f} | {loading / found.speeds['bare tower'].pictures_per_second:.2f} | |")
-    output.print("\n| ms a batch | evaluation | training step |\n|---|---|---|", markup=False)
-    for name in dict.fromkeys((*found.evaluation_ms, *found.step_ms)):
-        cells = (f"{part[name]:.1f}" if name in part else "" for part in (found.evaluation_ms, found.step_ms))
-        output.print(f"| {name} | {' | '.join(cells)} |", markup=False)
-    sums = (f"{sum(part.values()):.1f}" for part in (found.evaluation_ms, found.step_ms))
-    output.print(f"| sum | {' | '.join(sums)} |", markup=False)
+        reached = "" if goal is None else f"{goal} {'reached' if speed.ratio >= goal else 'missed'}"
+        rows.append((name, f"{speed.images_per_second:.1f}", f"{speed.ratio:.2f}", reached))
+    tower = found.speeds["bare tower"].images_per_second
+    rows.append(("loading", f"{loading:.1f}", f"{loading / tower:.2f}", ""))
+    _print_markdown(("", "images/s", "of the bare tower", "goal"), rows)
+    parts = (found.evaluation_ms, found.step_ms)
+    stages = [
+        (name, *(f"{part[name]:.1f}" if name in part else "" for part in parts))
+        for name in dict.fromkeys((*found.evaluation_ms, *found.step_ms))
+    ]
+    sums = ("sum", *(f"{sum(part.values()):.1f}" for part in parts))
+    _print_markdown(("ms per batch", "evaluation", "training step"), [*stages, sums])
     output.print(
-        f"\nlabel texts, once a split: {found.text_ms:.1f} ms; loading, beside the rest: {1000 * batch / loading:.1f} "
-        f"ms a batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
+        f"\nlabel texts, once per split: {found.text_ms:.1f} ms; loading, beside the rest: "
+        f"{1000 * batch / loading:.1f} ms per batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
         markup=False,
     )
 
 
+def _print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    output.print(f"\n{markdown_table(columns, rows)}", markup=False)
+
+
 def _loading(data: str | None, root: Path | None, size: tuple[int, int], workers: int, rounds: int) -> float:
-    """Pictures a second of our loader, from the val split of `data` or from pictures drawn for it."""
+    """Images per second of our loader, from the val split of `data` or from images drawn for it."""
     from sspa.stage2_training.bench.loader_speed import drawn_split, loading_rate
     from sspa.stage2_training.data.dataset import load_dataset
 
@@ -114,6 +124,6 @@ def _loading(data: str | None, root: Path | None, size: tuple[int, int], workers
         if "val" not in splits:
             raise UserError(f"{data}: has no val split, only {', '.join(splits)}")
         return loading_rate(splits["val"], size, workers, rounds)
-    say("loading is measured on drawn pictures of 500x375 pixels; name real ones with --data")
+    say("loading is measured on drawn images of 500x375 pixels; name real ones with --data")
     with tempfile.TemporaryDirectory() as folder:
         return loading_rate(drawn_split(Path(folder)), size, workers, rounds)

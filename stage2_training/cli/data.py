@@ -1,4 +1,4 @@
-"""`sspa-train data`: prepare, check, describe and ask manifests. Heavy imports happen inside the commands."""
+"""`sspa-train data`: prepare, check, describe and query manifests. Heavy imports happen inside the commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.shared.tables import print_table
 from sspa.shared.terminal import output, say
+from sspa.stage2_training.cli.options import Root
 
 if TYPE_CHECKING:
     from sspa.stage2_training.data.adapters.adapter import Adapter
 
-data_app = typer.Typer(help="Data sets: what there is, what is missing, and what they hold.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: which can be read, what is missing, and what they hold.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]
-Root = Annotated[Path | None, typer.Option(help="The folder with the data.")]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the data set's protocols.")]
 
 
@@ -72,7 +73,7 @@ def prepare(
         read_knowledge(knowledge).for_labels(manifest.labels.keys)
     path = out or Path("artifacts") / f"{name.removesuffix('.parquet')}.manifest.parquet"
     write_manifest(manifest, path)
-    say(f"{path}: {len(manifest.ids):,} pictures, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
+    say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
     say(f"train with: sspa-train run --data {path} --root {root}")
 
 
@@ -87,7 +88,7 @@ def check(name: Name, root: Root = None, protocol: ProtocolName = None) -> None:
     if name.endswith(".parquet"):
         manifest, root = load_manifest(name, root, protocol)
         resolve_paths(manifest, root)
-        say(f"{name}: {len(manifest.ids):,} pictures are all there")
+        say(f"{name}: all {len(manifest.ids):,} images exist")
         return
     adapter = get_adapter(name)
     root = adapter.find_root(root)
@@ -102,7 +103,7 @@ def check(name: Name, root: Root = None, protocol: ProtocolName = None) -> None:
     if findings.problems:
         raise UserError(f"{root}: {len(findings.problems)} problems with {adapter.title}; {_where_from(adapter)}")
     whole = not any(row.differs for row in findings.counts)
-    say(f"{root}: {'all of' if whole else 'a cut of'} {adapter.title}; whatever its lists name is there")
+    say(f"{root}: {'all of' if whole else 'a cut of'} {adapter.title}; every file that its lists name exists")
 
 
 @data_app.command()
@@ -113,32 +114,30 @@ def stats(
     picture: Annotated[Path | None, typer.Option(help="Also draw them (.png, .svg, .pdf).")] = None,
     pairs: Annotated[int, typer.Option(help="How many label pairs to list.")] = 10,
 ) -> None:
-    """Positives by label and split, labels a picture, and the labels that go together."""
-    from rich.table import Table
-
+    """Positives by label and split, labels per image, and the labels that go together."""
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.manifest import read_manifest
     from sspa.stage2_training.data.statistics import draw_figures, frequent_pairs, split_figures
 
     manifest = read_manifest(Path(name)) if name.endswith(".parquet") else load_manifest(name, root, protocol)[0]
     figures = split_figures(manifest)
-    table = Table(
-        "label", *figures, title=f"{manifest.dataset}, protocol {manifest.protocol}: pictures with each label"
-    )
+    rows: list[tuple[str, ...]] = []
     for position, key in enumerate(manifest.labels.keys):
         cells = []
         for found in figures.values():
             unknown = f" ({found.unknown[position]} unknown)" if found.unknown[position] else ""
             cells.append(f"{found.positives[position]:,}{unknown}")
-        table.add_row(key, *cells)
-    table.add_section()
-    table.add_row("all positives", *(f"{found.positives.sum():,}" for found in figures.values()))
-    table.add_row("pictures", *(f"{found.images:,}" for found in figures.values()))
-    table.add_row("labels a picture", *(f"{found.cardinality:.2f}" for found in figures.values()))
-    table.add_row("without any label", *(f"{found.unlabelled:,}" for found in figures.values()))
-    output.print(table)
+        rows.append((key, *cells))
+    totals = [
+        ("all positives", *(f"{found.positives.sum():,}" for found in figures.values())),
+        ("images", *(f"{found.images:,}" for found in figures.values())),
+        ("labels per image", *(f"{found.cardinality:.2f}" for found in figures.values())),
+        ("without any label", *(f"{found.unlabelled:,}" for found in figures.values())),
+    ]
+    title = f"{manifest.dataset}, protocol {manifest.protocol}: images with each label"
+    print_table(("label", *figures), [rows, totals], title=title, left=("label",))
     for one, other, count in frequent_pairs(manifest, pairs):
-        output.print(f"{one} with {other}: {count:,} pictures", markup=False)
+        output.print(f"{one} with {other}: {count:,} images", markup=False)
     if picture is not None:
         draw_figures(manifest, picture)
         say(f"{picture}: drawn")
@@ -149,16 +148,11 @@ def query(
     manifest: Annotated[Path, typer.Argument(help="A manifest that `data prepare` wrote.")],
     sql: Annotated[str, typer.Argument(help="Tables: manifest, labels, marks.")],
 ) -> None:
-    """Ask a manifest anything, in SQL."""
-    from rich.table import Table
-
+    """Query a manifest in SQL."""
     from sspa.stage2_training.data.querying import query_manifest
 
     columns, rows = query_manifest(manifest, sql)
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    output.print(table)
+    print_table(columns, [rows])
 
 
 @data_app.command()
@@ -167,7 +161,7 @@ def shard(
     folder: Annotated[Path, typer.Argument(help="A new folder for the shards and their manifest.")],
     root: Root = None,
     protocol: ProtocolName = None,
-    per_shard: Annotated[int, typer.Option(help="Pictures in one shard.")] = 5000,
+    per_shard: Annotated[int, typer.Option(help="Images per shard.")] = 5000,
 ) -> None:
     """Copy a data set into WebDataset shards, for disks that dislike millions of small files."""
     from sspa.stage2_training.data.dataset import load_manifest
@@ -184,10 +178,10 @@ def throughput(
     root: Root = None,
     split: Annotated[str, typer.Option(help="Which split to read.")] = "val",
     size: Annotated[int, typer.Option(help="Side of the tensors, pixels.")] = 260,
-    workers: Annotated[str, typer.Option(help="Numbers of worker processes, with commas.")] = "0,1,2",
-    rounds: Annotated[int, typer.Option(help="The best of so many counts.")] = 3,
+    workers: Annotated[str, typer.Option(help="Numbers of worker processes, separated by commas.")] = "0,1,2",
+    rounds: Annotated[int, typer.Option(help="How often each is measured; the best counts.")] = 3,
 ) -> None:
-    """Pictures a second from the loader, beside a bare Pillow and torchvision loop."""
+    """Images per second from the loader, beside a bare Pillow and torchvision loop."""
     import torch
 
     from sspa.stage2_training.bench.loader_speed import measure_throughput
@@ -200,7 +194,7 @@ def throughput(
     counts = tuple(int(count) for count in workers.split(","))
     for row in measure_throughput(dataset.splits[split], size, counts, rounds):
         ratio = row.ours / row.bare
-        output.print(f"{row.workers} workers: {row.ours:.0f} pictures/s, bare loop {row.bare:.0f}, ratio {ratio:.2f}")
+        output.print(f"{row.workers} workers: {row.ours:.0f} images/s, bare loop {row.bare:.0f}, ratio {ratio:.2f}")
 
 
 def _download_voc(name: str, root: Path | None) -> None:

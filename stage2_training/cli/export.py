@@ -1,4 +1,4 @@
-"""The commands of `sspa-train` that carry a run elsewhere. Heavy imports happen inside the commands."""
+"""The commands of `sspa-train` that carry a run elsewhere: a file, a folder, a page. Heavy imports happen inside."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import output
-from sspa.stage2_training.cli.use import Device, RunArgument
+from sspa.stage2_training.cli.options import Device, RunArgument, command_device
 
 export_app = typer.Typer()
 
@@ -26,10 +26,10 @@ def export(
     to: Annotated[To, typer.Option(help="onnx: any ONNX runtime; torch: torch.export.load.")],
     out: Annotated[Path | None, typer.Option(help="The file; model.onnx or model.pt2 in RUN by default.")] = None,
     check: Annotated[
-        list[str] | None, typer.Option(help="Pictures to compare on; the run's own by default. May be repeated.")
+        list[str] | None, typer.Option(help="Images to compare on; the run's own by default. Repeatable.")
     ] = None,
 ) -> None:
-    """Write the model as one file, pictures in and probabilities out, and compare it with the run on real pictures."""
+    """Write the model as one file, images in and probabilities out, and compare it with the run on real images."""
     from sspa.stage2_training.export.export import export_run
 
     output.print(str(export_run(run_path, to.value, out, check or [])), markup=False)
@@ -48,14 +48,13 @@ def package(
 
 @export_app.command()
 def report(
-    run_paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `sspa-train run` made.")],
+    run_paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `sspa-train run` wrote.")],
     out: Annotated[
         Path | None, typer.Option(help="The page of several runs; side-by-side.html here by default.")
     ] = None,
     device: Device = "auto",
 ) -> None:
     """Write the report of one run again, or set several runs side by side on one page."""
-    from sspa.stage2_training.compute.device import choose_device
     from sspa.stage2_training.report.page import write_report
     from sspa.stage2_training.report.side_by_side import write_side_by_side
     from sspa.stage2_training.runs.run_folder import open_run_folder
@@ -65,5 +64,5 @@ def report(
     elif out is not None:
         raise UserError("--out: is for several runs; the report of one is report.html in its folder")
     else:
-        page = write_report(open_run_folder(run_paths[0]), choose_device(device))
+        page = write_report(open_run_folder(run_paths[0]), command_device(device))
     output.print(str(page), markup=False)

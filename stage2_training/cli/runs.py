@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from sspa.shared.errors import UserError
+from sspa.shared.tables import number, print_table
 from sspa.shared.terminal import output
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Ask the runs below a folder anything, in SQL; `SELECT * FROM runs` shows the columns."""
-    from rich.table import Table
-
     from sspa.stage2_training.runs.listing import query_runs
 
     columns, rows = query_runs(folder, sql)
@@ -62,35 +61,21 @@ def query(
         for row in rows:
             output.print(json.dumps(dict(zip(columns, row, strict=True)), default=str), markup=False)
         return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
-    output.print(table)
+    print_table(columns, [rows])
 
 
 def _show(runs: "list[ListedRun]") -> None:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    numbers = ("seed", "best epoch", "val", "test mAP", "s")
-    for title in ("run", "data", "protocol", "head", "backbone", *numbers):
-        table.add_column(title, justify="right" if title in numbers else "left", overflow="fold")
+    columns = ("run", "data", "protocol", "head", "backbone", "seed", "best epoch", "val", "test mAP", "s")
+    rows = []
     for run in runs:
         if run.state == "damaged":
             continue
         best = (
             f"{run.best_epoch}/{run.epochs}" if run.state == "finished" else f"unfinished, {run.epochs_done or 0} done"
         )
-        cells = (run.run, run.data, run.protocol, run.head, run.backbone, run.seed, best)
-        scores = (run.val_map, run.test_map)
-        table.add_row(
-            *(escape("-" if cell is None else str(cell)) for cell in cells),
-            *("-" if score is None else f"{score:.2f}" for score in scores),
-            "-" if run.seconds is None else f"{run.seconds:.0f}",
-        )
-    output.print(table)
+        named = (run.run, run.data, run.protocol, run.head, run.backbone, run.seed, best)
+        rows.append((*named, number(run.val_map), number(run.test_map), number(run.seconds, 0)))
+    print_table(columns, [rows], left=columns[:5])
     for run in runs:
         if run.state == "damaged":
             output.print(f"damaged: {run.run}: {run.problem}", markup=False)

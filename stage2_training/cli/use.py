@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,16 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
+from sspa.stage2_training.cli.options import (
+    Describe,
+    Device,
+    OtherKnowledge,
+    OtherLabels,
+    RunArgument,
+    ScoringPrecision,
+    Threshold,
+    command_device,
+)
 
 if TYPE_CHECKING:
     from sspa.stage2_training.inference.tagger import Tagger
@@ -17,48 +26,27 @@ if TYPE_CHECKING:
 use_app = typer.Typer()
 
 
-class Precision(StrEnum):
-    """Of the image tower."""
-
-    auto = "auto"
-    float32 = "float32"
-    bf16 = "bf16"
-
-
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` made.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU where there is one.")]
-Threshold = Annotated[
-    str, typer.Option(help="From which probability a label counts as predicted; `tuned`: each label's own, from val.")
-]
-OtherKnowledge = Annotated[
-    Path | None, typer.Option("--knowledge", help="Other labels, with the sentences that sspa-knowledge wrote.")
-]
-OtherLabels = Annotated[str | None, typer.Option("--labels", help='Other labels, by name only: "red umbrella,dog".')]
-Describe = Annotated[
-    bool, typer.Option("--describe", help="With --labels: have sspa-knowledge write a sentence about each first.")
-]
-
-
 @use_app.command()
 def predict(
     run_path: RunArgument,
     pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, patterns, or - for a list.")
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, or - for a list on standard input."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many labels to show of each picture.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="How many labels to show per image.")] = 5,
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
     labels: OtherLabels = None,
     describe: Describe = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture, with every label.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A Parquet file to write; goes on where it was stopped.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per image, with every label.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A Parquet file to write; resumes where it was stopped.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     precision: Annotated[
-        Precision, typer.Option(help="Of the image tower; auto takes bf16 on a GPU and float32 elsewhere.")
-    ] = Precision.auto,
+        ScoringPrecision, typer.Option(help="Of the image tower; auto takes bf16 on a GPU, float32 on a CPU.")
+    ] = ScoringPrecision.auto,
     device: Device = "auto",
 ) -> None:
-    """Tag pictures: labels with probabilities. Pictures that cannot be read are left out and listed."""
+    """Tag images: labels with probabilities. Images that cannot be read are skipped and listed."""
     from sspa.stage2_training.prediction.job import show_predictions, write_predictions
     from sspa.stage2_training.prediction.pictures import find_pictures
 
@@ -75,7 +63,7 @@ def predict(
 @use_app.command()
 def explain(
     run_path: RunArgument,
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture file.")],
+    picture: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
     out: Annotated[Path, typer.Option(help="The folder for the page and its PNG files.")],
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
@@ -93,21 +81,23 @@ def explain(
 def demo(
     run_path: RunArgument,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page listens; 0 takes any free port.")] = 7860,
-    host: Annotated[str, typer.Option(help="Another address than this machine's own lets others in.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own lets others in.")
+    ] = "127.0.0.1",
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
     labels: OtherLabels = None,
     describe: Describe = False,
     max_megabytes: Annotated[float, typer.Option(min=0.01, help="The largest file that may be uploaded.")] = 20,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, help="The largest picture that is decoded.")] = 50,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, help="The largest image that is decoded.")] = 50,
     device: Device = "auto",
 ) -> None:
-    """Open a page to play with: drop a picture, see labels and why, type labels of your own."""
+    """Open a page to play with: drop an image, see labels and why, type labels of your own."""
     from sspa.stage2_training.demo.scoring import Limits
     from sspa.stage2_training.demo.server import serve
 
     start, limits = _threshold(threshold), Limits(max_megabytes, max_megapixels)
-    # The page has the threshold in hand; the tagger's own stays out of the way of labels typed there.
+    # The page applies the threshold itself: labels typed there have no tuned ones, which the tagger would miss.
     serve(lambda: _load(run_path, "0.5", knowledge, labels, describe, device), start, limits, host, port)
 
 
@@ -118,7 +108,7 @@ def _load(
     labels: str | None,
     describe: bool,
     device: str,
-    precision: Precision = Precision.auto,
+    precision: ScoringPrecision = ScoringPrecision.auto,
 ) -> "Tagger":
     from sspa.shared.knowledge import names_only, read_knowledge
     from sspa.shared.label_sets import parse_label_set
@@ -130,6 +120,7 @@ def _load(
         raise UserError("--knowledge and --labels: choose one of them")
     if describe and labels is None:
         raise UserError("--describe is for --labels, which is missing")
+    where = str(command_device(device))
     start, other = _threshold(threshold), None
     if knowledge is not None:
         other = read_knowledge(knowledge)
@@ -140,8 +131,8 @@ def _load(
             other = described(given)
         else:
             other = names_only(given)
-            say("labels by name only; with --describe sspa-knowledge writes a sentence about each first")
-    return Tagger.load(run_path, device=device, precision=precision.value, knowledge=other, threshold=start)
+            say("labels by name only; with --describe sspa-knowledge writes a description of each first")
+    return Tagger.load(run_path, device=where, precision=precision.value, knowledge=other, threshold=start)
 
 
 def _threshold(text: str) -> float | None:

@@ -10,7 +10,8 @@ from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_control import control_rows
 from sspa.shared.knowledge_format import write_knowledge
 from sspa.stage2_training.comparison.definition import Comparison, Group
-from sspa.stage2_training.config.run_config import RunConfig, differing_keys, resolve_config
+from sspa.stage2_training.config.resolving import differing_keys, resolve_config
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 _CONTROL = "control:"

@@ -1,15 +1,12 @@
-"""A comparison as a table: the columns, and the terminal's form of it."""
+"""A comparison as a table: the columns, and its form on a terminal."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
-from rich import box
-from rich.table import Table
-
+from sspa.shared.tables import MISSING, number, print_table
 from sspa.shared.terminal import output
 from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.comparison.rows import Row
-
-_NOTHING = "-"
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -21,14 +18,14 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("condition", lambda row: row.condition, len({row.condition for row in rows}) > 1),
         ("labels", lambda row: row.labels, len({row.labels for row in rows}) > 1),
         ("variant", lambda row: row.variant, True),
-        ("val", lambda row: _number(row.val_map), True),
+        ("val", lambda row: number(row.val_map), True),
         ("test mAP", lambda row: f"{row.test_map:.2f}{_deviation(row)}", True),
-        ("region", lambda row: _number(row.region_map), True),
-        ("global", lambda row: _number(row.global_map), True),
+        ("region", lambda row: number(row.region_map), True),
+        ("global", lambda row: number(row.global_map), True),
         ("difference [95%]", _difference, True),
         ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
         ("trained", lambda row: _count(row.trained_parameters), True),
-        ("s/epoch", lambda row: _number(row.epoch_seconds), True),
+        ("s/epoch", lambda row: number(row.epoch_seconds), True),
         ("s a run", lambda row: f"{row.seconds:.0f}", True),
         ("memory", lambda row: _memory(row.peak_memory_bytes), True),
     ]
@@ -47,21 +44,14 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
 
 def show_comparison(comparison: Comparison, rows: Sequence[Row]) -> None:
     """Print the table."""
-    table = Table(box=box.SIMPLE_HEAD)
     columns = columns_of(rows)
-    for title, _ in columns:
-        left = title in ("data", "condition", "labels", "variant")
-        table.add_column(title, justify="left" if left else "right", no_wrap=True)
-    for place, row in enumerate(rows):
-        if place and _place(row) != _place(rows[place - 1]):
-            table.add_section()
-        table.add_row(*(cell(row).replace("[", r"\[") for _, cell in columns))
+    sections = [[[cell(row) for _, cell in columns] for row in group] for _, group in groupby(rows, _place)]
     output.print(caption(comparison, rows), markup=False)
-    output.print(table)
+    print_table([title for title, _ in columns], sections, left=("data", "condition", "labels", "variant"))
 
 
 def is_sure(row: Row) -> bool:
-    """Whether the difference's interval leaves out zero."""
+    """Whether the difference's interval excludes zero."""
     if row.difference_low is None or row.difference_high is None:
         return False
     return row.difference_low > 0 or row.difference_high < 0
@@ -83,13 +73,9 @@ def _deviation(row: Row) -> str:
     return "" if row.test_deviation is None else f" ± {row.test_deviation:.2f}"
 
 
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2f}"
-
-
 def _count(number: int) -> str:
     return f"{number / 1e6:.2f} M" if number >= 10_000 else f"{number:,}"
 
 
 def _memory(size: int | None) -> str:
-    return _NOTHING if size is None else f"{size / 1e9:.1f} GB"
+    return MISSING if size is None else f"{size / 1e9:.1f} GB"

@@ -1,4 +1,4 @@
-"""The device that a command computes on, and what suits it."""
+"""The device that torch computes on, and what suits it."""
 
 import ctypes
 import os
@@ -15,17 +15,25 @@ _KEEP, _GROW_BY = 2**31 - 1, 64 * 2**20
 
 
 def choose_device(wanted: str) -> torch.device:
-    """auto takes a GPU where there is one; on a CPU the process keeps freed memory from here on.
+    """The device of that name: `auto` takes a GPU where there is one. Changes nothing in the process.
+
+    Args:
+        wanted: auto, cpu, cuda, or cuda:N for the GPU of that number.
 
     Raises:
-        UserError: a GPU was asked for and there is none.
+        UserError: another name, or a GPU that torch does not see.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device here; use --device auto or cpu")
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
+    if wanted in ("auto", "cpu"):
+        return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else "cpu")
+    kind, colon, number = wanted.partition(":")
+    if kind != "cuda" or (colon and not (number.isascii() and number.isdecimal())):
+        raise UserError(f"--device {wanted}: is not known; take auto, cpu, cuda, or cuda:N")
+    if not torch.cuda.is_available():
+        raise UserError(f"--device {wanted}: torch sees no CUDA device here; take --device auto or cpu")
+    count = torch.cuda.device_count()
+    if colon and int(number) >= count:
+        raise UserError(f"--device {wanted}: torch sees {count} CUDA devices; take cuda:0 to cuda:{count - 1}")
+    return torch.device(wanted)
 
 
 def keep_freed_memory() -> None:

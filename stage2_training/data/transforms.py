@@ -1,4 +1,4 @@
-"""From an RGB picture to the tensor a backbone wants; every choice is an option."""
+"""From an RGB image to the tensor that a backbone reads."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformOptions:
-    """How pictures are brought to size, and how training varies them.
+    """How images are brought to size, and how training varies them.
 
     Attributes:
-        test_resize: "squash" (both sides to size, nothing is cut off) or "crop" (short side, then the centre).
-        train_resize: "crop" (random resized crop) or "squash".
+        train_resize: "crop" (random resized crop) or "squash" (both sides to size, as in scoring).
         crop_scale: the share of the area that a random crop keeps, at least and at most.
-        flip: the probability of a mirrored picture.
+        flip: the probability of a mirrored image.
         randaugment: how many RandAugment operations; 0 for none.
         randaugment_magnitude: their strength, 0 to 30.
-        cutout: the probability that one square of the picture is blanked.
+        cutout: the probability that one square of the image is blanked.
         cutout_size: that square's share of the area.
     """
 
-    test_resize: Literal["squash", "crop"] = "squash"
     train_resize: Literal["squash", "crop"] = "crop"
     crop_scale: tuple[float, float] = (0.6, 1.0)
     flip: float = 0.5
@@ -70,16 +68,14 @@ def make_transform(
     from torchvision.transforms import v2
 
     options = options or TransformOptions()
-    height, width = size
     steps: list[Callable[..., object]] = []
     least = float(max(size))
     bicubic = v2.InterpolationMode.BICUBIC  # what CLIP and the EfficientNets were trained with
     if train and options.train_resize == "crop":
         steps.append(v2.RandomResizedCrop(size, scale=options.crop_scale, interpolation=bicubic))
         least /= options.crop_scale[0] ** 0.5
-    elif not train and options.test_resize == "crop":
-        steps.append(_CentreCrop(height, width))
     else:
+        # Nothing is cut off, so that every region of the grid is a place in the image.
         steps.append(v2.Resize(size, interpolation=bicubic))
     if train:
         if options.flip:
@@ -92,21 +88,3 @@ def make_transform(
         # After normalisation 0 is the mean colour.
         steps.append(v2.RandomErasing(options.cutout, scale=(share, share), ratio=(1.0, 1.0), value=0.0))
     return PictureTransform(v2.Compose(steps), int(least) + 1, varies=train)
-
-
-@dataclass(frozen=True)
-class _CentreCrop:
-    """The largest centred box of the wanted shape, scaled to (height, width).
-
-    The same as scaling and then cutting, but a picture one pixel wide and 10,000 high is never blown up whole.
-    """
-
-    height: int
-    width: int
-
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        scale = min(picture.width / self.width, picture.height / self.height)
-        wide, high = self.width * scale, self.height * scale
-        left, top = (picture.width - wide) / 2, (picture.height - high) / 2
-        box = (left, top, left + wide, top + high)
-        return picture.resize((self.width, self.height), Image.Resampling.BICUBIC, box=box)

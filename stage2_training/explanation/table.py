@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.table import Table
-
+from sspa.shared.knowledge import read_knowledge
+from sspa.shared.tables import number, percent, print_table
 from sspa.shared.terminal import output
 from sspa.stage2_training.data.dataset import load_dataset
 from sspa.stage2_training.explanation.faithfulness import measure_faithfulness
@@ -18,32 +18,36 @@ def show_faithfulness(
     data: str | None,
     root: Path | None,
     split: str,
-    deletion_pictures: int,
+    knowledge: Path | None,
+    deletion_images: int,
     as_json: bool,
     device: str,
 ) -> None:
     """Print the pointing game, deletion and insertion of each kind of map, as a table or as JSON.
 
     Raises:
-        UserError: see `measure_faithfulness`; or the data has no such split, or other labels than the run.
+        UserError: see `measure_faithfulness`; or the data has no such split, or labels that neither the run nor the
+            knowledge knows.
     """
     tagger = Tagger.load(run_path, device=device, precision="float32")
-    dataset = own_dataset(tagger.folder.config()) if data is None else load_dataset(data, root)
-    if [label.key for label in tagger.labels] != list(dataset.labels.keys):
-        tagger.bind(tagger.knowledge.for_labels(dataset.labels.keys))
-    result = measure_faithfulness(tagger, dataset, split, deletion_pictures)
+    config = tagger.folder.config()
+    dataset = own_dataset(config, root) if data in (None, config.data.name) else load_dataset(data, root)
+    keys = dataset.labels.keys
+    if knowledge is not None:
+        tagger.bind(read_knowledge(knowledge).for_labels(keys))
+    elif [label.key for label in tagger.labels] != list(keys):
+        tagger.bind(tagger.knowledge.for_labels(keys))
+    result = measure_faithfulness(tagger, dataset, split, deletion_images)
     if as_json:
         output.print_json(json.dumps(asdict(result)))
         return
-    table = Table(
-        title=f"{split}: pointing game on {result.pointing_pairs} pairs of picture and true label; "
+    columns = ("map", "pointing, % (higher)", "deletion (lower)", "insertion (higher)")
+    rows = [
+        (name, percent(figures.pointing, 1), number(figures.deletion, 3), number(figures.insertion, 3))
+        for name, figures in result.by_map.items()
+    ]
+    title = (
+        f"{split}: pointing game on {result.pointing_pairs} pairs of image and true label; "
         f"deletion and insertion on {result.deletion_pairs}"
     )
-    table.add_column("map")
-    for column in ("pointing, % (higher)", "deletion (lower)", "insertion (higher)"):
-        table.add_column(column, justify="right")
-    for name, figures in result.by_map.items():
-        pointing = "-" if figures.pointing is None else f"{100 * figures.pointing:.1f}"
-        curves = ("-" if area is None else f"{area:.3f}" for area in (figures.deletion, figures.insertion))
-        table.add_row(name, pointing, *curves)
-    output.print(table)
+    print_table(columns, [rows], title=title, left=("map",))

@@ -3,15 +3,9 @@
 from importlib import metadata
 from typing import Any
 
-from sspa.stage2_training.data.transforms import TransformOptions
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.program import INPUT, OUTPUT
 from sspa.stage2_training.inference.tagger import Tagger
-
-_RESIZE = {
-    "squash": "both sides to the size at once, nothing is cut off and the shape is not kept",
-    "crop": "the largest centred box of the size's shape, scaled to the size",
-}
 
 
 def describe(tagger: Tagger) -> dict[str, Any]:
@@ -35,7 +29,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         "preprocessing": {
             "orientation": "EXIF orientation is applied first; transparency lies on white",
             "colour": "RGB",
-            "resize": _RESIZE[TransformOptions().test_resize],
+            "resize": "both sides to the size at once, nothing is cut off and the aspect ratio changes",
             "size": {"height": height, "width": width},
             "interpolation": "bicubic, antialiased (Pillow's)",
             "scale": "bytes divided by 255, then (value - mean) / std for each channel",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sspa.stage2_training.backbones.contract import ImageFeatures
-from sspa.stage2_training.config.run_config import View
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.model.views import View, mean_over_views, under_view
 
 INPUT, OUTPUT = "images", "probabilities"
 
@@ -34,9 +34,9 @@ class PictureProgram(nn.Module):
         labels = {name: self.get_buffer(f"label_{name}") for name in self.label_names}
         by_view = []
         for view in self.views:
-            features: ImageFeatures = self.image_tower(images.flip(-1) if view == "mirrored" else images)
+            features: ImageFeatures = self.image_tower(under_view(images, view))
             by_view.append(self.head(features, labels).probabilities()["both"])
-        return torch.stack(by_view).mean(dim=0)
+        return mean_over_views(by_view)
 
 
 def capture(tagger: Tagger) -> torch.export.ExportedProgram:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.data.loading import PictureLoader, epoch_order
 from sspa.stage2_training.features.kept_features import KeptFeatures
+from sspa.stage2_training.model.views import View, under_view
 
 # Pictures (B, 3, H, W) or their features; targets (B, C) int8; the pictures' places in the split (B,).
 Batch = tuple[Tensor | ImageFeatures, Tensor, Tensor]
@@ -94,10 +95,10 @@ class FeatureBatches:
 
 
 class PictureBatches:
-    """Batches of pictures for a tower that is trained; `mirrored` turns every picture round (a view of evaluation)."""
+    """Batches of images for a tower that is trained, under one view."""
 
-    def __init__(self, loader: PictureLoader, device: torch.device, mirrored: bool = False) -> None:
-        self.loader, self.device, self.mirrored = loader, device, mirrored
+    def __init__(self, loader: PictureLoader, device: torch.device, view: View = "plain") -> None:
+        self.loader, self.device, self.view = loader, device, view
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -105,7 +106,7 @@ class PictureBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for images, targets, indices in self.loader.epoch(epoch, start):
             images = images.to(self.device, non_blocking=True)
-            yield images.flip(-1) if self.mirrored else images, targets.to(self.device), indices
+            yield under_view(images, self.view), targets.to(self.device), indices
 
 
 def _views_of_epoch(count: int, views: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -1,19 +1,19 @@
 """The batches of a data set for one backbone."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.processes import ALONE, Processes
-from sspa.stage2_training.config.run_config import RunConfig, View
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
-from sspa.stage2_training.data.transforms import TransformOptions, make_transform
+from sspa.stage2_training.data.transforms import PictureTransform, make_transform
 from sspa.stage2_training.features.batches import Batches, FeatureBatches, PictureBatches
-from sspa.stage2_training.features.kept_features import kept_features
+from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
+from sspa.stage2_training.model.views import View
 
 # Features of so many training pictures say where data-dependent starting values begin.
 _SAMPLE = 256
@@ -56,7 +56,7 @@ class Inputs:
         """Compute what is missing of the features of `splits`, all at once, if the tower is frozen."""
         if self.frozen:
             for view in views:
-                kept_features(self.backbone, splits, view, self.device, self.config.data.workers)
+                kept_features(self.backbone, splits, view, self.device, self.config.data)
 
     def training(self) -> Batches:
         """The train split, shuffled, varied; of each batch this process's share.
@@ -77,17 +77,10 @@ class Inputs:
             return FeatureBatches(
                 views, split.targets, options.batch_size, self.device, True, options.seed, rank=rank, world=world
             )
-        data = self.config.data
-        varied = TransformOptions(
-            crop_scale=data.crop_scale,
-            flip=0.5 if "mirrored" in options.views else 0.0,
-            randaugment=data.randaugment,
-            cutout=data.cutout,
-        )
-        transform = self._transform(train=True, options=varied)
+        transform = self._transform(train=True, views=options.views)
         pictures = PictureDataset(split, transform, options.seed, unreadable="substitute")
         loader = PictureLoader(
-            pictures, share, shuffle=True, workers=data.workers, drop_last=True, rank=rank, world=world
+            pictures, share, shuffle=True, workers=self.config.data.workers, drop_last=True, rank=rank, world=world
         )
         return PictureBatches(loader, self.device)
 
@@ -107,9 +100,9 @@ class Inputs:
                 )
                 for view in options.views
             ]
-        pictures = PictureDataset(split, self._transform(train=False, options=TransformOptions()))
+        pictures = PictureDataset(split, self._transform(train=False))
         loader = PictureLoader(pictures, options.batch_size, workers=self.config.data.workers, rank=rank, world=world)
-        return [PictureBatches(loader, self.device, view == "mirrored") for view in options.views]
+        return [PictureBatches(loader, self.device, view) for view in options.views]
 
     def split(self, name: str) -> Split:
         """One split of the data set.
@@ -133,8 +126,9 @@ class Inputs:
                 break
         return ImageFeatures(torch.cat(pooled), torch.cat(regions))
 
-    def _kept(self, split: Split, view: View) -> Any:
-        return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]
+    def _kept(self, split: Split, view: View) -> KeptFeatures:
+        return kept_features(self.backbone, [split], view, self.device, self.config.data)[0]
 
-    def _transform(self, train: bool, options: TransformOptions) -> Any:
+    def _transform(self, train: bool, views: tuple[View, ...] = ()) -> PictureTransform:
+        options = self.config.data.transform_options(views)
         return make_transform(self.backbone.image_size, self.backbone.mean, self.backbone.std, train, options)

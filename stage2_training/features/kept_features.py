@@ -18,10 +18,12 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import cache_folder, replacing_folder
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.config.run_config import DataOptions
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.shards import file_of
-from sspa.stage2_training.data.transforms import TransformOptions, make_transform
+from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.model.views import View, under_view
 
 _BATCH = 32
 _FORMAT = 2
@@ -50,7 +52,7 @@ class KeptFeatures:
 
 
 def kept_features(
-    backbone: Backbone, splits: Sequence[Split], view: str, device: torch.device, workers: int
+    backbone: Backbone, splits: Sequence[Split], view: View, device: torch.device, data: DataOptions
 ) -> list[KeptFeatures]:
     """The features of each split under `view`, from the cache, or computed and kept there now.
 
@@ -65,7 +67,7 @@ def kept_features(
 
     def entry(split: Split) -> Path:
         if id(split) not in folder_of:
-            folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view)
+            folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view, data)
         return folder_of[id(split)]
 
     sources = [_sources(split, splits, lambda split: entry(split).is_dir()) for split in splits]
@@ -86,7 +88,7 @@ def kept_features(
         with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "pictures") as bar:
             for split, folder in missing:
                 with replacing_folder(folder) as beside:
-                    _compute(backbone, split, view, device, workers, beside, bar.advance)
+                    _compute(backbone, split, view, device, data, beside, bar.advance)
     return [
         KeptFeatures(
             tuple(np.load(entry(each) / "pooled.npy", mmap_mode="r") for each in own),
@@ -128,12 +130,12 @@ def _gathered(entries: Sequence[NDArray[np.float16]], rows: NDArray[np.int64]) -
 
 @torch.inference_mode()
 def _compute(
-    backbone: Backbone, split: Split, view: str, device: torch.device, workers: int, folder: Path, done: object
+    backbone: Backbone, split: Split, view: View, device: torch.device, data: DataOptions, folder: Path, done: object
 ) -> None:
     transform = make_transform(
-        backbone.image_size, backbone.mean, backbone.std, train=False, options=TransformOptions()
+        backbone.image_size, backbone.mean, backbone.std, train=False, options=data.transform_options()
     )
-    loader = PictureLoader(PictureDataset(split, transform), _BATCH, workers=workers)
+    loader = PictureLoader(PictureDataset(split, transform), _BATCH, workers=data.workers)
     regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
     shapes = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
     kept = {
@@ -142,7 +144,7 @@ def _compute(
     }
     for images, _, indices in loader.epoch(0):
         images = images.to(device)
-        features = backbone.encode_image(images.flip(-1) if view == "mirrored" else images)
+        features = backbone.encode_image(under_view(images, view))
         kept["pooled"][indices.numpy()] = features.pooled.half().cpu().numpy()
         kept["regions"][indices.numpy()] = features.regions.half().cpu().numpy()
         done(len(indices))  # type: ignore[operator]
@@ -150,7 +152,7 @@ def _compute(
         array.flush()
 
 
-def _key(backbone: Backbone, split: Split, view: str) -> str:
+def _key(backbone: Backbone, split: Split, view: View, data: DataOptions) -> str:
     files = []
     for path in split.paths:
         try:
@@ -158,5 +160,5 @@ def _key(backbone: Backbone, split: Split, view: str) -> str:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         files.append([str(path), about.st_size, about.st_mtime_ns])
-    content = [_FORMAT, backbone.fingerprint, backbone.image_size, view, TransformOptions().test_resize, files]
+    content = [_FORMAT, backbone.fingerprint, backbone.image_size, view, "squash", files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]

@@ -1,6 +1,7 @@
 """A trained run, used: scored on a split, or asked about pictures."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -24,18 +25,20 @@ def evaluate_run(
     device: torch.device,
     thresholds: ThresholdKind = "fixed",
     resamples: int = 0,
+    precision: Literal["auto", "float32", "bf16"] = "auto",
 ) -> tuple[dict[str, Metrics], dict[str, Interval]]:
     """The metrics of each branch on one split, of the run's own data or of other data, and intervals of their mAP.
 
     Thresholds other than the protocol's fixed one are tuned on the data's val split, for each branch. Intervals come
-    from `resamples` bootstrap samples of the pictures; there are none for 0.
+    from `resamples` bootstrap samples of the images; there are none for 0. With `precision` auto the image tower
+    computes as it did when the run scored itself, so that the run's own figures are repeated.
 
     Raises:
         UserError: the data has labels that the run does not know and no knowledge about them was given, or
             the run's head cannot take new labels.
     """
     folder = open_run_folder(run_path)
-    recognizer, config, knowledge = load_recognizer(folder, device)
+    recognizer, config, knowledge = load_recognizer(folder, device, None if precision == "auto" else precision)
     if data is None or data == config.data.name:
         dataset = own_dataset(config, root)
     else:

@@ -5,6 +5,7 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
+from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
 from sspa.stage2_training.config.run_config import RunConfig
@@ -13,8 +14,16 @@ from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 
-def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.device) -> Recognizer:
-    """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set."""
+def make_recognizer(
+    config: RunConfig, knowledge: Knowledge, device: torch.device, precision: TowerPrecision | None = None
+) -> Recognizer:
+    """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set.
+
+    Seeds torch's global generator, from which the starting values are drawn.
+
+    Args:
+        precision: of the image tower; that of the run's features and scores if None.
+    """
     options = config.backbone
     torch.manual_seed(config.training.seed)
     backbone = create_backbone(
@@ -22,7 +31,7 @@ def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.devic
         weights=options.weights,
         image_size=options.image_size,
         regions=options.regions,
-        bf16=config.training.precision == "bf16",
+        precision=precision or config.training.tower_precision,
     ).to(device)
     set_trainable(backbone, options.tower)
     say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
@@ -31,10 +40,22 @@ def make_recognizer(config: RunConfig, knowledge: Knowledge, device: torch.devic
     return Recognizer(backbone, head.to(device))
 
 
-def load_recognizer(folder: RunFolder, device: torch.device) -> tuple[Recognizer, RunConfig, Knowledge]:
-    """The trained model of a run, in evaluation mode, bound to the labels it was trained on."""
+def load_recognizer(
+    folder: RunFolder, device: torch.device, precision: TowerPrecision | None = None
+) -> tuple[Recognizer, RunConfig, Knowledge]:
+    """The trained model of a run, in evaluation mode, bound to the labels it was trained on.
+
+    Torch's random state is afterwards what it was.
+
+    Args:
+        precision: of the image tower; that in which the run scored itself if None.
+
+    Raises:
+        UserError: a file of the run is missing or damaged.
+    """
     config, knowledge = folder.config(), folder.knowledge()
-    recognizer = make_recognizer(config, knowledge, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        recognizer = make_recognizer(config, knowledge, device, precision)
     folder.read_weights(recognizer.trained_modules())
     return recognizer.eval(), config, knowledge
 

@@ -15,6 +15,7 @@ from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, eval
 from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.model.views import mean_over_views
 
 
 def score(
@@ -44,7 +45,7 @@ def _score(
     """The pictures' places in the split, and their probabilities."""
     recognizer.eval()
     labels = recognizer.encode_labels()
-    sums: Probabilities = {}
+    by_view: dict[str, list[torch.Tensor]] = {}
     places = np.zeros(0, dtype=np.int64)
     for view in views:
         parts: dict[str, list[torch.Tensor]] = {}
@@ -56,9 +57,8 @@ def _score(
             done(len(indices))
         places = np.concatenate(seen)
         for branch, tensors in parts.items():
-            values = (torch.cat(tensors) / len(views)).numpy()
-            sums[branch] = sums[branch] + values if branch in sums else values
-    return places, sums
+            by_view.setdefault(branch, []).append(torch.cat(tensors))
+    return places, {branch: mean_over_views(values).numpy() for branch, values in by_view.items()}
 
 
 def metrics_by_branch(

@@ -18,13 +18,13 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, names_only
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.compute.device import choose_device
-from sspa.stage2_training.config.run_config import View
 from sspa.stage2_training.data.picture import load_picture, upright_rgb
-from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.data.transforms import PictureTransform, make_transform
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.region_maps import region_maps
 from sspa.stage2_training.model.contract import Prediction
 from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.model.views import View, mean_over_views, under_view
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 Picture = str | Path | Image.Image | NDArray[Any]
@@ -59,6 +59,7 @@ class Tagger:
         labels: the C labels, in the order of every array this class returns.
         thresholds: (C,) the probability from which each label counts as predicted.
         grid: rows and columns of the regions; their product is M.
+        precision: what the image tower computes in, "float32" or "bf16".
     """
 
     def __init__(
@@ -68,14 +69,16 @@ class Tagger:
         views: Sequence[View],
         folder: RunFolder,
         threshold: float | None,
+        transform: PictureTransform,
     ) -> None:
         self.recognizer, self.knowledge, self.views, self.folder = recognizer, knowledge, tuple(views), folder
+        self.transform = transform
         self.threshold = threshold
         self.thresholds = self._thresholds_for(knowledge)
         backbone = recognizer.backbone
         self.grid = backbone.grid
+        self.precision = backbone.precision
         self.device = next(recognizer.parameters()).device
-        self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
         with torch.inference_mode():
             self.label_features = recognizer.encode_labels()
 
@@ -89,13 +92,13 @@ class Tagger:
         knowledge: Knowledge | None = None,
         threshold: float | None = 0.5,
     ) -> "Tagger":
-        """The model of a run folder, ready to use.
+        """The model of a run folder, ready to use; random state and settings of the calling process stay as they are.
 
         Args:
             run: a folder that `sspa-train run` made.
             device: auto takes a GPU where there is one.
-            precision: of the image tower; auto takes bf16 on a GPU and float32 elsewhere. Figures of
-                `sspa-train evaluate` are float32; bf16 moves a probability by some thousandths.
+            precision: of the image tower, however the run was trained; auto takes bf16 on a GPU and float32 on a
+                CPU. bf16 moves a probability by some thousandths.
             knowledge: about other labels than the run was trained on.
             threshold: the probability from which a label counts as predicted; None takes those that the run
                 tuned on val, one for each of its labels.
@@ -106,12 +109,16 @@ class Tagger:
         """
         folder = open_run_folder(Path(run))
         where = choose_device(device)
-        recognizer, config, own = load_recognizer(folder, where)
-        if precision != "auto" or where.type == "cuda":
-            recognizer.backbone.bf16 = precision != "float32"
+        if precision == "auto":
+            precision = "bf16" if where.type == "cuda" else "float32"
+        recognizer, config, own = load_recognizer(folder, where, precision)
         if knowledge is not None:
             rebind(recognizer, knowledge)
-        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
+        backbone = recognizer.backbone
+        transform = make_transform(
+            backbone.image_size, backbone.mean, backbone.std, train=False, options=config.data.transform_options()
+        )
+        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold, transform)
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -153,10 +160,11 @@ class Tagger:
         images = images.to(self.device)
         plain = self.recognizer(images, self.label_features, explain)
         by_view = [
-            (self.recognizer(images.flip(-1), self.label_features) if view == "mirrored" else plain).probabilities()
+            plain if view == "plain" else self.recognizer(under_view(images, view), self.label_features)
             for view in self.views
         ]
-        return torch.stack([view["both"] for view in by_view]).mean(dim=0).cpu().numpy(), plain
+        both = mean_over_views([prediction.probabilities()["both"] for prediction in by_view])
+        return both.cpu().numpy(), plain
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.views import mean_over_branches
 
 # What a head computed from the label texts; which tensors, each (C, ...), is its own affair.
 LabelFeatures = Mapping[str, Tensor]
@@ -46,7 +46,7 @@ class Prediction:
     def probabilities(self) -> dict[str, Tensor]:
         """(B, C) float32 by branch, and under "both" their mean (reconstruction): the prediction."""
         by_branch = {name: logits.float().sigmoid() for name, logits in self.logits.items()}
-        return {**by_branch, "both": torch.stack(list(by_branch.values())).mean(dim=0)}
+        return {**by_branch, "both": mean_over_branches(by_branch)}
 
 
 class Head(nn.Module, ABC):

@@ -6,23 +6,39 @@ an ablation can change it.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+def _checked_template(template: str) -> str:
+    try:
+        template.format(label="", sentence="")
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ValueError("may hold {label} and {sentence}, and no other braces") from error
+    return template
+
+
+def _checked_axes(axes: tuple[str, ...]) -> tuple[str, ...]:
+    if not axes or len(set(axes)) < len(axes):
+        raise ValueError("name each input at most once, and at least one")
+    return axes
+
+
 class Options(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class KapOptions(Options):
     """KAP, knowledge-aware prompting."""
 
-    template: str = Field("A photo of a {label}. {sentence}", description="what joins name and sentence")
+    template: Annotated[str, AfterValidator(_checked_template)] = Field(
+        "A photo of a {label}. {sentence}", description="what joins name and sentence"
+    )
     average: Literal["embeddings", "logits"] = Field(
         "embeddings", description="of several sentences a label (reconstruction)"
     )
@@ -56,7 +72,7 @@ class QsmOptions(Options):
     )
     layers: Annotated[int, Field(ge=2)] = Field(2, description="quaternion layers")
     residual_weight: float = Field(1.0, description="of the synthesized part, at the start (reconstruction)")
-    axes: tuple[Literal["T_ka", "T_ca", "x0"], ...] = Field(
+    axes: Annotated[tuple[Literal["T_ka", "T_ca", "x0"], ...], AfterValidator(_checked_axes)] = Field(
         ("T_ka", "T_ca", "x0"), description="inputs in the order of the axes i, j, k; leave one out to ablate it"
     )
     dropout: Fraction = Field(0.0, description="on hidden channels (reconstruction)")

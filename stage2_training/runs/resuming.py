@@ -7,7 +7,8 @@ from pathlib import Path
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
-from sspa.stage2_training.config.run_config import RunConfig, differing_keys
+from sspa.stage2_training.config.resolving import differing_keys
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 

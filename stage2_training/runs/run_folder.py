@@ -22,7 +22,8 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.holding import held
 from sspa.shared.knowledge import Knowledge, read_knowledge
-from sspa.stage2_training.config.run_config import RunConfig, validated
+from sspa.stage2_training.config.resolving import stored_config
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Probabilities
 
@@ -165,7 +166,7 @@ class RunFolder:
         for key in ("name", "weights"):
             if isinstance(backbone.get(key), str):
                 backbone[key] = backbone[key].replace(OWN_FOLDER, str(self.path))
-        return validated(tree)
+        return stored_config(tree)
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""

@@ -5,6 +5,7 @@ Legend: B pictures of a batch, C labels.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.compute.device import attention_kernels
 from sspa.stage2_training.compute.processes import Processes
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import Precision, RunConfig
 from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
@@ -49,6 +50,18 @@ def check_steps(config: RunConfig, device: torch.device) -> None:
             f"loss.kind={config.loss.kind} couples all images of a batch, which therefore cannot be split; "
             "take training.accumulate=1, or another loss"
         )
+
+
+@contextmanager
+def forward_context(device: torch.device, precision: Precision, tower: str) -> Iterator[None]:
+    """For the forward pass of a training step: autocast of its precision, and the attention kernels that suit it.
+
+    Args:
+        tower: `backbone.tower`, what of the image tower is trained.
+    """
+    dtype = _AUTOCAST.get(precision)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None), attention_kernels(device, dtype, tower):
+        yield
 
 
 def train_steps(
@@ -87,10 +100,9 @@ def _backward(
     processes: Processes,
 ) -> float:
     """The loss of the whole batch; the gradient of this process's share of it is left in the parameters."""
-    device, dtype, tower = targets.device, _AUTOCAST.get(config.training.precision), config.backbone.tower
     loss = 0.0
     for part, part_targets in _parts(inputs, targets, config.training.accumulate):
-        with torch.autocast(device.type, dtype, enabled=dtype is not None), attention_kernels(device, dtype, tower):
+        with forward_context(targets.device, config.training.precision, config.backbone.tower):
             prediction = recognizer(part)
         logits = {branch: processes.batch(own) for branch, own in prediction.logits.items()}
         part_loss = total_loss(logits, processes.batch(part_targets), config.loss)

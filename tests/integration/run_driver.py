@@ -20,7 +20,7 @@ import torch
 from sspa.shared.terminal import messages, run_command
 from sspa.stage2_training.backbones import factory  # noqa: F401 - imported once, for all forks
 from sspa.stage2_training.compute.processes import processes_of_environment
-from sspa.stage2_training.config.run_config import validated
+from sspa.stage2_training.config.resolving import validated
 from sspa.stage2_training.training import run as run_module
 
 

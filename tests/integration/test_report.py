@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sspa.shared.knowledge import read_knowledge
-from sspa.stage2_training.config.run_config import resolve_config
+from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.report.page import write_report
 from sspa.stage2_training.runs.run_folder import RunFolder
 

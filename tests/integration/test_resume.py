@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sspa.stage2_training.config.run_config import resolve_config
+from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.data.manifest import read_manifest, write_manifest
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol

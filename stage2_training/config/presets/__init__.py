@@ -1,35 +1,38 @@
-"""A recipe for each data set (reconstruction): a YAML file of settings, below everything that a user sets.
+"""A recipe per data set (reconstruction): a YAML file of settings, which everything that a user sets overrides.
 
-Where no preset is named, a data set's own is taken, unless the backbone is the embedded one: those recipes train a real
-CLIP tower. The embedded backbone has one recipe for all real photos, and the program's defaults for its own scenes.
+Where no preset is named, a data set's own is taken, unless the backbone is the embedded one: those recipes train a
+real CLIP tower, and `bases/` has what they share. The embedded backbone has one recipe for all real photos, and the
+program's defaults for its own scenes.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest_or_all
+from sspa.stage2_training.config.trees import Tree, overridden, read_yaml
 
 EMBEDDED_PHOTOS = "embedded-photos"
+_FOLDER = Path(__file__).parent
 
 
 def preset_names() -> tuple[str, ...]:
     """The presets that come with the program: one by the name of each data set, and `EMBEDDED_PHOTOS`."""
-    return tuple(sorted(file.stem for file in Path(__file__).parent.glob("*.yaml")))
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 
 
-def preset_file(name: str) -> Path:
-    """The file of a preset.
+def preset_settings(name: str) -> Tree:
+    """The settings of a preset, over those of the base that it names.
 
     Raises:
         UserError: there is none of that name.
     """
     if name not in preset_names():
-        near = difflib.get_close_matches(name, preset_names(), n=1)
-        hint = f"did you mean {near[0]}" if near else "known are " + ", ".join(preset_names())
-        raise UserError(f"there is no preset {name!r}; {hint}, or none")
-    return Path(__file__).parent / f"{name}.yaml"
+        raise UserError(f"there is no preset {name!r}; {nearest_or_all(name, preset_names())}; or take none")
+    own = read_yaml(_FOLDER / f"{name}.yaml")
+    base = own.pop("base", None)
+    return own if base is None else overridden(read_yaml(_FOLDER / "bases" / f"{base}.yaml"), own)
 
 
 def preset_of(tree: Mapping[str, Any]) -> str | None:

@@ -87,7 +87,7 @@ def test_a_text_that_is_cut_is_counted(backbone: Backbone) -> None:
 
 @torch.no_grad()
 def test_bf16_stays_near_float32() -> None:
-    exact, fast = create_backbone("embedded"), create_backbone("embedded", bf16=True)
+    exact, fast = create_backbone("embedded"), create_backbone("embedded", precision="bf16")
     a, b = exact.encode_image(_pictures(2)).pooled, fast.encode_image(_pictures(2)).pooled
 
     assert b.dtype == torch.float32

@@ -24,7 +24,7 @@ _PICTURES = 120
 def test_label_names_rank_real_photos() -> None:
     dataset = load_dataset("voc2007", _ROOT)
     val = dataset.splits["val"]
-    backbone = create_backbone("embedded", bf16=True)
+    backbone = create_backbone("embedded", precision="bf16")
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, False, TransformOptions())
     pictures = torch.stack([transform(load_picture(path)) for path in val.paths[:_PICTURES]])
     pooled = torch.cat([backbone.encode_image(chunk).pooled for chunk in pictures.split(24)])

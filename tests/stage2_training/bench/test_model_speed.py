@@ -48,7 +48,9 @@ def test_a_short_task_is_repeated_within_one_timing() -> None:
 def test_a_small_model_is_measured_whole_and_in_stages(tmp_path: Path) -> None:
     write_model("vit", tmp_path)
     calls: list[int] = []
-    request = BenchRequest(f"local-dir:{tmp_path}", (64, 64), 2, bf16=False, compile=False, labels="voc", rounds=2)
+    request = BenchRequest(
+        f"local-dir:{tmp_path}", (64, 64), 2, precision="float32", compile=False, labels="voc", rounds=2
+    )
     found = bench(request, CPU, lambda: calls.append(0))
     assert set(found.speeds) == {TOWER, EVALUATION, STEP, KEPT_STEP}
     assert found.speeds[TOWER].ratio == 1.0

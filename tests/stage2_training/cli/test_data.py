@@ -55,7 +55,7 @@ def test_own_data_from_a_folder_to_a_query(own_data: Path, tmp_path: Path) -> No
     assert len(read_manifest(manifest).ids) == 80
     run("check", manifest, "--root", own_data)
     table = run("stats", manifest, "--picture", tmp_path / "own.svg")
-    assert "labels a picture" in table
+    assert "labels per image" in table
     assert (tmp_path / "own.svg").read_text().lstrip().startswith("<?xml")
     assert "40" in run("query", manifest, "SELECT count(*) FROM marks WHERE key = 'dog' AND mark = 1")
     run("shard", manifest, tmp_path / "shards", "--root", own_data, "--per-shard", 30)

@@ -19,7 +19,8 @@ from sspa.stage2_training.comparison.page import write_comparison_page
 from sspa.stage2_training.comparison.plan import plan_runs
 from sspa.stage2_training.comparison.rows import group_rows, write_rows
 from sspa.stage2_training.comparison.table import show_comparison
-from sspa.stage2_training.config.run_config import RunConfig, setting_keys
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.schema import setting_keys
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 from .recorded_runs import KEYS, write_run, write_sentences

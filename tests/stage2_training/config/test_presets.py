@@ -6,7 +6,8 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.config.presets import EMBEDDED_PHOTOS, preset_names
-from sspa.stage2_training.config.run_config import RunConfig, resolve_config
+from sspa.stage2_training.config.resolving import resolve_config
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.adapters import adapter_names
 
 CLIP = {"knowledge": "k.parquet", "backbone.name": "open_clip:ViT-B-16"}

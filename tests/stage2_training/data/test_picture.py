@@ -108,18 +108,16 @@ def test_large_jpeg_decodes_smaller_but_never_below_what_is_asked(tmp_path: Path
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 @pytest.mark.parametrize("train", [True, False])
 def test_one_pixel_and_thin_pictures_become_whole_tensors(size: tuple[int, int], resize: str, train: bool) -> None:
-    options = TransformOptions(test_resize=resize, train_resize=resize, randaugment=2, cutout=1.0)
+    options = TransformOptions(train_resize=resize, randaugment=2, cutout=1.0)
     transform = make_transform((32, 48), (0.5,) * 3, (0.5,) * 3, train, options)
     tensor = transform(Image.new("RGB", size, "white"))
     assert tensor.shape == (3, 32, 48)
     assert tensor.isfinite().all()
 
 
-def test_centre_crop_cuts_the_sides_and_squash_does_not() -> None:
+def test_nothing_is_cut_off_in_scoring() -> None:
     wide = Image.new("RGB", (90, 30), "black")
     wide.paste("white", (30, 0, 60, 30))  # only the middle third is white
-    crop = make_transform((30, 30), (0.5,) * 3, (0.5,) * 3, False, TransformOptions(test_resize="crop"))(wide)
-    squash = make_transform((30, 30), (0.5,) * 3, (0.5,) * 3, False, TransformOptions(test_resize="squash"))(wide)
-    assert crop[:, :, 2:-2].min() == 1.0
+    squash = make_transform((30, 30), (0.5,) * 3, (0.5,) * 3, False)(wide)
     assert squash[:, :, 0].max() == -1.0
     assert squash[:, :, 15].min() == 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.config.run_config import resolve_config
+from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.runs.listing import list_runs, query_runs
 
 from ..comparison.recorded_runs import KEYS, write_run, write_sentences

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.config.run_config import RunConfig, resolve_config
+from sspa.stage2_training.config.resolving import resolve_config
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.runs.resuming import finished_run, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, locked
 from sspa.stage2_training.training import event_log

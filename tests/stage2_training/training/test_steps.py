@@ -14,7 +14,8 @@ from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.trainable import set_trainable
 from sspa.stage2_training.compute.memory import recompute_activations
 from sspa.stage2_training.compute.processes import ALONE, Processes
-from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions, validated
+from sspa.stage2_training.config.resolving import validated
+from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
 from sspa.stage2_training.features.batches import FeatureBatches
 from sspa.stage2_training.features.kept_features import KeptFeatures
 from sspa.stage2_training.model.recognizer import Recognizer

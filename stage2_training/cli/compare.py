@@ -1,0 +1,70 @@
+"""`sspa-train compare`. Heavy imports happen inside the command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
+from sspa.stage2_training.cli.options import (
+    ConfigFiles,
+    Data,
+    Device,
+    Knowledge,
+    Root,
+    Settings,
+    command_device,
+    given_settings,
+)
+
+compare_app = typer.Typer()
+
+
+@compare_app.command()
+def compare(
+    comparison: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.yaml",
+            help="Ready-made: ablation, baselines, few-shot, knowledge, partial-labels, unseen-labels.",
+        ),
+    ],
+    knowledge: Knowledge = None,
+    data: Data = None,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="The comparison's folder; finished runs in it are kept.")] = None,
+    config: ConfigFiles = None,
+    set_: Settings = None,
+    variants: Annotated[str | None, typer.Option(help="Only these variants, separated by commas.")] = None,
+    conditions: Annotated[str | None, typer.Option(help="Only these conditions, separated by commas.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Other seeds, as in 0,1,2.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The variant that the others are compared with.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Run variants over seeds and compare them, with intervals; runs only what is missing."""
+    from sspa.stage2_training.comparison.compare import compare as run_comparison
+    from sspa.stage2_training.comparison.definition import read_comparison
+    from sspa.stage2_training.comparison.page import write_comparison_page
+    from sspa.stage2_training.comparison.rows import write_rows
+    from sspa.stage2_training.comparison.table import show_comparison
+
+    whole = read_comparison(comparison)
+    defined = (whole if reference is None else whole.with_reference(reference)).only(
+        *(None if names is None else [name.strip() for name in names.split(",")] for names in (variants, conditions))
+    )
+    if seeds is not None:
+        defined = defined.with_seeds(seeds)
+    given = given_settings(knowledge, data, root)
+    on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
+    folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
+    rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, command_device(device))
+    write_rows(rows, folder / "comparison.parquet")
+    page = write_comparison_page(defined, rows, folder / "comparison.html")
+    show_comparison(defined, rows)
+    say(f"as a page: {page}; for DuckDB: {folder / 'comparison.parquet'}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs failed, as reported above ({'; '.join(failed)}); the table is of the others. "
+            "The same command tries them again"
+        )

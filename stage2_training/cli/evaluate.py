@@ -1,0 +1,110 @@
+"""`sspa-train evaluate`. Heavy imports happen inside the command."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.terminal import output
+from sspa.stage2_training.cli.options import (
+    AsJson,
+    Device,
+    Root,
+    RunArgument,
+    ScoringPrecision,
+    Thresholds,
+    command_device,
+)
+
+evaluate_app = typer.Typer()
+
+_IMAGES_FOR_DELETION = 50
+
+
+@evaluate_app.command()
+def evaluate(
+    run_path: RunArgument,
+    data: Annotated[str | None, typer.Option(help="Another data set or manifest; the run's own by default.")] = None,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
+    knowledge: Annotated[
+        Path | None, typer.Option(help="Knowledge about other labels than those the run was trained on.")
+    ] = None,
+    thresholds: Annotated[
+        Thresholds, typer.Option(help="The protocol's fixed one; one tuned on val; or one per label, tuned on val.")
+    ] = Thresholds.fixed,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for intervals of mAP; 0 for none.")] = 0,
+    explanations: Annotated[
+        bool, typer.Option("--explanations", help="Measure instead how faithful the region maps are; needs boxes.")
+    ] = False,
+    deletion_images: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="With --explanations: images for deletion and insertion, 70 scorings each. "
+            f"[default: {_IMAGES_FOR_DELETION}]",
+        ),
+    ] = None,
+    deletion_pictures: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
+    as_json: AsJson = False,
+    precision: Annotated[
+        ScoringPrecision, typer.Option(help="Of the image tower; auto takes that in which the run scored itself.")
+    ] = ScoringPrecision.auto,
+    device: Device = "auto",
+) -> None:
+    """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
+    images = deletion_images if deletion_images is not None else deletion_pictures
+    if not explanations:
+        if images is not None:
+            raise UserError("--deletion-images: belongs to --explanations, which is missing")
+        _evaluate(run_path, data, root, split, knowledge, thresholds, resamples, as_json, precision, device)
+        return
+    if thresholds is not Thresholds.fixed or resamples:
+        option = "--resamples" if resamples else "--thresholds"
+        raise UserError(f"{option}: has no meaning with --explanations, which measures maps; leave one of them out")
+    from sspa.stage2_training.explanation.table import show_faithfulness
+
+    where = str(command_device(device))
+    count = _IMAGES_FOR_DELETION if images is None else images
+    show_faithfulness(run_path, data, root, split, knowledge, count, as_json, where)
+
+
+def _evaluate(
+    run_path: Path,
+    data: str | None,
+    root: Path | None,
+    split: str,
+    knowledge: Path | None,
+    thresholds: Thresholds,
+    resamples: int,
+    as_json: bool,
+    precision: ScoringPrecision,
+    device: str,
+) -> None:
+    from sspa.stage2_training.cli.metrics_table import show_metrics
+    from sspa.stage2_training.inference.evaluate import evaluate_run
+    from sspa.stage2_training.runs.run_folder import open_run_folder
+
+    metrics, intervals = evaluate_run(
+        run_path,
+        data,
+        root,
+        split,
+        knowledge,
+        command_device(device),
+        thresholds.value,
+        resamples,
+        precision.value,
+    )
+    if as_json:
+        found = {branch: figures.to_dict() for branch, figures in metrics.items()}
+        for branch, interval in intervals.items():
+            found[branch]["mAP_interval"] = asdict(interval)
+        output.print_json(json.dumps(found))
+        return
+    show_metrics(split, metrics, open_run_folder(run_path).read_json("run.json")["data"].get("unseen", ()))
+    for branch, interval in intervals.items():
+        output.print(f"{branch}: mAP {interval}", markup=False)

@@ -1,0 +1,71 @@
+"""Options that several commands of `sspa-train` share, and what turns them into values."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Thresholds(StrEnum):
+    """The probability from which a label counts as predicted."""
+
+    fixed = "fixed"
+    one = "one"
+    each = "each"
+
+
+class ScoringPrecision(StrEnum):
+    """What the image tower computes in when it scores images."""
+
+    auto = "auto"
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` wrote.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+Knowledge = Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")]
+Data = Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")]
+Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]
+ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="A YAML file of settings; repeatable.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, as in model.qsm.layers=2; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Threshold = Annotated[
+    str, typer.Option(help="Probability from which a label counts as predicted; `tuned`: per label, tuned on val.")
+]
+OtherKnowledge = Annotated[
+    Path | None, typer.Option("--knowledge", help="Other labels, with the descriptions that sspa-knowledge wrote.")
+]
+OtherLabels = Annotated[str | None, typer.Option("--labels", help='Other labels, by name only: "red umbrella,dog".')]
+Describe = Annotated[
+    bool, typer.Option("--describe", help="With --labels: have sspa-knowledge write a description of each first.")
+]
+
+
+def command_device(wanted: str) -> "torch.device":
+    """The device that a command computes on; on a CPU, the process keeps freed memory from here on.
+
+    Raises:
+        UserError: see `choose_device`.
+    """
+    from sspa.stage2_training.compute.device import choose_device, keep_freed_memory
+
+    device = choose_device(wanted)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def given_settings(knowledge: Path | None, data: str | None, root: Path | None, **others: Any) -> dict[str, Any]:
+    """The settings that options of the command line stand for, by dotted key; options that were not given are absent.
+
+    Args:
+        others: by key with `__` in place of the dot.
+    """
+    options = {"knowledge": knowledge, "data.name": data, "data.root": root}
+    options |= {key.replace("__", "."): value for key, value in others.items()}
+    return {key: value for key, value in options.items() if value is not None}

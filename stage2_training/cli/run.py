@@ -1,0 +1,84 @@
+"""`sspa-train run`. Heavy imports happen inside the command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sspa.shared.terminal import say
+from sspa.stage2_training.cli.options import (
+    ConfigFiles,
+    Data,
+    Device,
+    Knowledge,
+    Root,
+    Settings,
+    command_device,
+    given_settings,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from sspa.stage2_training.training.run import RunResult
+
+run_app = typer.Typer()
+
+
+@run_app.command()
+def run(
+    knowledge: Knowledge = None,
+    data: Data = None,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; a new one under runs/ by default.")] = None,
+    config: ConfigFiles = None,
+    set_: Settings = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A recipe, which --config and --set override; `none`: the program's own defaults. By default the "
+            "recipe of --data; on the embedded backbone `embedded-photos`, and for its scenes the defaults."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume a stopped run: in --out, or the newest under runs/ with these settings."),
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Train on train, choose the best epoch on val, evaluate on test once, and write a run folder.
+
+    Under `torchrun --nproc-per-node=N` the batches are split over N processes.
+    """
+    from sspa.stage2_training.compute.processes import processes_of_environment
+    from sspa.stage2_training.config.resolving import resolve_config
+    from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.runs.resuming import finished_run
+    from sspa.stage2_training.training.run import run as train
+
+    given = given_settings(knowledge, data, root, training__epochs=epochs, training__seed=seed)
+    chosen = command_device(device)
+    with processes_of_environment(chosen) as processes:
+        resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
+        if resolved.preset is not None:
+            say(f"recipe: preset {resolved.preset} (--preset none leaves it out)")
+        if resume and (finished := processes.first(lambda: finished_run(out, resolved))) is not None:
+            say(f"{finished.path}: this run is finished; there is nothing to train")
+            if not processes.rank and not finished.file("report.html").exists():
+                say(f"report: {write_report(finished, chosen)}")
+            return
+        result = train(resolved, out, chosen, resume, processes)
+    if not processes.rank:
+        _show_result(result, chosen)
+
+
+def _show_result(result: "RunResult", device: "torch.device") -> None:
+    from sspa.stage2_training.cli.metrics_table import show_metrics
+    from sspa.stage2_training.report.page import write_report
+
+    unseen = result.folder.read_json("run.json")["data"]["unseen"]
+    show_metrics("test", {"untrained": result.untrained["both"], **result.test}, unseen)
+    say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")
+    say(f"report: {write_report(result.folder, device)}")

@@ -1,0 +1,113 @@
+"""How a run's configuration comes about: a preset, then files, then `--set`, then options; later ones override."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.config.presets import preset_of, preset_settings
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.schema import explained, variant_sections
+from sspa.stage2_training.config.trees import Tree, flat, nested, overridden, read_yaml
+
+# Where they differ, the result is the same; knowledge is compared by its content hash instead of its path, and what a
+# preset sets is in the other keys.
+_WITHOUT_EFFECT = frozenset(
+    {"data.workers", "knowledge", "preset", "training.checkpoint_every", "training.tensorboard"}
+)
+
+
+def resolve_config(
+    files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+) -> RunConfig:
+    """The configuration; later arguments override earlier ones, and all of them the preset.
+
+    A source that chooses another form of a section (`model.head`, `loss.kind`) discards what earlier ones set of keys
+    that this form lacks.
+
+    Args:
+        files: YAML files.
+        settings: "model.qsm.layers=2".
+        values: by dotted key.
+        base: by dotted key, overridden by everything but the preset.
+        preset: the name of a preset, or "none"; see `presets` for the one taken if None.
+
+    Raises:
+        UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value.
+    """
+    sources = [nested(base or {}), *map(read_yaml, files), nested(dict(map(_parsed, settings))), nested(values or {})]
+    merged: Tree = {}
+    for source in sources:
+        merged = _overridden(merged, source)
+    name = preset or preset_of(merged)
+    if name is None or name == "none":
+        return validated(merged)
+    return validated(_overridden(_overridden(preset_settings(name), merged), {"preset": name}))
+
+
+def validated(tree: Mapping[str, Any]) -> RunConfig:
+    """A RunConfig from a nested mapping; its first mistake as one line.
+
+    Raises:
+        UserError: see `resolve_config`.
+    """
+    for name, section in variant_sections().items():
+        if isinstance(given := tree.get(name, {}), dict):
+            tree = {**tree, name: {section.tag: section.default, **given}}
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(explained(first["type"], first["loc"], first.get("input"), reason)) from error
+
+
+def stored_config(tree: Mapping[str, Any]) -> RunConfig:
+    """The configuration that a run folder holds, of this version or an earlier one.
+
+    Earlier ones wrote the options of all losses; those of another loss than the run's had no effect and are dropped.
+
+    Raises:
+        UserError: a key or value that no version wrote.
+    """
+    return validated(_without_other_forms(tree, tree))
+
+
+def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
+    """The dotted keys in which two configurations differ, as far as the result may depend on them."""
+    first, second = (flat(config.model_dump(mode="json")) for config in (one, other))
+    keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
+    return [key for key in keys if key not in _WITHOUT_EFFECT]
+
+
+def _parsed(setting: str) -> tuple[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {setting!r}: write it as key=value, for example --set model.qsm.layers=2")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {setting!r}: the value is not YAML ({error})") from error
+
+
+def _overridden(tree: Tree, source: Tree) -> Tree:
+    return overridden(_without_other_forms(tree, source), source)
+
+
+def _without_other_forms(tree: Mapping[str, Any], source: Mapping[str, Any]) -> Tree:
+    """`tree` without the keys that belong only to other forms of a section than the one that `source` chooses."""
+    kept = dict(tree)
+    for name, section in variant_sections().items():
+        given, own = source.get(name), tree.get(name)
+        chosen = given.get(section.tag) if isinstance(given, dict) else None
+        if isinstance(chosen, str) and chosen in section.fields and isinstance(own, dict):
+            others = frozenset().union(*section.fields.values()) - section.fields[chosen]
+            kept[name] = {key: value for key, value in own.items() if key not in others}
+    return kept

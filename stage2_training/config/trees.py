@@ -1,0 +1,62 @@
+"""Settings as nested mappings: read from YAML, addressed by dotted keys, one over another."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sspa.shared.errors import UserError
+
+Tree = dict[str, Any]
+
+
+def read_yaml(file: Path) -> Tree:
+    """The settings in a YAML file.
+
+    Raises:
+        UserError: it cannot be read, or holds no keys.
+    """
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: holds no keys; write for example `training: {{epochs: 6}}`")
+    return nested(flat(tree))
+
+
+def nested(values: Mapping[str, Any]) -> Tree:
+    """{"training.lr": 0.1} -> {"training": {"lr": 0.1}}.
+
+    Raises:
+        UserError: a key is below one that has a value.
+    """
+    tree: Tree = {}
+    for dotted, value in values.items():
+        *parents, last = dotted.split(".")
+        section = tree
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise UserError(f"configuration: {dotted}: {parent} is a value, not a section")
+        section[last] = value
+    return tree
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The reverse of `nested`; an empty section is kept as it is."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
+
+
+def overridden(tree: Mapping[str, Any], by: Mapping[str, Any]) -> Tree:
+    """`tree` with the values of `by` in place of its own."""
+    return nested({**flat(tree), **flat(by)})

@@ -1,0 +1,27 @@
+"""Views of an image, and the one rule by which their probabilities and those of the branches are averaged.
+
+Legend: B images, C labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+View = Literal["plain", "mirrored"]
+
+
+def under_view(images: Tensor, view: View) -> Tensor:
+    """images (B, 3, H, W) as `view` shows them: "mirrored" is flipped horizontally."""
+    return images.flip(-1) if view == "mirrored" else images
+
+
+def mean_over_branches(by_branch: Mapping[str, Tensor]) -> Tensor:
+    """The prediction: the mean of the branches' probabilities, each (B, C)."""
+    return torch.stack(list(by_branch.values())).mean(dim=0)
+
+
+def mean_over_views(by_view: Sequence[Tensor]) -> Tensor:
+    """The mean of the probabilities (B, C) under each view."""
+    return torch.stack(list(by_view)).mean(dim=0)

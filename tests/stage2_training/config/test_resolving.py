@@ -1,0 +1,46 @@
+"""Where the values of a configuration come from, and configurations that earlier versions wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.config.resolving import resolve_config, stored_config
+from sspa.stage2_training.model.losses import AslOptions, BceOptions, TwoWayOptions
+
+KNOWLEDGE = {"knowledge": "k.parquet"}
+
+
+def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("training: {epochs: 3, seed: 3}\nmodel: {qsm: {layers: 3}}\n")
+    config = resolve_config([file], ["training.epochs=4"], {**KNOWLEDGE, "training.seed": 5}, base={"loss.kind": "bce"})
+    assert (config.training.epochs, config.training.seed, config.loss.kind) == (4, 5, "bce")
+    assert config.model.qsm.layers == 3
+
+
+def test_a_source_that_chooses_another_loss_discards_options_that_this_one_lacks() -> None:
+    base = {"loss.gamma_negative": 3.0, "loss.smoothing": 0.1, "model.qsm.layers": 3}
+    config = resolve_config(values={**KNOWLEDGE, "loss.kind": "bce", "model.head": "csra"}, base=base)
+    assert config.loss == BceOptions(smoothing=0.1)
+    assert config.model.head == "csra"
+
+
+def test_options_of_two_losses_in_one_source_are_a_mistake() -> None:
+    with pytest.raises(UserError, match=r"loss\.gamma_negative belongs to loss\.kind=asl"):
+        resolve_config(settings=["loss.kind=bce", "loss.gamma_negative=3"], values=KNOWLEDGE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("asl", AslOptions(smoothing=0.2)), ("bce", BceOptions(smoothing=0.2)), ("two-way", TwoWayOptions(temperature=3))],
+)
+def test_a_stored_configuration_with_the_options_of_all_losses_opens(kind: str, expected: object) -> None:
+    options = {"gamma_negative": 2.0, "gamma_positive": 0.0, "clip": 0.05, "temperature": 3.0, "smoothing": 0.2}
+    config = stored_config({**KNOWLEDGE, "loss": {"kind": kind, **options}})
+    assert config.loss == expected
+
+
+def test_a_stored_configuration_with_a_strange_key_is_refused() -> None:
+    with pytest.raises(UserError, match=r"there is no key .loss\.gamma."):
+        stored_config({**KNOWLEDGE, "loss": {"kind": "asl", "gamma": 1.0}})
