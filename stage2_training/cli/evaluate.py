@@ -105,6 +105,6 @@ def _evaluate(
             found[branch]["mAP_interval"] = asdict(interval)
         output.print_json(json.dumps(found))
         return
-    show_metrics(split, metrics, open_run_folder(run_path).read_json("run.json")["data"].get("unseen", ()))
+    show_metrics(split, metrics, open_run_folder(run_path).record().data.unseen)
     for branch, interval in intervals.items():
         output.print(f"{branch}: mAP {interval}", markup=False)

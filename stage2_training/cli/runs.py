@@ -11,8 +11,10 @@ from typer.core import TyperGroup
 from sspa.shared.errors import UserError
 from sspa.shared.tables import number, print_table
 from sspa.shared.terminal import output
+from sspa.stage2_training.cli.options import AsJson, RunArgument
 
 if TYPE_CHECKING:
+    from sspa.stage2_training.runs.difference import ProbabilityDifference, RunDifference
     from sspa.stage2_training.runs.listing import ListedRun
 
 
@@ -24,15 +26,17 @@ class _ListsByDefault(TyperGroup):
         return super().parse_args(ctx, args if named else ["list", *args])
 
 
-runs_app = typer.Typer(cls=_ListsByDefault, help="List the runs in a folder, or ask them in SQL.")
+runs_app = typer.Typer(
+    cls=_ListsByDefault, help="List the runs in a folder, query them in SQL, or say what two of them differ in."
+)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON line for each row.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON line per row.")]
 
 
 @runs_app.command(name="list")
 def list_(
     folder: Annotated[Path, typer.Argument(help="Searched with everything below it.")] = Path("runs"),
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
     """List the runs below a folder with their main numbers (the default: `sspa-train runs [FOLDER]`)."""
     from sspa.stage2_training.runs.listing import list_runs
@@ -51,9 +55,9 @@ def list_(
 def query(
     sql: Annotated[str, typer.Argument(help="Tables: runs, per_class, epochs.")],
     folder: Annotated[Path, typer.Option(help="Searched with everything below it.")] = Path("runs"),
-    as_json: AsJson = False,
+    as_json: AsJsonLines = False,
 ) -> None:
-    """Ask the runs below a folder anything, in SQL; `SELECT * FROM runs` shows the columns."""
+    """Query the runs below a folder in SQL; `SELECT * FROM runs` shows the columns."""
     from sspa.stage2_training.runs.listing import query_runs
 
     columns, rows = query_runs(folder, sql)
@@ -62,6 +66,56 @@ def query(
             output.print(json.dumps(dict(zip(columns, row, strict=True)), default=str), markup=False)
         return
     print_table(columns, [rows])
+
+
+@runs_app.command()
+def diff(
+    one: RunArgument,
+    other: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare it with.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what two finished runs differ in: configuration, environment, knowledge, data, figures, probabilities."""
+    from sspa.stage2_training.runs.difference import difference
+    from sspa.stage2_training.runs.run_folder import open_run_folder
+
+    found = difference(open_run_folder(one), open_run_folder(other))
+    if as_json:
+        output.print_json(json.dumps(asdict(found)))
+        return
+    if found.empty:
+        output.print(
+            "nothing differs: configuration, environment, knowledge, data, figures and probabilities are equal"
+        )
+        return
+    _show_difference(found, one, other)
+
+
+def _show_difference(found: "RunDifference", one: Path, other: Path) -> None:
+    names = (str(one), str(other)) if one.name == other.name else (one.name, other.name)
+    for part in ("configuration", "environment", "knowledge", "data", "figures"):
+        pairs = getattr(found, part)
+        if pairs:
+            print_table((part, *names), [[(key, *map(_shortened, pair)) for key, pair in pairs.items()]])
+        else:
+            output.print(f"{part}: equal")
+    if found.probabilities is None:
+        output.print("probabilities: not compared, since the runs scored other images or labels")
+        return
+    columns = ("probabilities", "largest", "median", "mean", "the largest at")
+    rows = [
+        (branch, *(f"{value:.2g}" for value in (apart.largest, apart.median, apart.mean)), _place_of(apart))
+        for branch, apart in found.probabilities.items()
+    ]
+    print_table(columns, [rows], left=(columns[0], columns[-1]))
+
+
+def _place_of(apart: "ProbabilityDifference") -> str:
+    return f"{apart.image}, {apart.label}: {apart.values[0]:.4f}, {apart.values[1]:.4f}"
+
+
+def _shortened(value: object, most: int = 120) -> str | None:
+    text = " / ".join(value) if isinstance(value, tuple) else str(value)
+    return None if value is None else text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _show(runs: "list[ListedRun]") -> None:

@@ -89,8 +89,8 @@ def state_of(run: PlannedRun) -> State:
         raise UserError(
             f"{run.path}: was made with other settings ({', '.join(differing)}); compare into another folder with --out"
         )
-    about = folder.read_json("run.json")
-    if read_knowledge(run.config.knowledge).for_labels(about["labels"]).content_hash != about["knowledge"]["hash"]:
+    about = folder.record()
+    if read_knowledge(run.config.knowledge).for_labels(about.labels).content_hash != about.knowledge.hash:
         raise UserError(
             f"{run.path}: was made with other knowledge than {run.config.knowledge} holds now; compare into another "
             "folder with --out"

@@ -74,7 +74,7 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
     unseen: dict[int, set[str]] = {}
     for by_seed in variants.values():
         for seed, folder in by_seed.items():
-            unseen.setdefault(seed, set()).update(folder.read_json("run.json")["data"].get("unseen", ()))
+            unseen.setdefault(seed, set()).update(folder.record().data.unseen)
     parts: list[Labels] = ["all", "seen", "unseen"] if any(unseen.values()) else ["all"]
     rows = []
     for part in parts:
@@ -138,25 +138,25 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
     """The protocol (name and hash) and the labels that all runs share, and the same test pictures and targets."""
     first, *others = folders
-    about = first.read_json("run.json")
-    ids, (_, targets) = first.read_json("test_ids.json"), first.read_predictions()
+    about = first.record()
+    ids, (_, targets) = first.test_ids(), first.read_predictions()
     for other in others:
-        theirs = other.read_json("run.json")
-        if theirs["protocol"] != about["protocol"] or theirs["labels"] != about["labels"]:
+        theirs = other.record()
+        if theirs.protocol != about.protocol or theirs.labels != about.labels:
             raise UserError(
                 f"{other.path}: has another protocol or other labels than {first.path}; do not compare them"
             )
-        if other.read_json("test_ids.json") != ids or not np.array_equal(other.read_predictions()[1], targets):
+        if other.test_ids() != ids or not np.array_equal(other.read_predictions()[1], targets):
             raise UserError(
                 f"{other.path}: was evaluated on other test pictures than {first.path}; has the data changed?"
             )
-    return f"{about['protocol']['name']} ({about['protocol']['hash']})", about["labels"]
+    return f"{about.protocol.name} ({about.protocol.hash})", list(about.labels)
 
 
 def _resampled(folder: RunFolder, keys: Sequence[str], wanted: Sequence[str], resamples: int) -> NDArray[np.float64]:
     """(R,) mAP in percent of the prediction over the wanted labels, the same images in every run's resample r."""
     probabilities, targets = folder.read_predictions()
-    protocol = get_protocol(folder.read_json("run.json")["protocol"]["name"])
+    protocol = get_protocol(folder.record().protocol.name)
     columns = [place for place, key in enumerate(keys) if key in wanted]
     weights = resampling_weights(len(targets), resamples)
     return 100 * resampled_map(probabilities["both"][:, columns], targets[:, columns], protocol, weights)
@@ -166,7 +166,8 @@ def _by_seed(by_seed: BySeed, wanted: Mapping[int, Sequence[str]], split: str, b
     """mAP in percent over the wanted labels; a seed without that branch, or without a positive, is left out."""
     found = {}
     for seed, folder in by_seed.items():
-        per_class = folder.read_json("result.json")[split].get(branch, {}).get("per_class", {})
+        metrics = getattr(folder.result(), split).get(branch)
+        per_class = {} if metrics is None else metrics.per_class
         if values := [per_class[key] for key in wanted[seed] if key in per_class]:
             found[seed] = 100 * fmean(values)
     return found
@@ -177,17 +178,17 @@ def _mean(by_seed: Mapping[int, float]) -> float | None:
 
 
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:
-    results = [folder.read_json("result.json") for folder in folders]
-    trained = [len(folder.read_metrics()) - 1 for folder in folders]  # the first line is of the untrained model
+    results = [folder.result() for folder in folders]
+    trained = [len(folder.epochs()) - 1 for folder in folders]  # the first line is of the untrained model
     epochs = [
-        result["train_seconds"] / count
+        result.train_seconds / count
         for result, count in zip(results, trained, strict=True)
-        if count and "train_seconds" in result
+        if count and result.train_seconds is not None
     ]
-    peaks = [result.get("peak_gpu_memory_bytes") or result.get("peak_memory_bytes") for result in results]
+    peaks = [result.peak_gpu_memory_bytes or result.peak_memory_bytes for result in results]
     return {
-        "trained_parameters": results[0]["trained_parameters"],
-        "seconds": median(result["seconds"] for result in results),
+        "trained_parameters": results[0].trained_parameters,
+        "seconds": median(result.seconds for result in results),
         "epoch_seconds": median(epochs) if epochs else None,
         "peak_memory_bytes": max((peak for peak in peaks if peak), default=None),
     }

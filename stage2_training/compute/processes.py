@@ -67,7 +67,7 @@ class Processes:
         """Do something in the first process of every machine, while the others wait."""
         self.everywhere(lambda: action() if self.local_rank == 0 else None)
 
-    def any(self, number: int) -> int:
+    def largest(self, number: int) -> int:
         """The largest of the processes' numbers, in all of them."""
         if self.world == 1:
             return number

@@ -37,7 +37,7 @@ class Split:
 class Dataset:
     """Splits by name (train, val, test), the labels of their columns, and the rules that made them.
 
-    `note` is what a result must say about the data; `content_hash` covers ids, paths, splits, targets and labels;
+    `note` is what a result must say about the data; `content_hash` covers ids, paths, splits, targets and label keys;
     `unseen` names the labels that were masked in train and val on purpose.
     """
 

@@ -59,7 +59,10 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """Hex digest over everything but the note: the same data under the same rules hash alike."""
+        """Hex digest over what training and scoring read here: name, protocol, label keys, ids, paths, splits, targets.
+
+        Label texts and domain are not in it: they reach a run through its knowledge, whose own hash covers the texts.
+        """
         digest = hashlib.sha256()
         head = [self.dataset, self.protocol, self.labels.keys, self.ids, self.paths, self.splits]
         digest.update(json.dumps(head).encode())

@@ -204,10 +204,10 @@ def _reasons(scorer: Scorer, path: Path, found: Scored, typed: Typed, index: int
 
 def _introduction(scorer: Scorer) -> str:
     folder, backbone = scorer.tagger.folder, scorer.tagger.recognizer.backbone
-    about = folder.read_json("run.json")
+    about = folder.record()
     return (
         f"<h2>{escape(folder.path.resolve().name)}</h2>"
-        f"<p>{len(scorer.own.labels)} labels, learned from {escape(about['data']['name'])}; "
+        f"<p>{len(scorer.own.labels)} labels, learned from {escape(about.data.name)}; "
         f"backbone: {escape(backbone.description)}. "
         "Pictures stay on the machine that runs this page and are deleted when it ends.</p>"
     )

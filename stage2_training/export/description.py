@@ -14,7 +14,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
     Raises:
         UserError: a file of the run is missing or damaged.
     """
-    about, tuned = tagger.folder.read_json("run.json"), tagger.folder.read_json("thresholds.json")
+    about, tuned = tagger.folder.record(), tagger.folder.thresholds()
     backbone = tagger.recognizer.backbone
     height, width = backbone.image_size
     return {
@@ -24,7 +24,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
             "name": OUTPUT,
             "shape": ["batch", len(tagger.labels)],
             "type": "float32",
-            "meaning": "the probability of each label, in the order of `labels`; several may be there",
+            "meaning": "the probability of each label, in the order of `labels`; several may be present",
         },
         "preprocessing": {
             "orientation": "EXIF orientation is applied first; transparency lies on white",
@@ -39,17 +39,17 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         },
         "labels": [{"key": label.key, "text": label.text} for label in tagger.labels],
         "thresholds": {
-            "tuned": tuned["description"],
-            "values": [tuned["values"][label.key] for label in tagger.labels],
-            "protocol": get_protocol(about["protocol"]["name"]).threshold,
+            "tuned": tuned.description,
+            "values": [tuned.values[label.key] for label in tagger.labels],
+            "protocol": get_protocol(about.protocol.name).threshold,
         },
         "run": {
             "name": tagger.folder.path.resolve().name,
             # A local folder's place is nobody else's affair.
             "backbone": "a local folder" if backbone.name.startswith("local-dir:") else backbone.name,
             "views": list(tagger.views),
-            "data": about["data"],
-            "protocol": about["protocol"],
-            "knowledge": about["knowledge"]["hash"],
+            "data": about.data.model_dump(mode="json"),
+            "protocol": about.protocol.model_dump(mode="json"),
+            "knowledge": about.knowledge.hash,
         },
     }

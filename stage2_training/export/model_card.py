@@ -13,9 +13,11 @@ from sspa.shared.files import replacing
 from sspa.shared.knowledge_format import read_table
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.bootstrap import map_interval
+from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.licences import licences_of
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.records import RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 _RESAMPLES = 1000
@@ -33,13 +35,13 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
     Raises:
         UserError: the run is not finished, or damaged.
     """
-    about, result, config = run.read_json("run.json"), run.read_json("result.json"), run.config()
-    protocol = get_protocol(about["protocol"]["name"])
+    about, result, config = run.record(), run.result(), run.config()
+    protocol = get_protocol(about.protocol.name)
     probabilities, targets = run.read_predictions()
-    both = result["test"]["both"]
+    both = result.test["both"]
     names = {label.key: _plain(label.text) for label in tagger.labels}
-    by_label = sorted(both["per_class"].items(), key=lambda item: -item[1])
-    thresholds = run.read_json("thresholds.json")
+    by_label = sorted(both.per_class.items(), key=lambda item: -item[1])
+    thresholds = run.thresholds()
     text = _template().render(
         front=yaml.safe_dump(_front_matter(name, about, both, config), sort_keys=False, allow_unicode=True),
         name=_plain(name),
@@ -50,19 +52,19 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
         split_words=protocol.splits,
         interval=map_interval(probabilities["both"], targets, protocol, _RESAMPLES),
         columns=("CP", "CR", "CF1", "OP", "OR", "OF1"),
-        rows=[*result["test"].items(), ("untrained", result["untrained_test"]["both"])],
+        rows=[*result.test.items(), ("untrained", result.untrained_test["both"])],
         labels=[
-            {"name": names[key], "key": _plain(key), "ap": value, "threshold": thresholds["values"][key]}
+            {"name": names[key], "key": _plain(key), "ap": value, "threshold": thresholds.values[key]}
             for key, value in by_label
         ],
         weakest=[(names[key], value) for key, value in by_label[: -_WEAKEST - 1 : -1]],
-        absent=[names[key] for key in both["absent"]],
-        thresholds=thresholds["description"],
+        absent=[names[key] for key in both.absent],
+        thresholds=thresholds.description,
         knowledge=_knowledge(run),
         licences=licences_of(config.backbone),
         image_size=tagger.recognizer.backbone.image_size,
         open_vocabulary=tagger.recognizer.head.open_vocabulary,
-        backbone=_backbone(config, result["backbone"]["description"]),
+        backbone=_backbone(config, result.backbone.description),
         version=metadata.version("sspa-multilabel"),
     )
     with replacing(path) as beside:
@@ -77,9 +79,9 @@ def _template() -> jinja2.Template:
     )
 
 
-def _front_matter(name: str, about: dict[str, Any], both: dict[str, Any], config: RunConfig) -> dict[str, Any]:
-    data = about["data"]["name"]
-    figures = {"mAP": both["mAP"], "CF1": both["at_threshold"]["CF1"], "OF1": both["at_threshold"]["OF1"]}
+def _front_matter(name: str, about: RunRecord, both: Metrics, config: RunConfig) -> dict[str, Any]:
+    data = about.data.name
+    figures = {name: both.figure(name) for name in ("mAP", "CF1", "OF1")}
     return {
         "library_name": "sspa-multilabel",
         "pipeline_tag": "image-classification",
@@ -95,12 +97,12 @@ def _front_matter(name: str, about: dict[str, Any], both: dict[str, Any], config
                 "results": [
                     {
                         "task": {"type": "image-classification", "name": "multi-label image classification"},
-                        "dataset": {"type": data, "name": data, "split": "test", "revision": about["data"]["hash"]},
+                        "dataset": {"type": data, "name": data, "split": "test", "revision": about.data.hash},
                         "metrics": [
                             {
                                 "type": figure,
                                 "value": round(100 * value, 2),
-                                "name": f"{figure}, protocol {about['protocol']['name']} {about['protocol']['hash']}",
+                                "name": f"{figure}, protocol {about.protocol.name} {about.protocol.hash}",
                             }
                             for figure, value in figures.items()
                         ],

@@ -12,6 +12,7 @@ from sspa.shared.knowledge_format import read_table, write_knowledge
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.export.model_card import write_model_card
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.records import BackboneRecord, RunRecord, written
 from sspa.stage2_training.runs.run_folder import OWN_FOLDER, RunFolder, open_run_folder
 
 _COPIED = ("weights.safetensors", "metrics.jsonl", "thresholds.json")
@@ -33,25 +34,27 @@ def package_run(run: Path, out: Path) -> Path:
     folder = open_run_folder(run)
     if out.exists():
         raise UserError(f"{out}: exists already; nothing was changed. Name another folder with --out")
-    config, result = folder.config(), folder.read_json("result.json")
+    config, result = folder.config(), folder.result()
     with replacing_folder(out) as beside:
         for name in _COPIED:
             shutil.copyfile(folder.file(name), beside / name)
         own = RunFolder(beside)
-        own.write_json("run.json", _about(folder))
+        own.write_json("run.json", _about(folder).model_dump(mode="json"))
         tree = _configuration(config, beside)
         own.write_json("config.json", tree)
-        own.write_json("result.json", {**result, "backbone": _backbone(result["backbone"], config, tree)})
+        backbone = _backbone(result.backbone, config, tree)
+        own.write_json("result.json", written(result.model_copy(update={"backbone": backbone})))
         _write_knowledge(folder.file("knowledge.parquet"), own.file("knowledge.parquet"))
         tagger = _same_as_the_run(run, beside)
         write_model_card(folder, tagger, own.file("README.md"), out.name)
     return out
 
 
-def _about(folder: RunFolder) -> dict[str, Any]:
-    about: dict[str, Any] = folder.read_json("run.json")
-    knowledge = about["knowledge"]
-    return {**about, "knowledge": {**knowledge, "file": Path(knowledge["file"]).name}}
+def _about(folder: RunFolder) -> RunRecord:
+    """run.json without the path of the knowledge."""
+    about = folder.record()
+    knowledge = about.knowledge.model_copy(update={"file": Path(about.knowledge.file).name})
+    return about.model_copy(update={"knowledge": knowledge})
 
 
 def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
@@ -72,13 +75,13 @@ def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
     return tree
 
 
-def _backbone(named: dict[str, str], config: RunConfig, tree: dict[str, Any]) -> dict[str, str]:
+def _backbone(named: BackboneRecord, config: RunConfig, tree: dict[str, Any]) -> BackboneRecord:
     """What result.json says of the backbone, with the folder's own names for local files."""
     renamed = [(config.backbone.name, tree["backbone"]["name"])]
     if config.backbone.weights is not None:
         renamed.append((config.backbone.weights, tree["backbone"]["weights"]))
     for old, new in renamed:
-        named = {key: text.replace(old, new) for key, text in named.items()}
+        named = BackboneRecord(name=named.name.replace(old, new), description=named.description.replace(old, new))
     return named
 
 

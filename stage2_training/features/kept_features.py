@@ -18,6 +18,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import cache_folder, replacing_folder
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.compute.environment import environment
 from sspa.stage2_training.config.run_config import DataOptions
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
@@ -57,7 +58,8 @@ def kept_features(
     """The features of each split under `view`, from the cache, or computed and kept there now.
 
     A cache entry's key covers the backbone's weights and options, the picture files (path, size and time of
-    change) in order, the view, and the form of the entry. Splits drawn from others take theirs where they are there,
+    change) in order, the view, and the form of the entry; environment.json beside the arrays says where they were
+    computed. Splits drawn from others take theirs where they are there,
     and where most of those others' pictures are wanted, they are computed whole: other draws can then take them too.
 
     Raises:
@@ -150,6 +152,7 @@ def _compute(
         done(len(indices))  # type: ignore[operator]
     for array in kept.values():
         array.flush()
+    (folder / "environment.json").write_text(json.dumps(environment(device), indent=1) + "\n", encoding="utf-8")
 
 
 def _key(backbone: Backbone, split: Split, view: View, data: DataOptions) -> str:

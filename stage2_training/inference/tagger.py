@@ -209,8 +209,7 @@ class Tagger:
 
     def tuned_thresholds(self) -> dict[str, float]:
         """The thresholds that the run tuned on val, by label key; other labels than its own have none."""
-        values: dict[str, float] = self.folder.read_json("thresholds.json")["values"]
-        return values
+        return self.folder.thresholds().values
 
     def tags_of(self, row: NDArray[np.float32]) -> Tags:
         """One row of `probabilities` as Tags."""

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from sspa.stage2_training.evaluation.metrics import CALIBRATION_BINS
+from sspa.stage2_training.runs.records import EpochRecord
 
 Floats = NDArray[np.floating[Any]]
 
@@ -126,12 +127,12 @@ def class_dots(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, s
     return drawn.svg
 
 
-def val_curves(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
+def val_curves(lines: Mapping[str, Sequence[EpochRecord]]) -> Markup:
     """mAP on val over the epochs of metrics.jsonl, a curve a run."""
     with plot("mAP on val, by run") as drawn:
         for run, of_run in lines.items():
-            values = [100 * line["val"]["both"]["mAP"] for line in of_run]
-            drawn.axes.plot([line["epoch"] for line in of_run], values, marker="o", markersize=4, label=run)
+            values = [100 * line.val["both"].mAP for line in of_run]
+            drawn.axes.plot([line.epoch for line in of_run], values, marker="o", markersize=4, label=run)
         drawn.axes.set(xlabel="epoch (0: untrained)", ylabel="mAP on val, %")
         drawn.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend_above(drawn)
@@ -151,17 +152,17 @@ def difference_bars(differences: Mapping[str, tuple[float, float, float]], title
     return drawn.svg
 
 
-def training_curves(lines: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def training_curves(lines: Sequence[EpochRecord]) -> list[Markup]:
     """Loss, and mAP on val by branch, over the epochs of metrics.jsonl."""
-    epochs = [line["epoch"] for line in lines]
+    epochs = [line.epoch for line in lines]
     with plot("Training loss") as loss:
-        trained = [line for line in lines if "loss" in line]
-        loss.axes.plot([line["epoch"] for line in trained], [line["loss"] for line in trained], marker="o")
+        trained = {line.epoch: line.loss for line in lines if line.loss is not None}
+        loss.axes.plot(list(trained), list(trained.values()), marker="o")
         loss.axes.set(xlabel="epoch", ylabel="loss, mean of the epoch")
         loss.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     with plot("mAP on val") as val:
-        for branch in lines[0]["val"]:
-            val.axes.plot(epochs, [100 * line["val"][branch]["mAP"] for line in lines], marker="o", label=branch)
+        for branch in lines[0].val:
+            val.axes.plot(epochs, [100 * line.val[branch].mAP for line in lines], marker="o", label=branch)
         val.axes.set(xlabel="epoch (0: untrained)", ylabel="mAP on val, %")
         val.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         val.axes.legend()

@@ -16,6 +16,7 @@ from sspa.stage2_training.evaluation.decisions import (
     precision_recall,
     top_k_decisions,
 )
+from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.protocol import Protocol
 
 Floats = NDArray[np.floating[Any]]
@@ -48,7 +49,7 @@ def resampled_figures(
     return {name: columns[name] for name in headline_names(protocol)}
 
 
-def intervals_of(metrics: Mapping[str, Any], drawn: Mapping[str, Floats]) -> dict[str, Interval]:
+def intervals_of(metrics: Metrics, drawn: Mapping[str, Floats]) -> dict[str, Interval]:
     """The interval of each resampled figure round its value.
 
     Args:
@@ -59,19 +60,8 @@ def intervals_of(metrics: Mapping[str, Any], drawn: Mapping[str, Floats]) -> dic
     intervals = {}
     for name, values in drawn.items():
         low, high = np.nanquantile(values, [tail, 1 - tail])
-        intervals[name] = Interval(figure(metrics, name), float(low), float(high), LEVEL, len(values))
+        intervals[name] = Interval(metrics.figure(name), float(low), float(high), LEVEL, len(values))
     return intervals
-
-
-def figure(metrics: Mapping[str, Any], name: str) -> float:
-    """One figure of result.json by the name a protocol's headline gives it; nan where it is undefined."""
-    if name in ("mAP", "mA"):
-        value = metrics[name]
-    elif name in metrics["instances"]:
-        value = metrics["instances"][name]
-    else:
-        value = metrics["at_top_k" if "@" in name else "at_threshold"][name.partition("@")[0]]
-    return float("nan") if value is None else float(value)
 
 
 def _figures(

@@ -1,7 +1,7 @@
 """report.html: one run as one page to read, without network."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
+from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
@@ -31,33 +32,33 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     Raises:
         UserError: the run is not finished, or damaged.
     """
-    result, about, config = folder.read_json("result.json"), folder.read_json("run.json"), folder.config()
+    result, about, config = folder.result(), folder.record(), folder.config()
     knowledge = folder.knowledge()
     names = {label.key: label.text for label in knowledge.labels}
     probabilities, targets = folder.read_predictions()
-    protocol = get_protocol(about["protocol"]["name"])
+    protocol = get_protocol(about.protocol.name)
     return write_page(
         folder.file("report.html"),
         "report.html.jinja",
         name=folder.path.resolve().name,
-        data_note=about["data"]["note"],
+        data_note=about.data.note,
         facts=_facts(about, result, config),
-        test=result["test"],
-        columns=_columns(result["test"]["both"]["top_k"]),
-        intervals=intervals_of(result["test"]["both"], resampled_figures(probabilities["both"], targets, protocol)),
+        test=result.test,
+        columns=_columns(result.test["both"].top_k),
+        intervals=intervals_of(result.test["both"], resampled_figures(probabilities["both"], targets, protocol)),
         rows=[
-            {"name": "untrained", "metrics": result["untrained_test"]["both"]},
-            *({"name": branch, "metrics": metrics} for branch, metrics in result["test"].items()),
+            {"name": "untrained", "metrics": result.untrained_test["both"]},
+            *({"name": branch, "metrics": metrics} for branch, metrics in result.test.items()),
         ],
         plots={
             "classes": plots.class_bars(
                 {
-                    "test": result["test"]["both"]["per_class"],
-                    "untrained": result["untrained_test"]["both"]["per_class"],
+                    "test": result.test["both"].per_class,
+                    "untrained": result.untrained_test["both"].per_class,
                 },
                 names,
             ),
-            "training": plots.training_curves(folder.read_metrics()),
+            "training": plots.training_curves(folder.epochs()),
             "precision_recall": plots.precision_recall_curves(probabilities, targets),
             "reliability": plots.reliability_curve(probabilities, targets),
             "co_occurrence": _co_occurrence(probabilities["both"], targets, protocol.threshold, list(names.values())),
@@ -69,23 +70,21 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     )
 
 
-def _facts(about: Mapping[str, Any], result: Mapping[str, Any], config: RunConfig) -> list[tuple[str, str]]:
-    environment = about["environment"]
+def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tuple[str, str]]:
+    environment, backbone, scoring = about.environment, result.backbone, result.precision
     return [
-        ("protocol", f"{about['protocol']['name']} ({about['protocol']['hash']})"),
-        ("data", f"{about['data']['name']}, hash {about['data']['hash']}"),
-        (
-            "backbone",
-            f"{result['backbone']['name']}: {result['backbone']['description']}; tower {config.backbone.tower}",
-        ),
-        ("knowledge", f"{about['knowledge']['file']}, hash {about['knowledge']['hash'][:16]}"),
-        ("trained", f"{result['trained_parameters']:,} parameters, head {config.model.head}"),
+        ("protocol", f"{about.protocol.name} ({about.protocol.hash})"),
+        ("data", f"{about.data.name}, hash {about.data.hash}"),
+        ("backbone", f"{backbone.name}: {backbone.description}; tower {config.backbone.tower}"),
+        ("knowledge", f"{about.knowledge.file}, hash {about.knowledge.hash[:16]}"),
+        ("trained", f"{result.trained_parameters:,} parameters, head {config.model.head}"),
         ("seed", str(config.training.seed)),
-        ("best epoch", f"{result['best_epoch']} of {config.training.epochs}, chosen on val"),
+        ("best epoch", f"{result.best_epoch} of {config.training.epochs}, chosen on val"),
+        *([("precision", f"training {scoring.training}, scoring {scoring.scoring}")] if scoring else []),
         (
-            "made",
-            f"in {result['seconds']:.0f} s on {environment['gpu'] or 'a CPU'}, torch "
-            f"{environment['libraries']['torch']}, source {environment['git'] or 'not under git'}",
+            "computed",
+            f"in {result.seconds:.0f} s on {environment.gpu or environment.cpu or 'a CPU'}, torch "
+            f"{environment.libraries.get('torch', 'unknown')}, source {environment.git or 'not under git'}",
         ),
     ]
 
@@ -113,7 +112,7 @@ def _co_occurrence(probabilities: Any, targets: Any, threshold: float, names: Se
 def _pictures(folder: RunFolder, device: torch.device, probabilities: Any, threshold: float) -> dict[str, Any]:
     try:
         test = own_dataset(folder.config()).splits["test"]
-        if list(test.ids) != folder.read_json("test_ids.json"):
+        if list(test.ids) != folder.test_ids():
             raise UserError("the data set has other test pictures now than the run was evaluated on")
         tagger = Tagger.load(folder.path, device=device.type)
         groups = {

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.config.trees import flat
 from sspa.stage2_training.evaluation.bootstrap import Interval
+from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
-from sspa.stage2_training.report.figures import figure, intervals_of, resampled_figures
+from sspa.stage2_training.report.figures import intervals_of, resampled_figures
+from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 Floats = NDArray[np.floating[Any]]
@@ -30,21 +33,21 @@ class ReportedRun:
     folder: RunFolder
 
     @cached_property
-    def about(self) -> dict[str, Any]:
-        return dict(self.folder.read_json("run.json"))
+    def about(self) -> RunRecord:
+        return self.folder.record()
 
     @cached_property
-    def result(self) -> dict[str, Any]:
-        return dict(self.folder.read_json("result.json"))
+    def result(self) -> ResultRecord:
+        return self.folder.result()
 
     @cached_property
-    def both(self) -> dict[str, Any]:
+    def both(self) -> Metrics:
         """The test figures of the prediction."""
-        return dict(self.result["test"]["both"])
+        return self.result.test["both"]
 
     @cached_property
     def protocol(self) -> Protocol:
-        return get_protocol(self.about["protocol"]["name"])
+        return get_protocol(self.about.protocol.name)
 
     @cached_property
     def predictions(self) -> tuple[Floats, NDArray[np.int8]]:
@@ -54,7 +57,7 @@ class ReportedRun:
 
     @cached_property
     def test_ids(self) -> list[str]:
-        return list(self.folder.read_json("test_ids.json"))
+        return self.folder.test_ids()
 
     @cached_property
     def resampled(self) -> dict[str, Floats]:
@@ -88,7 +91,7 @@ def write_side_by_side(paths: Sequence[Path], out: Path) -> Path:
     compared = [difference for difference in differences if not difference.reason]
     figures = list(dict.fromkeys(name for run in runs for name in run.intervals))
     names = {label.key: label.text for run in reversed(runs) for label in run.folder.knowledge().labels}
-    per_class = {run.name: run.both["per_class"] for run in runs}
+    per_class = {run.name: run.both.per_class for run in runs}
     probabilities = {run.name: run.predictions[0] for run in runs}
     targets = {run.name: run.predictions[1] for run in runs}
     return write_page(
@@ -116,7 +119,7 @@ def write_side_by_side(paths: Sequence[Path], out: Path) -> Path:
             if compared
             else "",
             "classes": plots.class_dots(per_class, names),
-            "val": plots.val_curves({run.name: run.folder.read_metrics() for run in runs}),
+            "val": plots.val_curves({run.name: run.folder.epochs() for run in runs}),
             "precision_recall": plots.precision_recall_curves(probabilities, targets),
             "reliability": plots.reliability_curve(probabilities, targets),
         },
@@ -134,12 +137,13 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def why_not_comparable(run: ReportedRun, reference: ReportedRun) -> str:
     """In words why a difference of these runs would mean nothing; empty where it means something."""
-    if run.about["protocol"] != reference.about["protocol"]:
-        theirs, ours = run.about["protocol"], reference.about["protocol"]
-        return f"another protocol ({theirs['name']} {theirs['hash']}, not {ours['name']} {ours['hash']})"
-    if run.about["data"]["name"] != reference.about["data"]["name"]:
-        return f"other data ({run.about['data']['name']}, not {reference.about['data']['name']})"
-    if run.about["labels"] != reference.about["labels"]:
+    theirs, ours = run.about, reference.about
+    if theirs.protocol != ours.protocol:
+        one, other = theirs.protocol, ours.protocol
+        return f"another protocol ({one.name} {one.hash}, not {other.name} {other.hash})"
+    if theirs.data.name != ours.data.name:
+        return f"other data ({theirs.data.name}, not {ours.data.name})"
+    if theirs.labels != ours.labels:
         return "other labels, or in another order"
     if run.test_ids != reference.test_ids:
         return f"other test pictures ({len(run.test_ids)}, not the reference's {len(reference.test_ids)})"
@@ -155,7 +159,7 @@ def _difference(run: ReportedRun, reference: ReportedRun) -> Difference:
     for name, drawn in run.resampled.items():
         interval = difference_interval(100 * drawn[None], 100 * reference.resampled[name][None])
         if interval is not None:
-            figures[name] = (100 * (figure(run.both, name) - figure(reference.both, name)), *interval)
+            figures[name] = (100 * (run.both.figure(name) - reference.both.figure(name)), *interval)
     return Difference(run.name, figures)
 
 
@@ -165,17 +169,10 @@ def differing_settings(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[tup
     Returns:
         "shared": keys that all have; "own": those that some have not (another head's), None where it has none.
     """
-    flat = [_flat(tree) for tree in trees]
+    values_of = [flat(tree) for tree in trees]
     found: dict[str, list[tuple[str, list[str | None]]]] = {"shared": [], "own": []}
-    for key in dict.fromkeys(key for of_run in flat for key in of_run):
-        values = [str(of_run[key]) if key in of_run else None for of_run in flat]
+    for key in dict.fromkeys(key for of_run in values_of for key in of_run):
+        values = [str(of_run[key]) if key in of_run else None for of_run in values_of]
         if len(set(values)) > 1:
             found["own" if None in values else "shared"].append((key, values))
     return found
-
-
-def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
-    return flat

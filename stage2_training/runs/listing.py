@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sspa.shared.errors import UserError
 from sspa.shared.locked_sql import run_locked
+from sspa.stage2_training.runs.records import ResultRecord, RunRecord, read_epochs, read_record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +93,9 @@ def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """
     runs = [(path, _listed(path, root)) for path in find_run_folders(root)]
     finished = [(path, run.run) for path, run in runs if run.state == FINISHED]
-    per_class = [row for path, name in finished for row in _per_class(name, _read(path / "result.json"))]
+    per_class = [
+        row for path, name in finished for row in _per_class(name, read_record(path / "result.json", ResultRecord))
+    ]
     epochs = [row for path, run in runs if run.state != DAMAGED for row in _epochs(run.run, path)]
     tables = {
         "runs": _table([asdict(run) for _, run in runs], _schema_of_runs()),
@@ -117,43 +120,47 @@ def _listed(path: Path, root: Path) -> ListedRun:
     if not (path / "run.json").is_file():
         return ListedRun(name, UNFINISHED)
     try:
-        about, config = _read(path / "run.json"), _read(path / "config.json")
-        finished = (path / "result.json").is_file()
-        known: dict[str, Any] = {
-            "data": about["data"]["name"],
-            "data_hash": about["data"]["hash"],
-            "protocol": about["protocol"]["name"],
-            "protocol_hash": about["protocol"]["hash"],
-            "knowledge_hash": about["knowledge"]["hash"],
-            "git": about["environment"].get("git"),
-            "head": config["model"]["head"],
-            "backbone": config["backbone"]["name"],
-            "tower": config["backbone"]["tower"],
-            "seed": config["training"]["seed"],
-            "epochs": config["training"]["epochs"],
-            "epochs_done": max((line["epoch"] for line in _metrics(path)), default=0),
-            "config": json.dumps(config),
-        }
-        if finished:
-            result = _read(path / "result.json")
-            test = result["test"]
-            known |= {
-                "best_epoch": result["best_epoch"],
-                "val_map": 100 * result["val"]["both"]["mAP"],
-                "test_map": 100 * test["both"]["mAP"],
-                "region_map": 100 * test["region"]["mAP"] if "region" in test else None,
-                "global_map": 100 * test["global"]["mAP"] if "global" in test else None,
-                "untrained_map": 100 * result["untrained_test"]["both"]["mAP"],
-                "trained_parameters": result["trained_parameters"],
-                "seconds": result["seconds"],
-                "peak_memory_bytes": result.get("peak_memory_bytes"),
-            }
+        known = _known(path)
     except UserError as error:
         return ListedRun(name, DAMAGED, str(error))
     except (KeyError, TypeError, AttributeError) as error:
-        # JSON that can be read and does not hold what a run writes: cut by hand, or of a version to come.
+        # A config.json that can be read and does not hold what a run writes: cut by hand, or of a version to come.
         return ListedRun(name, DAMAGED, f"{path}: does not hold what a run writes ({type(error).__name__}: {error})")
-    return ListedRun(name, FINISHED if finished else UNFINISHED, **known)
+    return ListedRun(name, FINISHED if "best_epoch" in known else UNFINISHED, **known)
+
+
+def _known(path: Path) -> dict[str, Any]:
+    about, config = read_record(path / "run.json", RunRecord), _read(path / "config.json")
+    known: dict[str, Any] = {
+        "data": about.data.name,
+        "data_hash": about.data.hash,
+        "protocol": about.protocol.name,
+        "protocol_hash": about.protocol.hash,
+        "knowledge_hash": about.knowledge.hash,
+        "git": about.environment.git,
+        "head": config["model"]["head"],
+        "backbone": config["backbone"]["name"],
+        "tower": config["backbone"]["tower"],
+        "seed": config["training"]["seed"],
+        "epochs": config["training"]["epochs"],
+        "epochs_done": max((line.epoch for line in read_epochs(path / "metrics.jsonl")), default=0),
+        "config": json.dumps(config),
+    }
+    if not (path / "result.json").is_file():
+        return known
+    result = read_record(path / "result.json", ResultRecord)
+    test = result.test
+    return known | {
+        "best_epoch": result.best_epoch,
+        "val_map": 100 * result.val["both"].mAP,
+        "test_map": 100 * test["both"].mAP,
+        "region_map": 100 * test["region"].mAP if "region" in test else None,
+        "global_map": 100 * test["global"].mAP if "global" in test else None,
+        "untrained_map": 100 * result.untrained_test["both"].mAP,
+        "trained_parameters": result.trained_parameters,
+        "seconds": result.seconds,
+        "peak_memory_bytes": result.peak_memory_bytes,
+    }
 
 
 def _is_a_runs(config: Path) -> bool:
@@ -173,30 +180,18 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error})") from error
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; none where it is not there yet, and not a last one that is still being written."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-
-
-def _per_class(name: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for split in ("val", "test"):
-        for branch, metrics in result[split].items():
-            for label, value in metrics.get("per_class", {}).items():
+def _per_class(name: str, result: ResultRecord) -> Iterator[dict[str, Any]]:
+    for split, by_branch in (("val", result.val), ("test", result.test)):
+        for branch, metrics in by_branch.items():
+            for label, value in metrics.per_class.items():
                 yield {"run": name, "split": split, "branch": branch, "label": label, "ap": 100 * value}
 
 
 def _epochs(name: str, folder: Path) -> Iterator[dict[str, Any]]:
-    for line in _metrics(folder):
-        for branch, metrics in line.get("val", {}).items():
-            known = {key: line.get(key) for key in ("epoch", "loss", "learning_rate")}
-            yield {"run": name, **known, "branch": branch, "val_map": 100 * metrics["mAP"]}
+    for line in read_epochs(folder / "metrics.jsonl"):
+        known = {"epoch": line.epoch, "loss": line.loss, "learning_rate": line.learning_rate}
+        for branch, metrics in line.val.items():
+            yield {"run": name, **known, "branch": branch, "val_map": 100 * metrics.mAP}
 
 
 def _schema_of_runs() -> dict[str, type]:

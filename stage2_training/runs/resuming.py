@@ -1,12 +1,12 @@
 """Which run folder `--resume` means, and whether the run in it is the one that was asked for."""
 
 import shutil
-from importlib import metadata
 from pathlib import Path
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
+from sspa.stage2_training.compute.environment import library_version
 from sspa.stage2_training.config.resolving import differing_keys
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset
@@ -71,22 +71,18 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
     Raises:
         UserError: pictures, labels, knowledge or the number of processes have changed since.
     """
-    started = folder.read_json("run.json")
-    if (before := started.get("processes", 1)) != processes:
+    started = folder.record()
+    if (before := started.processes) != processes:
         raise UserError(
             f"{folder.path}: was started with {before} processes and cannot go on with {processes}; "
             f"start {before} again (torchrun --nproc-per-node={before}), or train into another folder"
         )
-    if started["data"]["hash"] != dataset.content_hash:
+    if started.data.hash != dataset.content_hash:
         raise UserError(f"{folder.path}: the data {dataset.name} has changed since the run was started; train anew")
-    if started["knowledge"]["hash"] != knowledge.content_hash:
+    if started.knowledge.hash != knowledge.content_hash:
         raise UserError(f"{folder.path}: {knowledge.path} has changed since the run was started; train anew")
-    for name, version in started["environment"]["libraries"].items():
-        try:
-            now = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            now = "not installed"
-        if now != version:
+    for name, version in started.environment.libraries.items():
+        if (now := library_version(name)) != version:
             say(f"{folder.path}: was started with {name} {version}, goes on with {now}: last digits may differ")
 
 

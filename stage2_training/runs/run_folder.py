@@ -2,14 +2,11 @@
 
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,32 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.holding import held
 from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.compute.environment import environment
 from sspa.stage2_training.config.resolving import stored_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Probabilities
+from sspa.stage2_training.runs.records import (
+    FORMAT_VERSION,
+    DataRecord,
+    EnvironmentRecord,
+    EpochRecord,
+    FormatRecord,
+    KnowledgeRecord,
+    PreprocessingRecord,
+    ProtocolRecord,
+    ResultRecord,
+    RunRecord,
+    ThresholdsRecord,
+    read_epochs,
+    read_record,
+)
 
-FORMAT_VERSION = 1
 # In a folder that is handed over, wherever it will lie: "local-dir:{folder}/backbone".
 OWN_FOLDER = "{folder}"
 # What `replacing` and `replacing_folder` write to before they move it over, and safetensors before that.
 _BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
-_LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "sspa-multilabel")
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,32 @@ class RunFolder:
         with replacing(self.file(name)) as beside:
             beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def read_json(self, name: str) -> Any:
-        """Read one of the run's JSON files.
+    def record(self) -> RunRecord:
+        """What was known before training.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: as of every method that reads: the file is missing or damaged.
         """
+        return read_record(self.file("run.json"), RunRecord)
+
+    def result(self) -> ResultRecord:
+        """What came out."""
+        return read_record(self.file("result.json"), ResultRecord)
+
+    def thresholds(self) -> ThresholdsRecord:
+        """The threshold per label that was tuned on val."""
+        return read_record(self.file("thresholds.json"), ThresholdsRecord)
+
+    def epochs(self) -> list[EpochRecord]:
+        """The lines of metrics.jsonl."""
+        return read_epochs(self.file("metrics.jsonl"))
+
+    def test_ids(self) -> list[str]:
+        """The ids of the test images, in the order of the predictions."""
+        return list(self.read_json("test_ids.json"))
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run that has no type of its own."""
         path = self.file(name)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -86,18 +118,13 @@ class RunFolder:
                 return file.tell()
         except OSError as error:
             raise UserError(
-                f"{self.file(name)}: cannot be written ({error.strerror}); mend it, go on with --resume"
+                f"{self.file(name)}: cannot be written ({error.strerror}); fix that, then resume with --resume"
             ) from error
 
     def cut_metrics(self, length: int) -> None:
         """Take back the lines of metrics.jsonl that a checkpoint does not know yet."""
         with self.file("metrics.jsonl").open("ab") as file:
             file.truncate(length)
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        lines = self.file("metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
 
     def write_weights(self, modules: torch.nn.Module) -> None:
         """Write the state of the trained modules."""
@@ -170,7 +197,7 @@ class RunFolder:
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""
-        return read_knowledge(self.file("knowledge.parquet")).for_labels(self.read_json("run.json")["labels"])
+        return read_knowledge(self.file("knowledge.parquet")).for_labels(self.record().labels)
 
 
 def check_free(path: Path | None) -> None:
@@ -187,12 +214,19 @@ def check_free(path: Path | None) -> None:
 
 
 def create_run_folder(
-    path: Path | None, config: RunConfig, dataset: Dataset, knowledge: Knowledge, device: str, processes: int = 1
+    path: Path | None,
+    config: RunConfig,
+    dataset: Dataset,
+    knowledge: Knowledge,
+    backbone: Backbone,
+    device: torch.device,
+    processes: int = 1,
 ) -> RunFolder:
     """Make a new run folder and write what is known before training; it appears whole or not at all.
 
     Args:
         path: where; a free name under runs/ if None.
+        backbone: the run's own, for how it wants images prepared.
         device: what it is trained on.
         processes: how many train together.
 
@@ -201,28 +235,22 @@ def create_run_folder(
     """
     check_free(path)
     path = path or _free_name(Path("runs"), f"{dataset.name}-{config.model.head}-seed{config.training.seed}")
+    record = RunRecord(
+        format=FORMAT_VERSION,
+        labels=dataset.labels.keys,
+        data=DataRecord(name=dataset.name, hash=dataset.content_hash, note=dataset.note, unseen=tuple(dataset.unseen)),
+        protocol=ProtocolRecord(name=dataset.protocol.name, hash=dataset.protocol.hash),
+        knowledge=KnowledgeRecord(file=str(knowledge.path), hash=knowledge.content_hash),
+        seed=config.training.seed,
+        device=str(device),
+        processes=processes,
+        environment=EnvironmentRecord(**environment(device)),
+        preprocessing=PreprocessingRecord(size=backbone.image_size, mean=backbone.mean, std=backbone.std),
+    )
     with replacing_folder(path) as beside:
         folder = RunFolder(beside)
         folder.write_json("config.json", config.model_dump(mode="json"))
-        folder.write_json(
-            "run.json",
-            {
-                "format": FORMAT_VERSION,
-                "labels": list(dataset.labels.keys),
-                "data": {
-                    "name": dataset.name,
-                    "hash": dataset.content_hash,
-                    "note": dataset.note,
-                    "unseen": list(dataset.unseen),
-                },
-                "protocol": {"name": dataset.protocol.name, "hash": dataset.protocol.hash},
-                "knowledge": {"file": str(knowledge.path), "hash": knowledge.content_hash},
-                "seed": config.training.seed,
-                "device": device,
-                "processes": processes,
-                "environment": environment(),
-            },
-        )
+        folder.write_json("run.json", record.model_dump(mode="json"))
         with replacing(folder.file("knowledge.parquet")) as file:
             shutil.copyfile(knowledge.path, file)
     return RunFolder(path)
@@ -253,35 +281,9 @@ def open_run_folder(path: Path) -> RunFolder:
     if not (path / "run.json").is_file():
         raise UserError(f"{path}: is not a run folder (no run.json); give one that `sspa-train run` made")
     folder = RunFolder(path)
-    if (version := folder.read_json("run.json").get("format", 0)) > FORMAT_VERSION:
+    if (version := read_record(folder.file("run.json"), FormatRecord).format) > FORMAT_VERSION:
         raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
     return folder
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and the state of the source tree, for the record."""
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"python": platform.python_version(), "libraries": versions, "gpu": cuda, "git": _git_state()}
-
-
-def _git_state() -> str | None:
-    try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None  # installed from a wheel, or without git
-    return said.stdout.strip()
 
 
 def _free_name(parent: Path, name: str) -> Path:

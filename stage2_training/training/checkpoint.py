@@ -1,8 +1,8 @@
 """Checkpoints: everything that a run needs to go on as if it had never stopped.
 
 One is a folder `checkpoints/epoch-E-step-S` in the run folder, written beside and moved over: tensors.safetensors holds
-weights, averaged weights, the optimizer's moments and each process's random state; state.json holds the rest and the
-hashes of both. S steps of epoch E are done; the data order follows from them.
+weights, averaged weights, the optimizer's moments by parameter name, and each process's random state; state.json holds
+the rest and the hashes of both. S steps of epoch E are done; the data order follows from them.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.training.optimization import Optimization
 from sspa.stage2_training.training.train_state import TrainState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEPT = 2
 
 
@@ -65,12 +65,13 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
     path = folder / f"epoch-{state.epoch:05}-step-{state.step:08}"
     if path.is_dir():
         return  # this very state was saved, or gone on from
+    names = _names(optimization)
     content: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "state": asdict(state),
         "optimizer_steps": optimization.step_count,
         "groups": [
-            {key: value for key, value in group.items() if key != "params"}
+            {**group, "params": [names[parameter] for parameter in group["params"]]}
             for group in optimization.optimizer.param_groups
         ],
         "scaler": optimization.scaler.state_dict(),
@@ -116,6 +117,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         version = content["format"]
         if version > FORMAT_VERSION:
             raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+        if version < FORMAT_VERSION:
+            raise UserError(
+                f"{path}: was made by an earlier sspa (format {version}, this one reads {FORMAT_VERSION}), "
+                "whose models had other parameters; train anew, into another folder"
+            )
         told = content.pop("hash")
         if told != _hash(content):
             raise _DamagedError("state.json is not what was written")
@@ -131,8 +137,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _tensors(optimization: Optimization, random: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     tensors = {f"weights.{name}": value for name, value in optimization.modules.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in optimization.ema.module.state_dict().items()}
-    for index, moments in optimization.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    names = _names(optimization)
+    for parameter, moments in optimization.optimizer.state.items():
+        tensors |= {f"optimizer.{names[parameter]}.{name}": value for name, value in moments.items()}
     for rank, state in enumerate(random):
         tensors |= {f"random.{rank}.{name}": value for name, value in state.items()}
     return {name: value.contiguous() for name, value in tensors.items()}
@@ -145,19 +152,38 @@ def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[
         by_part[part][rest] = value
     optimization.modules.load_state_dict(by_part["weights"])
     optimization.ema.module.load_state_dict(by_part["average"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in by_part["optimizer"].items():
-        index, _, key = name.partition(".")
-        moments.setdefault(int(index), {})[key] = value
-    groups = optimization.optimizer.state_dict()["param_groups"]
-    kept = [{**saved, "params": group["params"]} for saved, group in zip(content["groups"], groups, strict=True)]
-    optimization.optimizer.load_state_dict({"state": moments, "param_groups": kept})
+    _restore_optimizer(optimization, content["groups"], by_part["optimizer"])
     optimization.scaler.load_state_dict(content["scaler"])
     optimization.step_count = content["optimizer_steps"]
     torch.set_rng_state(by_part["random"][f"{rank}.cpu"])
     # A run that goes on with a GPU where it began without has no such state, and no promise of equal bits.
     if torch.cuda.is_available() and f"{rank}.cuda" in by_part["random"]:
         torch.cuda.set_rng_state(by_part["random"][f"{rank}.cuda"])
+
+
+def _restore_optimizer(optimization: Optimization, saved: list[dict[str, Any]], moments: dict[str, Tensor]) -> None:
+    """Moments and settings by the parameters' names: neither their order nor that of the groups matters."""
+    names = _names(optimization)
+    groups, position, by_position = [], 0, {}
+    for group in optimization.optimizer.param_groups:
+        own = [names[parameter] for parameter in group["params"]]
+        (same,) = [other for other in saved if other["name"] == group["name"]]
+        if sorted(same["params"]) != sorted(own):
+            raise UserError(f"the checkpoint's parameter group {group['name']!r} holds other parameters; train anew")
+        groups.append({**same, "params": list(range(position, position + len(own)))})
+        for place, name in enumerate(own, start=position):
+            of_one = {
+                key.removeprefix(f"{name}."): value for key, value in moments.items() if key.startswith(f"{name}.")
+            }
+            if of_one:
+                by_position[place] = of_one
+        position += len(own)
+    optimization.optimizer.load_state_dict({"state": by_position, "param_groups": groups})
+
+
+def _names(optimization: Optimization) -> dict[Tensor, str]:
+    """The trained parameters' names, which hold no dot."""
+    return {parameter: name for name, parameter in optimization.trained.items()}
 
 
 def _random_state() -> dict[str, Tensor]:

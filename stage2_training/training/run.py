@@ -5,7 +5,7 @@ Killed at any moment and started again with `resume`, it ends in the same bits; 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,8 @@ from sspa.stage2_training.features.inputs import Inputs, own_dataset
 from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
 from sspa.stage2_training.model.contract import trainable_count
-from sspa.stage2_training.model.recognizer import Recognizer, weights_of
+from sspa.stage2_training.model.recognizer import weights_of
+from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord, written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -78,7 +79,13 @@ def run(
         if folder is None:
             folder = processes.first(
                 lambda: create_run_folder(
-                    out, config, training.dataset, training.knowledge, str(device), processes.world
+                    out,
+                    config,
+                    training.dataset,
+                    training.knowledge,
+                    training.recognizer.backbone,
+                    device,
+                    processes.world,
                 )
             )
         else:
@@ -206,7 +213,7 @@ class _Training:
                     self._train_epoch(folder, optimization, batches, state, interruption, log)
                     self._score_epoch(folder, optimization, len(batches), state, interruption, log)
                     save_checkpoint(checkpoints, optimization, state, self.processes)
-                    interruption.stop_if(self.processes.any(interruption.requested))
+                    interruption.stop_if(self.processes.largest(interruption.requested))
             except StopRequestedError as stop:
                 save_checkpoint(checkpoints, optimization, state, self.processes)
                 leave(stop.number)
@@ -238,7 +245,7 @@ class _Training:
                 )
                 log.add_scalar("loss", step.loss, optimization.step_count)
                 log.add_scalar("learning rate", rate, optimization.step_count)
-                interruption.stop_if(self.processes.any(interruption.requested))
+                interruption.stop_if(self.processes.largest(interruption.requested))
                 if every is not None and state.step % every == 0 and state.step < len(batches):
                     save_checkpoint(folder.file("checkpoints"), optimization, state, self.processes)
 
@@ -289,20 +296,33 @@ class _Training:
             metrics_by_branch(untrained, test, dataset),
         )
         tuned = tune_each(of_val["both"], val.targets)
-        by_label = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
+        values = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
 
         def write() -> None:
             folder.write_predictions(of_test, test)
-            folder.write_json("thresholds.json", {"description": tuned.description, "values": by_label})
+            folder.write_json("thresholds.json", {"description": tuned.description, "values": values})
             costs = {
                 "seconds": round(seconds + time.monotonic() - began, 1),
                 "train_seconds": round(state.seconds, 2),
                 **peak_memory(self.device),
             }
-            folder.write_json("result.json", {**_result(result, self.recognizer), **costs})
+            folder.write_json("result.json", written(self._record(result, costs)))
 
         processes.first(write)
         return result
+
+    def _record(self, result: RunResult, costs: Mapping[str, Any]) -> ResultRecord:
+        backbone = self.recognizer.backbone
+        return ResultRecord(
+            best_epoch=result.best_epoch,
+            test=result.test,
+            val=result.val,
+            untrained_test=result.untrained,
+            backbone=BackboneRecord(name=backbone.name, description=backbone.description),
+            trained_parameters=trainable_count(self.recognizer),
+            precision=PrecisionRecord(training=self.config.training.precision, scoring=backbone.precision),
+            **costs,
+        )
 
     def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
         views = self.processes.everywhere(lambda: self.inputs.scoring(split))
@@ -326,17 +346,3 @@ def _stops_early(state: TrainState, config: RunConfig) -> bool:
 
 def _epoch_line(epoch: int, trained: dict[str, float], val: dict[str, Metrics]) -> dict[str, Any]:
     return {"epoch": epoch, **trained, "val": {branch: metrics.to_dict() for branch, metrics in val.items()}}
-
-
-def _result(result: RunResult, recognizer: Recognizer) -> dict[str, Any]:
-    def plain(by_branch: dict[str, Metrics]) -> dict[str, Any]:
-        return {branch: metrics.to_dict() for branch, metrics in by_branch.items()}
-
-    return {
-        "best_epoch": result.best_epoch,
-        "test": plain(result.test),
-        "val": plain(result.val),
-        "untrained_test": plain(result.untrained),
-        "backbone": {"name": recognizer.backbone.name, "description": recognizer.backbone.description},
-        "trained_parameters": trainable_count(recognizer),
-    }

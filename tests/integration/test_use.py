@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import names_only
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.inference.loading import load_recognizer
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction import describing, job, parquet
 from sspa.stage2_training.runs.run_folder import RunFolder
@@ -36,14 +39,67 @@ def test_training_helped_and_the_tagger_gives_the_evaluated_probabilities(
     trained_run: Path, squares: Path, tagger: Tagger
 ) -> None:
     folder = RunFolder(trained_run)
-    result = folder.read_json("result.json")
-    assert result["test"]["both"]["mAP"] > result["untrained_test"]["both"]["mAP"] + 0.1
+    result = folder.result()
+    assert result.test["both"].mAP > result.untrained_test["both"].mAP + 0.1
     evaluated, _ = folder.read_predictions()
-    paths = [squares / "pictures" / f"{key}.png" for key in folder.read_json("test_ids.json")]
+    paths = [squares / "pictures" / f"{key}.png" for key in folder.test_ids()]
     tagged = tagger(paths, batch_size=7)
     ours = [[tags.probabilities[label.key] for label in LABELS.labels] for tags in tagged]
     # The kept features are float16, hence not closer.
     np.testing.assert_allclose(ours, evaluated["both"], atol=2e-3)
+
+
+def test_loading_leaves_no_trace_in_the_process(trained_run: Path) -> None:
+    def state() -> tuple[object, ...]:
+        flags = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.is_grad_enabled())
+        generators = (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist())
+        return (*flags, torch.backends.mha.get_fastpath_enabled(), *generators)
+
+    torch.manual_seed(11)
+    before = state()
+    Tagger.load(trained_run, device="cpu")
+    assert state() == before
+
+
+def test_precision_is_what_was_asked_for_however_the_run_was_trained(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    config = json.loads((run / "config.json").read_text())
+    config["training"]["precision"] = "bf16"
+    (run / "config.json").write_text(json.dumps(config))
+    exact, fast = (Tagger.load(run, device="cpu", precision=precision) for precision in ("auto", "bf16"))
+    assert (exact.precision, fast.precision) == ("float32", "bf16")
+    own, _, _ = load_recognizer(RunFolder(run), torch.device("cpu"))
+    assert own.backbone.precision == "bf16"  # as the run scored itself
+    fingerprints = {tagger.recognizer.backbone.fingerprint for tagger in (exact, fast)}
+    assert len(fingerprints) == 2
+    assert own.backbone.fingerprint in fingerprints
+    images = torch.rand(2, 3, *exact.recognizer.backbone.image_size)
+    assert np.array_equal(exact.probabilities(images), Tagger.load(trained_run, device="cpu").probabilities(images))
+    assert not np.array_equal(exact.probabilities(images), fast.probabilities(images))
+
+
+def test_evaluate_repeats_the_runs_own_figures(trained_run: Path, sspa_train: Command) -> None:
+    ended = sspa_train("evaluate", trained_run, "--json", "--device", "cpu")
+    assert json.loads(ended.output) == json.loads((trained_run / "result.json").read_text())["test"]
+    assert json.loads((trained_run / "result.json").read_text())["precision"] == {
+        "training": "float32",
+        "scoring": "float32",
+    }
+
+
+def test_a_run_differs_from_itself_in_nothing(trained_run: Path, sspa_train: Command, tmp_path: Path) -> None:
+    assert "nothing differs" in sspa_train("runs", "diff", trained_run, trained_run).output
+    other = tmp_path / "other"
+    shutil.copytree(trained_run, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "training": {**config["training"], "lr": 0.5}}))
+    said = sspa_train("runs", "diff", trained_run, other).output
+    assert "training.lr" in said
+    assert "environment: equal" in said
+    found = json.loads(sspa_train("runs", "diff", trained_run, other, "--json").output)
+    assert found["configuration"] == {"training.lr": [0.01, 0.5]}
+    assert found["probabilities"]["both"]["largest"] == 0
 
 
 def test_any_form_of_picture_gives_the_same_tags(squares: Path, tagger: Tagger) -> None:

@@ -45,7 +45,9 @@ def write_run(
             "data": {"name": "recorded", "hash": "d" * 32, "note": "", "unseen": list(unseen)},
             "protocol": {"name": rules.name, "hash": rules.hash},
             "knowledge": {"file": str(config.knowledge), "hash": knowledge.content_hash},
-            "environment": {"git": None},
+            "seed": config.training.seed,
+            "device": "cpu",
+            "environment": {"python": "3", "libraries": {"torch": "2"}, "git": None, "cpu": "one"},
         },
     )
     ids = tuple(f"t{number}" for number in range(len(targets)))
@@ -64,6 +66,7 @@ def write_run(
         "seconds": 20.0,
         "train_seconds": 3.0,
         "untrained_test": test,
+        "backbone": {"name": "recorded", "description": "none"},
     }
     folder.write_json("result.json", {**about, "test": test, "val": val, **result})
     return folder

@@ -6,7 +6,7 @@ import pytest
 from sspa.stage2_training.evaluation.bootstrap import resampling_weights
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
-from sspa.stage2_training.report.figures import figure, headline_names, intervals_of, resampled_figures
+from sspa.stage2_training.report.figures import headline_names, intervals_of, resampled_figures
 from sspa.stage2_training.report.side_by_side import differing_settings
 
 LABELS = ("cat", "dog", "person")
@@ -32,9 +32,9 @@ def test_an_interval_holds_the_figure_of_all_pictures() -> None:
     generator = np.random.default_rng(2)
     targets = generator.integers(0, 2, (200, 3)).astype(np.int8)
     probabilities = (0.3 * targets + 0.7 * generator.random((200, 3))).astype(np.float32)
-    metrics = evaluate_scores(probabilities, targets, LABELS, protocol).to_dict()
+    metrics = evaluate_scores(probabilities, targets, LABELS, protocol)
     for name, interval in intervals_of(metrics, resampled_figures(probabilities, targets, protocol)).items():
-        assert interval.value == figure(metrics, name)
+        assert interval.value == metrics.figure(name)
         assert interval.low < interval.value < interval.high
 
 

@@ -59,7 +59,7 @@ def test_every_run_is_listed_in_its_state(runs: Path) -> None:
     assert (one.seconds, one.peak_memory_bytes, one.trained_parameters) == (20.0, 3_000_000_000, 1_500_000)
     assert (found["stopped"].epochs_done, found["stopped"].test_map) == (1, None)
     assert "cut/result.json: cannot be read" in found["cut"].problem
-    assert "does not hold what a run writes (KeyError: 'test')" in found["foreign"].problem
+    assert "does not hold what a run writes (test: Field required)" in found["foreign"].problem
     assert "headless/config.json: cannot be read" in found["headless"].problem
 
 

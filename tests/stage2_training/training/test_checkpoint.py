@@ -85,6 +85,36 @@ def test_a_newer_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> N
         load_checkpoint(tmp_path, optimization, ALONE)
 
 
+def test_an_earlier_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
+    (file,) = tmp_path.glob("*/state.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
+    with pytest.raises(UserError, match=r"earlier sspa.*train anew"):
+        load_checkpoint(tmp_path, optimization, ALONE)
+
+
+def test_moments_are_kept_by_name_whatever_the_order(recognizer: Recognizer, tmp_path: Path) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_an_epoch=4)
+    _step(recognizer, optimization)
+    save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
+    moments = optimization.optimizer.state
+    wanted = {name: moments[value]["exp_avg"] for name, value in optimization.trained.items() if value in moments}
+    assert len(wanted) > 10
+
+    other = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_an_epoch=4)
+    other.optimizer.param_groups.reverse()
+    for group in other.optimizer.param_groups:
+        group["params"].reverse()
+    load_checkpoint(tmp_path, other, ALONE)
+
+    for name, moment in wanted.items():
+        assert torch.equal(other.optimizer.state[other.trained[name]]["exp_avg"], moment)
+    assert {group["name"]: group["lr"] for group in other.optimizer.param_groups} == {
+        group["name"]: group["lr"] for group in optimization.optimizer.param_groups
+    }
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_one_before(
     recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

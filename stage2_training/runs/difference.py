@@ -1,0 +1,130 @@
+"""What two runs differ in: where to look when their figures do.
+
+Legend: N test images, C labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sspa.stage2_training.config.resolving import differing_keys
+from sspa.stage2_training.config.trees import flat
+from sspa.stage2_training.runs.run_folder import RunFolder
+
+Pair = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class ProbabilityDifference:
+    """How far the probabilities of one branch are apart, over the N x C cells of test.
+
+    Attributes:
+        largest, median, mean: of the absolute differences.
+        image, label: where the largest is; values: both probabilities there.
+    """
+
+    largest: float
+    median: float
+    mean: float
+    image: str
+    label: str
+    values: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunDifference:
+    """Each part maps what differs to the values of the two runs; empty where nothing does.
+
+    Attributes:
+        configuration: by dotted key, as far as a result may depend on it.
+        environment: by dotted key of run.json's environment, with device and processes.
+        knowledge: "hash" of the file, and the descriptions of each label that has others.
+        data: name, hash, protocol, labels, test images.
+        figures: test mAP of each branch, and the best epoch.
+        probabilities: by branch, where both runs scored the same images and labels; None otherwise.
+    """
+
+    configuration: Mapping[str, Pair]
+    environment: Mapping[str, Pair]
+    knowledge: Mapping[str, Pair]
+    data: Mapping[str, Pair]
+    figures: Mapping[str, Pair]
+    probabilities: Mapping[str, ProbabilityDifference] | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the runs are alike in everything that is compared, probabilities bit for bit."""
+        parts = (self.configuration, self.environment, self.knowledge, self.data, self.figures)
+        return not any(parts) and all(found.largest == 0 for found in (self.probabilities or {}).values())
+
+
+def difference(one: RunFolder, other: RunFolder) -> RunDifference:
+    """Compare two finished runs.
+
+    Raises:
+        UserError: one of them is not finished, or damaged.
+    """
+    records = one.record(), other.record()
+    ids = one.test_ids(), other.test_ids()
+    environments = [
+        flat({**record.environment.model_dump(), "device": record.device, "processes": record.processes})
+        for record in records
+    ]
+    data = [
+        {
+            **record.data.model_dump(include={"name", "hash"}),
+            "protocol": f"{record.protocol.name} ({record.protocol.hash})",
+            "labels": record.labels,
+            "test images": len(test_ids),
+        }
+        for record, test_ids in zip(records, ids, strict=True)
+    ]
+    same_cells = ids[0] == ids[1] and records[0].labels == records[1].labels
+    return RunDifference(
+        configuration=_configuration(one, other),
+        environment=_differing(*environments),
+        knowledge=_knowledge(one, other),
+        data=_differing(*data),
+        figures=_differing(_figures(one), _figures(other)),
+        probabilities=_probabilities(one, other) if same_cells else None,
+    )
+
+
+def _configuration(one: RunFolder, other: RunFolder) -> dict[str, Pair]:
+    configs = one.config(), other.config()
+    first, second = (flat(config.model_dump(mode="json")) for config in configs)
+    return {key: (first.get(key), second.get(key)) for key in differing_keys(*configs)}
+
+
+def _knowledge(one: RunFolder, other: RunFolder) -> dict[str, Pair]:
+    first, second = one.knowledge(), other.knowledge()
+    found: dict[str, Pair] = _differing({"hash": first.content_hash}, {"hash": second.content_hash})
+    return found | _differing(dict(first.sentences), dict(second.sentences))
+
+
+def _figures(run: RunFolder) -> dict[str, Any]:
+    result = run.result()
+    of_branches = {f"test mAP, {branch}": metrics.mAP for branch, metrics in result.test.items()}
+    return {**of_branches, "best epoch": result.best_epoch}
+
+
+def _probabilities(one: RunFolder, other: RunFolder) -> dict[str, ProbabilityDifference]:
+    (first, _), (second, _) = one.read_predictions(), other.read_predictions()
+    ids, labels = one.test_ids(), one.record().labels
+    found = {}
+    for branch in first:
+        if branch in second:
+            apart = np.abs(first[branch].astype(np.float64) - second[branch])  # (N, C)
+            image, label = np.unravel_index(int(apart.argmax()), apart.shape)
+            values = float(first[branch][image, label]), float(second[branch][image, label])
+            found[branch] = ProbabilityDifference(
+                float(apart.max()), float(np.median(apart)), float(apart.mean()), ids[image], labels[label], values
+            )
+    return found
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Pair]:
+    keys = dict.fromkeys((*one, *other))
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}

@@ -1,0 +1,201 @@
+"""What a run says of itself, typed: run.json, result.json, thresholds.json and the lines of metrics.jsonl.
+
+Every reader takes these types; a field that a version does not know is kept, and one that is missing or wrong is named.
+Imports nothing heavy, so that runs are listed at once.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from sspa.shared.errors import UserError
+from sspa.stage2_training.evaluation.metrics import Metrics
+
+FORMAT_VERSION = 1
+
+
+def _with_nan(value: Any) -> Any:
+    """JSON has no nan: an undefined figure is written as null."""
+    if isinstance(value, dict):
+        return {key: float("nan") if item is None else _with_nan(item) for key, item in value.items()}
+    return value
+
+
+StoredMetrics = Annotated[Metrics, BeforeValidator(_with_nan)]
+ByBranch = dict[str, StoredMetrics]
+
+
+class Record(BaseModel):
+    """Frozen; what a later version adds is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class FormatRecord(Record):
+    """The format of a run.json of any version."""
+
+    format: int = 0
+
+
+class DataRecord(Record):
+    """The data of a run. `hash` is that of its manifest, `unseen` are the labels unknown in training."""
+
+    name: str
+    hash: str
+    note: str = ""
+    unseen: tuple[str, ...] = ()
+
+
+class ProtocolRecord(Record):
+    """A protocol's name, and the hash over its rules."""
+
+    name: str
+    hash: str
+
+
+class KnowledgeRecord(Record):
+    """The knowledge file, and the hash of its content."""
+
+    file: str
+    hash: str
+
+
+class EnvironmentRecord(Record):
+    """Where a run was trained; see `compute/environment.py`. Earlier versions wrote the first four alone."""
+
+    python: str
+    libraries: dict[str, str]
+    gpu: str | None = None
+    git: str | None = None
+    images: dict[str, str] = {}
+    system: str | None = None
+    cpu: str | None = None
+    instruction_sets: dict[str, str] = {}
+    threads: dict[str, str] = {}
+    cuda: dict[str, str] = {}
+
+
+class PreprocessingRecord(Record):
+    """How scoring prepares an image: resized to `size` (height, width) at once, then normalised per channel."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "squash"
+    interpolation: str = "bicubic"
+
+
+class RunRecord(FormatRecord):
+    """run.json, written before training. `labels` are keys, in the order of every array of the run."""
+
+    labels: tuple[str, ...]
+    data: DataRecord
+    protocol: ProtocolRecord
+    knowledge: KnowledgeRecord
+    seed: int
+    device: str
+    processes: int = 1
+    environment: EnvironmentRecord
+    preprocessing: PreprocessingRecord | None = None
+
+
+class BackboneRecord(Record):
+    """The backbone's name in the configuration, and what it is in words."""
+
+    name: str
+    description: str
+
+
+class PrecisionRecord(Record):
+    """What training computed in, and the image tower where features were cached and images scored."""
+
+    training: str
+    scoring: str
+
+
+class ResultRecord(Record):
+    """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction."""
+
+    best_epoch: int
+    test: ByBranch
+    val: ByBranch
+    untrained_test: ByBranch
+    backbone: BackboneRecord
+    trained_parameters: int
+    precision: PrecisionRecord | None = None
+    seconds: float
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+
+
+class ThresholdsRecord(Record):
+    """thresholds.json: the threshold per label key that was tuned on val, and how."""
+
+    description: str
+    values: dict[str, float]
+
+
+class EpochRecord(Record):
+    """One line of metrics.jsonl; epoch 0 is the untrained model, which has no loss."""
+
+    epoch: int
+    val: ByBranch = {}
+    loss: float | None = None
+    learning_rate: float | None = None
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """One of the run's JSON files.
+
+    Raises:
+        UserError: it is missing, damaged, or lacks a field.
+    """
+    try:
+        return parsed(kind, path.read_text(encoding="utf-8"), path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: is not a finished run ({path.name} is missing)") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def read_epochs(path: Path) -> list[EpochRecord]:
+    """The lines of metrics.jsonl; none where it does not exist yet, and not a last one that is still being written.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [parsed(EpochRecord, line, path) for line in lines]
+
+
+def parsed(kind: type[AnyRecord], text: str, path: Path) -> AnyRecord:
+    """A record from JSON text that was read from `path`.
+
+    Raises:
+        UserError: it is no JSON, or a field is missing or wrong.
+    """
+    try:
+        return kind.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UserError(f"{path}: does not hold what a run writes ({where}: {first['msg']})") from error
+
+
+def written(record: Record) -> dict[str, Any]:
+    """A record as plain values for JSON; an undefined figure is None, and what is not set is absent."""
+    tree: dict[str, Any] = record.model_dump(mode="json", exclude_none=True)
+    for name in ("test", "val", "untrained_test"):
+        if name in tree:
+            tree[name] = {branch: metrics.to_dict() for branch, metrics in getattr(record, name).items()}
+    return tree
