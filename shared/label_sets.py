@@ -7,6 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest_or_all
+from sspa.shared.terminal import say
 
 DOMAINS = ("natural", "pedestrian", "remote_sensing")
 MAX_CHARACTERS = 200
@@ -50,31 +52,48 @@ def built_in_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")))
 
 
+def built_in_label_set(name: str) -> LabelSet:
+    """The label set of that name that comes with the package, whatever the current folder holds.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in built_in_names():
+        raise UserError(f"there is no built-in label set {name!r}; {nearest_or_all(name, built_in_names())}")
+    entry = resources.files("sspa.shared").joinpath("built_in_labels", f"{name}.txt")
+    return parse_label_set(entry.read_bytes(), name=name, source=f"built-in {name}.txt")
+
+
 def read_label_set(file_or_name: str | Path) -> LabelSet:
     """Read a label file, or the built-in set of that name (with or without `.txt`) where no such file exists.
 
-    A file has one label a line, optionally `label<TAB>text<TAB>hint`. Lines that begin with `#` are
-    comments; `# domain: pedestrian` among them names the prompt domain. Empty lines are skipped.
+    A file has one label per line, optionally `label<TAB>text<TAB>hint`. Lines that begin with `#` are comments;
+    `# domain: pedestrian` among them names the prompt domain. Empty lines are skipped. Where both a file or folder and
+    a built-in set have the name, a line says which is read.
 
     Raises:
         UserError: nothing of that name, not UTF-8 text, no label, a label twice (also after folding
             case and spaces), or a label with characters that do not belong into a name.
     """
     path = Path(file_or_name)
+    name = str(file_or_name).removesuffix(".txt")
+    built_in = name in built_in_names()
     if path.is_file():
+        if built_in:
+            say(f"labels: the file {path}, not the built-in set {name}")
         try:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         return parse_label_set(content, name=path.stem, source=str(path))
+    if built_in:
+        if path.exists():
+            say(f"labels: the built-in set {name}; {path} here is a folder, not a label file")
+        return built_in_label_set(name)
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; give a label file, one label a line")
-    stem = str(file_or_name).removesuffix(".txt")
-    if stem in built_in_names():
-        entry = resources.files("sspa.shared").joinpath("built_in_labels", f"{stem}.txt")
-        return parse_label_set(entry.read_bytes(), name=stem, source=f"built-in {stem}.txt")
+        raise UserError(f"{path}: is a folder; give a label file, one label per line")
     raise UserError(
-        f"{file_or_name}: no such label file; give a file with one label a line, "
+        f"{file_or_name}: no such label file; give a file with one label per line, "
         f"or a built-in set: {', '.join(built_in_names())}"
     )
 
@@ -113,7 +132,7 @@ def parse_label_set(content: bytes, name: str, source: str) -> LabelSet:
         seen[folded] = (number, label.key)
         labels.append(label)
     if not labels:
-        raise UserError(f"{source}: holds no label; write one label a line")
+        raise UserError(f"{source}: holds no label; write one label per line")
     return LabelSet(name=name, labels=tuple(labels), domain=domain)
 
 

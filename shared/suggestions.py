@@ -11,6 +11,6 @@ def nearest(name: str, known: Iterable[str], count: int = 1, cutoff: float = 0.6
 
 
 def nearest_or_all(name: str, known: Iterable[str]) -> str:
-    """ "did you mean a?", or "known are a, b, c" where no known name is alike."""
+    """ "did you mean a?", or "known are a, b, c." where no known name is alike."""
     names = list(known)
-    return nearest(name, names) or f"known are {', '.join(names)}"
+    return nearest(name, names) or f"known are {', '.join(names)}."

@@ -30,7 +30,7 @@ def clip_tokens(texts: Sequence[str], descriptions: Sequence[str]) -> list[tuple
 
     Example:
         >>> clip_tokens(["cat"], ["A small animal."])
-        [(13, '')]
+        [(12, '')]
     """
     prompts = [knowledge_prompt(text, description) for text, description in zip(texts, descriptions, strict=True)]
     # No token crosses a space: each different chunk is counted once, and only what is cut is looked at closer.

@@ -110,7 +110,7 @@ def control(
     file: KnowledgeFile,
     kind: Annotated[str, typer.Option(help="name-only, shuffled or random-words.")],
     output_file: Annotated[Path | None, typer.Option("--output", help="[default: FILE with the kind added]")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
 ) -> None:
     """Write a control: the same labels with knowledge that cannot help."""
     from sspa.shared.knowledge_control import KINDS

@@ -96,7 +96,7 @@ def judge(
 
     Example:
         >>> judge("A cat, a cat and a cat.", "cat").reason
-        'repeats itself: "cat" 3 times'
+        'no sentence: no verb in it'
     """
     if fault:
         return Verdict(False, fault, 10)

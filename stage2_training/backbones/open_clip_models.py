@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ from open_clip.factory import get_model_config
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest
 from sspa.stage2_training.backbones.weight_files import load_weights_file
 
 Tokenizer: TypeAlias = SimpleTokenizer | HFTokenizer
@@ -53,8 +53,8 @@ def load_open_clip(spec: str, weights: str | None) -> LoadedModel:
 def _load_named(name: str, weights: str | None) -> LoadedModel:
     config = get_model_config(name)
     if config is None:
-        near = get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.3)
-        raise UserError(f"open_clip:{name}: no such architecture; the nearest are {', '.join(near) or 'none'}")
+        hint = nearest(name, open_clip.list_models(), count=3, cutoff=0.3)
+        raise UserError(f"open_clip:{name}: no such architecture; {hint or 'none is like it'}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None:
         raise UserError(f"open_clip:{name} needs weights: a tag ({', '.join(tags) or 'none known'}), a file, or random")

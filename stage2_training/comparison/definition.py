@@ -1,6 +1,5 @@
 """What is compared: variants of one configuration, over seeds and data, from a small YAML file."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest_or_all
 from sspa.stage2_training.model.options import Options
 
 
@@ -153,9 +153,8 @@ def read_comparison(name_or_file: str) -> Comparison:
             .read_text(encoding="utf-8")
         )
     else:
-        near = difflib.get_close_matches(name_or_file, ready_names(), n=1)
-        hint = f"did you mean {near[0]}" if near else "known are " + ", ".join(ready_names())
-        raise UserError(f"there is no comparison {name_or_file!r}; {hint}, or give the path of a YAML file")
+        hint = nearest_or_all(name_or_file, ready_names())
+        raise UserError(f"there is no comparison {name_or_file!r}; {hint} Your own is named by its path (*.yaml)")
     try:
         tree = yaml.safe_load(text)
         return Comparison.model_validate(tree)

@@ -7,7 +7,6 @@ are unseen: an epoch chosen by their val labels would have seen them.
 Legend: N pictures, C labels.
 """
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest
 from sspa.stage2_training.data.manifest import Manifest
 
 
@@ -78,10 +78,8 @@ def unseen_labels(keys: Sequence[str], unseen: int | Sequence[str], seed: int) -
         names = list(unseen)
     for name in names:
         if name not in keys:
-            near = difflib.get_close_matches(name, keys, n=1)
-            raise UserError(
-                f"data.unseen: there is no label {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            hint = nearest(name, keys)
+            raise UserError(f"data.unseen: there is no label {name!r}" + (f"; {hint}" if hint else ""))
     if len(set(names)) >= len(keys):
         raise UserError(f"data.unseen: of {len(keys)} labels none would be left to train on; leave some out")
     return tuple(key for key in keys if key in names)

@@ -56,7 +56,7 @@ class Inputs:
         """Compute what is missing of the features of `splits`, all at once, if the tower is frozen."""
         if self.frozen:
             for view in views:
-                kept_features(self.backbone, splits, view, self.device, self.config.data)
+                kept_features(self.backbone, splits, view, self.device, self.config.data.workers)
 
     def training(self) -> Batches:
         """The train split, shuffled, varied; of each batch this process's share.
@@ -127,7 +127,7 @@ class Inputs:
         return ImageFeatures(torch.cat(pooled), torch.cat(regions))
 
     def _kept(self, split: Split, view: View) -> KeptFeatures:
-        return kept_features(self.backbone, [split], view, self.device, self.config.data)[0]
+        return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]
 
     def _transform(self, train: bool, views: tuple[View, ...] = ()) -> PictureTransform:
         options = self.config.data.transform_options(views)

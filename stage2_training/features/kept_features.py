@@ -19,7 +19,6 @@ from sspa.shared.files import cache_folder, replacing_folder
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.environment import environment
-from sspa.stage2_training.config.run_config import DataOptions
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
 from sspa.stage2_training.data.shards import file_of
@@ -53,7 +52,7 @@ class KeptFeatures:
 
 
 def kept_features(
-    backbone: Backbone, splits: Sequence[Split], view: View, device: torch.device, data: DataOptions
+    backbone: Backbone, splits: Sequence[Split], view: View, device: torch.device, workers: int
 ) -> list[KeptFeatures]:
     """The features of each split under `view`, from the cache, or computed and kept there now.
 
@@ -69,7 +68,7 @@ def kept_features(
 
     def entry(split: Split) -> Path:
         if id(split) not in folder_of:
-            folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view, data)
+            folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view)
         return folder_of[id(split)]
 
     sources = [_sources(split, splits, lambda split: entry(split).is_dir()) for split in splits]
@@ -90,7 +89,7 @@ def kept_features(
         with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "pictures") as bar:
             for split, folder in missing:
                 with replacing_folder(folder) as beside:
-                    _compute(backbone, split, view, device, data, beside, bar.advance)
+                    _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
         KeptFeatures(
             tuple(np.load(entry(each) / "pooled.npy", mmap_mode="r") for each in own),
@@ -132,12 +131,10 @@ def _gathered(entries: Sequence[NDArray[np.float16]], rows: NDArray[np.int64]) -
 
 @torch.inference_mode()
 def _compute(
-    backbone: Backbone, split: Split, view: View, device: torch.device, data: DataOptions, folder: Path, done: object
+    backbone: Backbone, split: Split, view: View, device: torch.device, workers: int, folder: Path, done: object
 ) -> None:
-    transform = make_transform(
-        backbone.image_size, backbone.mean, backbone.std, train=False, options=data.transform_options()
-    )
-    loader = PictureLoader(PictureDataset(split, transform), _BATCH, workers=data.workers)
+    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    loader = PictureLoader(PictureDataset(split, transform), _BATCH, workers=workers)
     regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
     shapes = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
     kept = {
@@ -155,7 +152,7 @@ def _compute(
     (folder / "environment.json").write_text(json.dumps(environment(device), indent=1) + "\n", encoding="utf-8")
 
 
-def _key(backbone: Backbone, split: Split, view: View, data: DataOptions) -> str:
+def _key(backbone: Backbone, split: Split, view: View) -> str:
     files = []
     for path in split.paths:
         try:

@@ -19,7 +19,7 @@ from sspa.shared.knowledge import Knowledge, names_only
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.compute.device import choose_device
 from sspa.stage2_training.data.picture import load_picture, upright_rgb
-from sspa.stage2_training.data.transforms import PictureTransform, make_transform
+from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.region_maps import region_maps
 from sspa.stage2_training.model.contract import Prediction
@@ -69,15 +69,14 @@ class Tagger:
         views: Sequence[View],
         folder: RunFolder,
         threshold: float | None,
-        transform: PictureTransform,
     ) -> None:
         self.recognizer, self.knowledge, self.views, self.folder = recognizer, knowledge, tuple(views), folder
-        self.transform = transform
         self.threshold = threshold
         self.thresholds = self._thresholds_for(knowledge)
         backbone = recognizer.backbone
         self.grid = backbone.grid
         self.precision = backbone.precision
+        self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
         self.device = next(recognizer.parameters()).device
         with torch.inference_mode():
             self.label_features = recognizer.encode_labels()
@@ -114,11 +113,7 @@ class Tagger:
         recognizer, config, own = load_recognizer(folder, where, precision)
         if knowledge is not None:
             rebind(recognizer, knowledge)
-        backbone = recognizer.backbone
-        transform = make_transform(
-            backbone.image_size, backbone.mean, backbone.std, train=False, options=config.data.transform_options()
-        )
-        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold, transform)
+        return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.shared.label_sets import DOMAINS, Label, built_in_names, fold, parse_label_set, read_label_set
+from sspa.shared.label_sets import (
+    DOMAINS,
+    Label,
+    built_in_label_set,
+    built_in_names,
+    fold,
+    parse_label_set,
+    read_label_set,
+)
 
 
 def parsed(text: str):
@@ -108,3 +116,29 @@ def test_spelling_is_mended_and_misleading_names_have_a_hint() -> None:
     for key in ("works", "tanks", "mouse", "remote"):
         assert shown[key].hint
     assert shown["aeroplane"].text == "airplane"
+
+
+def test_a_folder_of_the_name_hides_no_built_in_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ucm").mkdir()
+    assert read_label_set("ucm") == built_in_label_set("ucm")
+    assert "labels: the built-in set ucm; ucm here is a folder" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="mine: is a folder"):
+        read_label_set("mine")
+
+
+def test_a_file_of_the_name_comes_before_the_built_in_set_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "voc").write_text("zebra\n")
+    assert read_label_set("voc").keys == ("zebra",)
+    assert "labels: the file voc, not the built-in set voc" in capsys.readouterr().err
+    assert "person" in built_in_label_set("voc").keys
+    assert read_label_set("coco").keys == built_in_label_set("coco").keys
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="no built-in label set 'vocs'; did you mean voc"):
+        built_in_label_set("vocs")

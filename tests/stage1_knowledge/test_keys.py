@@ -72,7 +72,6 @@ def first_key(label=Label("cat", "cat"), sample=0, **changes) -> str:
 
 
 def test_what_is_left_out_does_not_change_the_key(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left_out = {part.name for part in TABLE if not part.enters}
     same = {
         "engine": key(dataclasses.replace(IDENTITY, engine="ray 2 vllm 0.33")) == key(),
         "label": first_key(Label("Katze", "cat")) == first_key(),
@@ -90,9 +89,25 @@ def test_what_is_left_out_does_not_change_the_key(tmp_path, monkeypatch: pytest.
     monkeypatch.setattr("sspa.stage1_knowledge.verdicts.MAX_WORDS", 9)
     same["verdict_rules"] = first_key() == before
     assert all(same.values()), same
-    # The rest never reaches `common_parts` or `request_key`: neither has a parameter for it.
-    fields = {name.name for name in dataclasses.fields(Identity)} | {name.name for name in dataclasses.fields(Sampling)}
-    assert not (left_out - set(same)) & fields
+    assert set(same) <= {part.name for part in TABLE if not part.enters}
+
+
+def _other(value: object) -> object:
+    return value + 0.01 if isinstance(value, float) else f"{value}x"
+
+
+def test_every_field_of_the_identity_enters_or_is_in_the_table_as_left_out() -> None:
+    """By changing each: what is added to `Identity` must be decided on."""
+    enters = {part.name: part.enters for part in TABLE}
+    for field in dataclasses.fields(Identity):
+        changed = dataclasses.replace(IDENTITY, **{field.name: _other(getattr(IDENTITY, field.name))})
+        assert (key(changed) != key()) == enters[field.name], field.name
+
+
+def test_every_field_of_the_sampling_enters_by_itself_or_with_the_request() -> None:
+    for field in dataclasses.fields(Sampling):
+        changed = dataclasses.replace(Sampling(), **{field.name: getattr(Sampling(), field.name) + 1})
+        assert (key(sampling=changed) != key()) == (field.name not in ("seed", "max_tokens")), field.name
 
 
 def test_label_text_hint_and_sample_act_through_messages_and_seed() -> None:

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,23 +20,37 @@ from sspa.stage1_knowledge.prompt import built_in_prompt
 LABELS = 2000
 KILLS = int(os.environ.get("SSPA_KILLS", "4"))  # the figure in docs/results.md is for 20
 
-# The real command, with a replay engine that takes a moment for each block and writes down what it is asked.
+# The real command, with a replay engine that writes down what it is asked, and kills the process after so many answers;
+# with 0, when the finished table is about to be moved into place.
 PROGRAM = """
+import os
+import pathlib
+import signal
 import sys
-import time
 from sspa.stage1_knowledge.engines import replay
-real, log_path = replay.Replay.answer, sys.argv[1]
-def slow(self, requests):
+log_path, kill_after = sys.argv[1], int(sys.argv[2])
+real, move, taken = replay.Replay.answer, pathlib.Path.replace, 0
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+def counted(self, requests):
+    global taken
     with open(log_path, "a", buffering=1) as log:
         for request, answer in real(self, requests):
-            time.sleep(0.0005)
             yield request, answer
             log.write(request.key + "\\n")  # only once the answer was taken
-replay.Replay.answer = slow
-sys.argv = ["sspa-knowledge", *sys.argv[2:]]
+            taken += 1
+            if taken == kill_after:
+                die()
+def moved(self, target):
+    if kill_after == 0 and str(target).endswith(".parquet"):
+        die()
+    return move(self, target)
+replay.Replay.answer, pathlib.Path.replace = counted, moved
+sys.argv = ["sspa-knowledge", *sys.argv[3:]]
 from sspa.stage1_knowledge.commands import main
 main()
 """
+_NEVER = -1
 
 
 @pytest.fixture
@@ -62,34 +75,26 @@ def recorded_many(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(folder: Path, output: str) -> list[str]:
+def run(folder: Path, output: str, kill_after: int = _NEVER) -> int:
+    """Exit code of the command, which is killed after so many answers."""
     options = ["--labels", "things.txt", "--replay", "recorded", "--output", output]
-    return [sys.executable, "-c", PROGRAM, str(folder / f"{output}.log"), "generate", *options]
+    command = [sys.executable, "-c", PROGRAM, str(folder / f"{output}.log"), str(kill_after), "generate", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_in_the_same_bytes_and_asks_nothing_twice(recorded_many: Path) -> None:
-    began = time.monotonic()
-    subprocess.run(command(recorded_many, "whole.parquet"), cwd=recorded_many, check=True, capture_output=True)
-    lasted = time.monotonic() - began
+    assert run(recorded_many, "whole.parquet") == 0
     whole = (recorded_many / "whole.parquet").read_bytes()
+    answers = len((recorded_many / "whole.parquet.log").read_text().split())
     draw = random.Random(0)
-    killed = 0
-    for trial in range(KILLS):
+    for trial, kill_after in enumerate([0, *(draw.randrange(1, answers) for _ in range(KILLS - 1))]):
         output = f"killed{trial}.parquet"
-        running = subprocess.Popen(
-            command(recorded_many, output), cwd=recorded_many, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            running.wait(timeout=draw.uniform(0.3, 1.0) * lasted)
-        except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGKILL)
-            running.wait()
-            killed += 1
-        subprocess.run(command(recorded_many, output), cwd=recorded_many, check=True, capture_output=True)
-        assert (recorded_many / output).read_bytes() == whole, f"trial {trial}"
+        assert run(recorded_many, output, kill_after) == -signal.SIGKILL
+        assert not (recorded_many / output).exists()
+        assert run(recorded_many, output) == 0
+        assert (recorded_many / output).read_bytes() == whole, f"killed after {kill_after}"
         asked = (recorded_many / f"{output}.log").read_text().split()
         # The one answer that was under way when the kill came may not have been taken.
-        assert len(asked) == len(set(asked)), f"trial {trial}"
+        assert len(asked) == len(set(asked)), f"killed after {kill_after}"
         assert not (recorded_many / f"{output}.journal").exists()
-    assert killed >= KILLS // 2

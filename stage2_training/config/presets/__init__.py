@@ -29,7 +29,7 @@ def preset_settings(name: str) -> Tree:
         UserError: there is none of that name.
     """
     if name not in preset_names():
-        raise UserError(f"there is no preset {name!r}; {nearest_or_all(name, preset_names())}; or take none")
+        raise UserError(f"there is no preset {name!r}; {nearest_or_all(name, preset_names())} --preset none takes none")
     own = read_yaml(_FOLDER / f"{name}.yaml")
     base = own.pop("base", None)
     return own if base is None else overridden(read_yaml(_FOLDER / "bases" / f"{base}.yaml"), own)

@@ -1,9 +1,9 @@
 """One file for each data set's official layout; `get_adapter` finds it by name."""
 
-import difflib
 import importlib
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest_or_all
 from sspa.stage2_training.data.adapters.adapter import Adapter
 
 # Name on the command line -> (file, class).
@@ -35,9 +35,8 @@ def get_adapter(name: str) -> Adapter:
         UserError: there is none.
     """
     if name not in _ADAPTERS:
-        near = difflib.get_close_matches(name, _ADAPTERS, n=1)
-        hint = f"did you mean {near[0]}" if near else "known are " + ", ".join(_ADAPTERS)
-        raise UserError(f"there is no data set {name!r}; {hint}, or the path of a manifest (*.parquet)")
+        hint = nearest_or_all(name, _ADAPTERS)
+        raise UserError(f"there is no data set {name!r}; {hint} A manifest is named by its path (*.parquet)")
     file, class_name = _ADAPTERS[name]
     adapter: Adapter = getattr(importlib.import_module(f"{__name__}.{file}"), class_name)()
     return adapter

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
-from sspa.shared.label_sets import Label, LabelSet, fold, read_label_set
+from sspa.shared.label_sets import Label, LabelSet, built_in_label_set, fold
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -107,7 +107,7 @@ class Adapter(ABC):
         are known and all of these stand at their own place, the others (a misspelling mended in one copy, a prefix
         left out) are known by theirs. A name that stays unknown is its own text.
         """
-        known = read_label_set(self.label_set)
+        known = built_in_label_set(self.label_set)
         place = {_letters(label.key): number for number, label in enumerate(known.labels)}
         places = [place.get(_letters(key)) for key in keys]
         in_order = all(found in (None, number) for number, found in enumerate(places))

@@ -100,6 +100,13 @@ class Aid(Adapter):
             blocks.append(Block(split, [picture.stem for picture in pictures], paths, marks))
         return self.manifest(self.labels(table.labels), protocol, blocks)
 
+    def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
+        """Images of multilabel.csv that are in neither folder: a cut of the data set, or a file that is missing."""
+        lost = [name for name in read_table(root / "multilabel.csv").names if name not in set(manifest.ids)]
+        if not lost:
+            return []
+        return [f"{root}: {len(lost)} images of multilabel.csv are missing, the first {lost[0]}.jpg"]
+
 
 class Ucm(Adapter):
     """UC Merced multi-label: 2,100 pictures in 21 categories, 17 labels; no official split."""

@@ -1,10 +1,10 @@
 """One file for each protocol; `get_protocol` finds it by name, `protocol_names` lists them."""
 
-import difflib
 import importlib
 import pkgutil
 
 from sspa.shared.errors import UserError
+from sspa.shared.suggestions import nearest_or_all
 from sspa.stage2_training.evaluation.protocol import Protocol
 
 
@@ -20,8 +20,6 @@ def get_protocol(name: str) -> Protocol:
         UserError: there is none.
     """
     if name not in protocol_names():
-        near = difflib.get_close_matches(name, protocol_names(), n=1)
-        hint = f"did you mean {near[0]}" if near else "known are " + ", ".join(protocol_names())
-        raise UserError(f"there is no protocol {name!r}; {hint}")
+        raise UserError(f"there is no protocol {name!r}; {nearest_or_all(name, protocol_names())}")
     protocol: Protocol = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").PROTOCOL
     return protocol

@@ -54,9 +54,8 @@ def test_a_small_model_is_measured_whole_and_in_stages(tmp_path: Path) -> None:
     found = bench(request, CPU, lambda: calls.append(0))
     assert set(found.speeds) == {TOWER, EVALUATION, STEP, KEPT_STEP}
     assert found.speeds[TOWER].ratio == 1.0
-    # The tower is a part of both.
-    assert found.speeds[EVALUATION].ratio < 1.1
-    assert found.speeds[STEP].ratio < found.speeds[EVALUATION].ratio
+    # How fast each is depends on the machine's load; that ratios are right is tested above, with a clock of our own.
+    assert all(speed.ratio > 0 and speed.images_per_second > 0 for speed in found.speeds.values())
     assert list(found.evaluation_ms) == ["tower", "boxes", "probabilities"]
     assert list(found.step_ms) == ["tower", "text", "boxes", "loss", "backward", "optimizer"]
     assert min(found.evaluation_ms.values()) > 0

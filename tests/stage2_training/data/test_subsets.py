@@ -106,7 +106,7 @@ def test_shots_are_not_spent_on_unseen_labels() -> None:
 @pytest.mark.parametrize(
     ("subset", "message"),
     [
-        (Subset(unseen=("labl2",)), "no label 'labl2'; did you mean 'label2'"),
+        (Subset(unseen=("labl2",)), "no label 'labl2'; did you mean label2"),
         (Subset(unseen=8), "of 8 labels none would be left"),
         (Subset(unseen=KEYS), "of 8 labels none would be left"),
         (Subset(known_fraction=1e-6), "no positive is left"),
