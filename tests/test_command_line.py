@@ -4,8 +4,8 @@ import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -13,7 +13,7 @@ _FROZEN = Path(__file__).with_name("command_line.txt")
 PROGRAMS = {"sspa-knowledge": "sspa.stage1_knowledge.commands", "sspa-train": "sspa.stage2_training.cli.main"}
 
 
-def _lines(command: click.Command, path: str) -> Iterator[str]:
+def _lines(command: Any, path: str) -> Iterator[str]:
     for name, below in sorted(getattr(command, "commands", {}).items()):
         yield from _lines(below, f"{path} {name}")
     if hasattr(command, "commands"):
@@ -21,14 +21,15 @@ def _lines(command: click.Command, path: str) -> Iterator[str]:
     for parameter in command.params:
         names = "/".join((*parameter.opts, *parameter.secondary_opts))
         kind = parameter.param_type_name
-        words = [kind, names if kind == "option" else str(parameter.name), str(parameter.type)]
+        words = [kind, names if kind == "option" else str(parameter.name)]
         default = parameter.default
         words.append("required" if parameter.required else f"default {getattr(default, 'value', default)!r}")
+        words += ["repeatable"] if parameter.multiple else []
         hidden = " hidden" if getattr(parameter, "hidden", False) else ""
         yield f"{path}: {', '.join(words)}{hidden}"
 
 
-def _root(program: str) -> click.Command:
+def _root(program: str) -> Any:
     return typer.main.get_command(importlib.import_module(PROGRAMS[program]).app)
 
 
@@ -40,7 +41,7 @@ def test_commands_and_options_are_what_they_were() -> None:
     assert found == _FROZEN.read_text()
 
 
-def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield path, command
     for name, below in getattr(command, "commands", {}).items():
         yield from _commands(below, (*path, name))
