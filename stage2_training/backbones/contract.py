@@ -1,6 +1,6 @@
-"""The one contract that every backbone keeps: pictures and prompts into one joint space.
+"""The one contract that every backbone keeps: images and prompts into one joint space.
 
-Tensor names: B pictures, M regions, C labels, L text tokens, w token width, d joint width.
+Tensor names: B images, M regions, C labels, L text tokens, w token width, d joint width.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ class ImageFeatures:
 
 
 class ImageTower(nn.Module, ABC):
-    """Pictures (B, 3, H, W) -> `ImageFeatures`, regions in rows from the top left; `grid` is (rows, columns)."""
+    """Images (B, 3, H, W) -> `ImageFeatures`, regions in rows from the top left; `grid` is (rows, columns)."""
 
     grid: tuple[int, int]
 
@@ -173,7 +173,7 @@ class Backbone(nn.Module):
         """Training mode for what is trained only.
 
         The text tower, frozen blocks and every batch norm stay in evaluation mode: a batch norm that
-        followed small fine-tuning batches would make a picture's features depend on its neighbours.
+        followed small fine-tuning batches would make an image's features depend on its neighbours.
         """
         super().train(mode)
         if mode:

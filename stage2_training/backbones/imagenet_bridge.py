@@ -1,7 +1,7 @@
 """The bridge that gives a sentence encoder and an ImageNet classifier one joint space, without training.
 
 A text is compared with the descriptions of the 1,000 ImageNet classes; a softmax over the similarities
-mixes the classifier's rows into one vector. That vector scores a picture as the classifier would score
+mixes the classifier's rows into one vector. That vector scores an image as the classifier would score
 a class of that meaning. CLIP-shaped, not CLIP: what it knows is ImageNet-1k and the sentence encoder.
 """
 

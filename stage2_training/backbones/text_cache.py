@@ -1,4 +1,4 @@
-"""Features of texts that do not depend on pictures: computed once, kept in the cache."""
+"""Features of texts that do not depend on images: computed once, kept in the cache."""
 
 import hashlib
 import json

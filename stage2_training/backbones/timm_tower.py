@@ -13,7 +13,7 @@ _BLOCK_HOLDERS = ("blocks", "stages", "layers", "layer1", "layer2", "layer3", "l
 
 
 class TimmTower(ImageTower):
-    """A `TimmModel`: a region goes through the tower's own pooling head as if it were the whole picture.
+    """A `TimmModel`: a region goes through the tower's own pooling head as if it were the whole image.
 
     For average pooling that is the head's norm and projection on every position; for attention pooling
     (SigLIP) it is the pooler's value path. With `value_path` the last transformer block's attention is

@@ -1,4 +1,4 @@
-"""How fast pictures load: our loader by number of workers, beside a bare Pillow and torchvision loop."""
+"""How fast images load: our loader by number of workers, beside a bare Pillow and torchvision loop."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
+from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.transforms import make_transform
 
 _BATCH = 32
@@ -20,7 +20,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Throughput:
-    """Pictures a second, best of the rounds, with `workers` processes."""
+    """Images a second, best of the rounds, with `workers` processes."""
 
     workers: int
     ours: float
@@ -30,7 +30,7 @@ class Throughput:
 def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds: int) -> Iterator[Throughput]:
     """Read the split `rounds` times each way, in turn, for every number of workers; starting workers does not count.
 
-    "Bare" opens, converts and squashes each picture to `size` with torchvision, and stacks batches: no checks, no EXIF,
+    "Bare" opens, converts and squashes each image to `size` with torchvision, and stacks batches: no checks, no EXIF,
     no seeds, but the same JPEG draft decoding, so that what is compared is the rest.
 
     Raises:
@@ -38,27 +38,27 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
     """
     _check_enough(split)
     norm = (0.5, 0.5, 0.5)
-    ours = PictureDataset(split, make_transform((size, size), norm, norm, train=False))
+    ours = ImageDataset(split, make_transform((size, size), norm, norm, train=False))
     for count in workers:
         best = {"ours": 0.0, "bare": 0.0}
         for _ in range(rounds):
             # New loaders each time: workers of one must not inherit the other's.
-            best["ours"] = max(best["ours"], _rate(PictureLoader(ours, _BATCH, workers=count).epoch(0), len(split)))
+            best["ours"] = max(best["ours"], _rate(ImageLoader(ours, _BATCH, workers=count).epoch(0), len(split)))
             bare = DataLoader(_Bare(split, size), batch_size=_BATCH, num_workers=count)
             best["bare"] = max(best["bare"], _rate(iter(bare), len(split)))
         yield Throughput(count, best["ours"], best["bare"])
 
 
 def loading_rate(split: Split, size: tuple[int, int], workers: int, rounds: int) -> float:
-    """Pictures a second of our loader for tensors of `size`, the best of the rounds.
+    """Images a second of our loader for tensors of `size`, the best of the rounds.
 
     Raises:
         UserError: the split has no more than one batch.
     """
     _check_enough(split)
     norm = (0.5, 0.5, 0.5)
-    pictures = PictureDataset(split, make_transform(size, norm, norm, train=False))
-    return max(_rate(PictureLoader(pictures, _BATCH, workers=workers).epoch(0), len(split)) for _ in range(rounds))
+    images = ImageDataset(split, make_transform(size, norm, norm, train=False))
+    return max(_rate(ImageLoader(images, _BATCH, workers=workers).epoch(0), len(split)) for _ in range(rounds))
 
 
 def drawn_split(folder: Path, count: int = 4 * _BATCH) -> Split:
@@ -96,22 +96,22 @@ class _Bare(torch.utils.data.Dataset[torch.Tensor]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        with Image.open(self.split.paths[index]) as picture:
-            picture.draft("RGB", (self.size, self.size))
-            tensor: torch.Tensor = self.transform(picture.convert("RGB"))
+        with Image.open(self.split.paths[index]) as image:
+            image.draft("RGB", (self.size, self.size))
+            tensor: torch.Tensor = self.transform(image.convert("RGB"))
         return tensor
 
 
 def _check_enough(split: Split) -> None:
     if len(split) <= _BATCH:
-        raise UserError(f"{len(split)} pictures are too few to time; read a split with more than {_BATCH}")
+        raise UserError(f"{len(split)} images are too few to time; read a split with more than {_BATCH}")
 
 
-def _rate(batches: Iterator[object], pictures: int) -> float:
-    """Pictures a second from the first batch on, so that starting workers does not count."""
+def _rate(batches: Iterator[object], images: int) -> float:
+    """Images a second from the first batch on, so that starting workers does not count."""
     first = next(batches)
     start = time.perf_counter()
     for _ in batches:
         pass
-    read = pictures - len(first[0] if isinstance(first, tuple) else first)  # type: ignore[arg-type]
+    read = images - len(first[0] if isinstance(first, tuple) else first)  # type: ignore[arg-type]
     return read / (time.perf_counter() - start)

@@ -1,7 +1,7 @@
 """How fast the whole model is beside its bare image tower, and where the time goes.
 
 What is compared is measured in turn (A B C A B C ...), so that a busy machine slows all of it; each ratio is the median
-of the rounds' own ratios. Random pictures and, but for `embedded`, random weights: neither changes what a step costs.
+of the rounds' own ratios. Random images and, but for `embedded`, random weights: neither changes what a step costs.
 """
 
 import math
@@ -34,7 +34,7 @@ _SHORTEST_S = 0.1
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What to measure; size is (height, width), batch in pictures.
+    """What to measure; size is (height, width), batch in images.
 
     `processor_time` counts the seconds of the processor in place of the clock's: on one thread of a busy CPU these are
     what the work would take on an idle one. Work of a GPU is not in them.
@@ -52,7 +52,7 @@ class BenchRequest:
 
 @dataclass(frozen=True)
 class Speed:
-    """Pictures a second (median of the rounds), and the median ratio to the bare tower of the same round."""
+    """Images a second (median of the rounds), and the median ratio to the bare tower of the same round."""
 
     images_per_second: float
     ratio: float
@@ -81,8 +81,8 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
     Raises:
         UserError: an unknown backbone or label set.
     """
-    pictures = torch.randn(request.batch, 3, *request.size, device=device)
-    recognizer = untrained_sspa(request.spec, "frozen", request.labels, pictures, request.precision)
+    images = torch.randn(request.batch, 3, *request.size, device=device)
+    recognizer = untrained_sspa(request.spec, "frozen", request.labels, images, request.precision)
     if request.compile:
         compile_model(recognizer.head, recognizer.backbone.image_tower, device)
         # A run leaves a frozen tower as it is; here the tower is what the rest is held to.
@@ -90,14 +90,14 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
     labels = len(read_label_set(request.labels).labels)
     targets = torch.randint(0, 2, (request.batch, labels), device=device)
     clock = time.process_time if request.processor_time else time.perf_counter
-    model = _Measured(recognizer, pictures, targets, request.precision, clock)
+    model = _Measured(recognizer, images, targets, request.precision, clock)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
     tasks = {
         TOWER: model.run_tower,
         EVALUATION: model.evaluate,
-        STEP: lambda: model.train(pictures),
+        STEP: lambda: model.train(images),
         KEPT_STEP: lambda: model.train(model.kept),
     }
     seconds = interleaved(tasks, request.rounds, device, done, clock)
@@ -151,14 +151,14 @@ class _Measured:
     """The model's work on one batch, whole and stage by stage."""
 
     def __init__(
-        self, recognizer: Recognizer, pictures: Tensor, targets: Tensor, precision: TowerPrecision, clock: Clock
+        self, recognizer: Recognizer, images: Tensor, targets: Tensor, precision: TowerPrecision, clock: Clock
     ) -> None:
-        self.recognizer, self.pictures, self.targets, self.precision = recognizer, pictures, targets, precision
-        self.device, self.clock = pictures.device, clock
+        self.recognizer, self.images, self.targets, self.precision = recognizer, images, targets, precision
+        self.device, self.clock = images.device, clock
         with torch.inference_mode():
             self.labels = recognizer.eval().encode_labels()
         with torch.no_grad():
-            self.kept: ImageFeatures = recognizer.backbone.encode_image(pictures)
+            self.kept: ImageFeatures = recognizer.backbone.encode_image(images)
         self.optimization: Optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_an_epoch=1000)
         # The hook tells where the backward pass (with clipping) ends and the update begins.
         self._update_began = 0.0
@@ -167,12 +167,12 @@ class _Measured:
     @torch.inference_mode()
     def run_tower(self) -> None:
         self.recognizer.eval()
-        self.recognizer.backbone.encode_image(self.pictures)
+        self.recognizer.backbone.encode_image(self.images)
 
     @torch.inference_mode()
     def evaluate(self) -> None:
         """A batch as `scoring.score` takes it: label features are there already."""
-        prediction = self.recognizer.eval()(self.pictures, self.labels)
+        prediction = self.recognizer.eval()(self.images, self.labels)
         for values in prediction.probabilities().values():
             values.cpu()
 
@@ -187,7 +187,7 @@ class _Measured:
     def stages_of_evaluation(self) -> dict[str, float]:
         self.recognizer.eval()
         watch = _Watch(self.device, self.clock)
-        features = self.recognizer.backbone.encode_image(self.pictures)
+        features = self.recognizer.backbone.encode_image(self.images)
         watch.lap("tower")
         prediction = self.recognizer(features, self.labels)
         watch.lap("boxes")
@@ -200,7 +200,7 @@ class _Measured:
         self.recognizer.train()
         watch = _Watch(self.device, self.clock)
         with self._forward():
-            features = self.recognizer.backbone.encode_image(self.pictures)
+            features = self.recognizer.backbone.encode_image(self.images)
             watch.lap("tower")
             labels = self.recognizer.encode_labels()
             watch.lap("text")

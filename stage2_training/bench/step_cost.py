@@ -21,7 +21,7 @@ from sspa.stage2_training.training.steps import forward_context
 
 @dataclass(frozen=True)
 class StepRequest:
-    """One row to measure; size is (height, width), tower as in `set_trainable`, batch in pictures."""
+    """One row to measure; size is (height, width), tower as in `set_trainable`, batch in images."""
 
     spec: str
     size: tuple[int, int]
@@ -57,12 +57,12 @@ def measure_apart(request: StepRequest) -> StepCost:
 
 
 def measure_step(request: StepRequest) -> StepCost:
-    """Two optimizer steps of SSPA on random pictures with random weights; the second is timed."""
+    """Two optimizer steps of SSPA on random images with random weights; the second is timed."""
     torch.set_num_threads(request.threads)
     keep_freed_memory()
     started = time.perf_counter()
-    pictures = torch.randn(request.batch, 3, *request.size)
-    recognizer = untrained_sspa(request.spec, request.tower, request.labels, pictures)
+    images = torch.randn(request.batch, 3, *request.size)
+    recognizer = untrained_sspa(request.spec, request.tower, request.labels, images)
     targets = torch.randint(0, 2, (request.batch, len(read_label_set(request.labels).labels)))
     optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_an_epoch=2)
     loaded = time.perf_counter()
@@ -70,8 +70,8 @@ def measure_step(request: StepRequest) -> StepCost:
     recognizer.train()
     for _ in range(2):
         step_started = time.perf_counter()
-        with forward_context(pictures.device, "float32", request.tower):
-            prediction = recognizer(pictures)
+        with forward_context(images.device, "float32", request.tower):
+            prediction = recognizer(images)
         optimization.step(total_loss(dict(prediction.logits), targets, AslOptions()))
     finished = time.perf_counter()
     trained = sum(value.numel() for value in recognizer.parameters() if value.requires_grad)

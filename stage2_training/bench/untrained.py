@@ -17,24 +17,22 @@ from sspa.stage2_training.model.recognizer import Recognizer
 
 
 def untrained_sspa(
-    spec: str, tower: str, labels: str, pictures: Tensor, precision: TowerPrecision = "float32"
+    spec: str, tower: str, labels: str, images: Tensor, precision: TowerPrecision = "float32"
 ) -> Recognizer:
-    """SSPA with its defaults on a backbone with random weights (`embedded` has its own), on the pictures' device.
+    """SSPA with its defaults on a backbone with random weights (`embedded` has its own), on the images' device.
 
     Args:
         spec, tower: as in a run's configuration.
         labels: a label set by name, or a label file; each label has its bare name for knowledge.
-        pictures: (B, 3, H, W): they set the size, and what starts from data.
+        images: (B, 3, H, W): they set the size, and what starts from data.
 
     Raises:
         UserError: an unknown backbone, tower setting or label set.
     """
     torch.manual_seed(0)
     weights = None if spec == "embedded" else "random"
-    height, width = pictures.shape[-2:]
-    backbone = create_backbone(spec, weights=weights, image_size=(height, width), precision=precision).to(
-        pictures.device
-    )
+    height, width = images.shape[-2:]
+    backbone = create_backbone(spec, weights=weights, image_size=(height, width), precision=precision).to(images.device)
     set_trainable(backbone, tower)
     label_set = read_label_set(labels)
     knowledge = Knowledge(
@@ -44,9 +42,9 @@ def untrained_sspa(
         content_hash="",
         sentences=MappingProxyType(dict.fromkeys(label_set.keys, ())),
     )
-    head = create_head(SspaOptions(), backbone.width).to(pictures.device)
+    head = create_head(SspaOptions(), backbone.width).to(images.device)
     head.bind(backbone, knowledge)
-    head.to(pictures.device)
+    head.to(images.device)
     with torch.no_grad():
-        head.initialise(backbone.encode_image(pictures))
+        head.initialise(backbone.encode_image(images))
     return Recognizer(backbone, head)

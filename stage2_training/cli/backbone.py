@@ -28,7 +28,7 @@ def cost(
         list[str] | None, typer.Argument(help="NAME@SIZE or NAME@HEIGHTxWIDTH; seven common ones by default.")
     ] = None,
     tower: Annotated[str, typer.Option(help="What of the image tower is trained: frozen, last:K, all.")] = "all",
-    batch: Annotated[int, typer.Option(help="Pictures in the step.")] = 2,
+    batch: Annotated[int, typer.Option(help="Images in the step.")] = 2,
     threads: Annotated[int, typer.Option(help="Of torch; more than there are idle cores is slower than one.")] = 1,
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
 ) -> None:

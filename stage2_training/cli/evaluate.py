@@ -48,7 +48,7 @@ def evaluate(
             f"[default: {_IMAGES_FOR_DELETION}]",
         ),
     ] = None,
-    deletion_pictures: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
+    former_images: Annotated[int | None, typer.Option("--deletion-pictures", min=0, hidden=True)] = None,
     as_json: AsJson = False,
     precision: Annotated[
         ScoringPrecision, typer.Option(help="Of the image tower; auto takes that in which the run scored itself.")
@@ -56,7 +56,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
-    images = deletion_images if deletion_images is not None else deletion_pictures
+    images = deletion_images if deletion_images is not None else former_images
     if not explanations:
         if images is not None:
             raise UserError("--deletion-images: belongs to --explanations, which is missing")

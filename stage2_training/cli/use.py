@@ -29,7 +29,7 @@ use_app = typer.Typer()
 @use_app.command()
 def predict(
     run_path: RunArgument,
-    pictures: Annotated[
+    images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, or - for a list on standard input."),
     ],
@@ -47,10 +47,10 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Tag images: labels with probabilities. Images that cannot be read are skipped and listed."""
+    from sspa.stage2_training.prediction.image_paths import find_images
     from sspa.stage2_training.prediction.job import show_predictions, write_predictions
-    from sspa.stage2_training.prediction.pictures import find_pictures
 
-    paths = find_pictures(pictures)
+    paths = find_images(images)
     if out is not None and as_json:
         raise UserError("--out and --json: choose one of them")
     tagger = _load(run_path, threshold, knowledge, labels, describe, device, precision)
@@ -63,7 +63,7 @@ def predict(
 @use_app.command()
 def explain(
     run_path: RunArgument,
-    picture: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
     out: Annotated[Path, typer.Option(help="The folder for the page and its PNG files.")],
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
@@ -72,9 +72,9 @@ def explain(
     device: Device = "auto",
 ) -> None:
     """Show why: each predicted label's maps, attention, gates and knowledge, as PNG files and one page."""
-    from sspa.stage2_training.explanation.picture import explain_picture
+    from sspa.stage2_training.explanation.image import explain_image
 
-    say(f"page: {explain_picture(_load(run_path, threshold, knowledge, labels, describe, device), picture, out)}")
+    say(f"page: {explain_image(_load(run_path, threshold, knowledge, labels, describe, device), image, out)}")
 
 
 @use_app.command()

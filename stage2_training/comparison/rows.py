@@ -67,7 +67,7 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
     """The rows of one group: every variant over all labels, and over seen and unseen ones where some were unseen.
 
     Raises:
-        UserError: two runs were not evaluated on the same pictures under the same protocol, or one is damaged.
+        UserError: two runs were not evaluated on the same images under the same protocol, or one is damaged.
     """
     protocol, keys = _common_ground([folder for by_seed in variants.values() for folder in by_seed.values()])
     # What one variant did not see is scored for all: an upper bound that saw everything stays comparable.
@@ -136,7 +136,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
-    """The protocol (name and hash) and the labels that all runs share, and the same test pictures and targets."""
+    """The protocol (name and hash) and the labels that all runs share, and the same test images and targets."""
     first, *others = folders
     about = first.record()
     ids, (_, targets) = first.test_ids(), first.read_predictions()
@@ -148,7 +148,7 @@ def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
             )
         if other.test_ids() != ids or not np.array_equal(other.read_predictions()[1], targets):
             raise UserError(
-                f"{other.path}: was evaluated on other test pictures than {first.path}; has the data changed?"
+                f"{other.path}: was evaluated on other test images than {first.path}; has the data changed?"
             )
     return f"{about.protocol.name} ({about.protocol.hash})", list(about.labels)
 

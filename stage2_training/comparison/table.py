@@ -38,7 +38,7 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
     protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
     return (
         f"{comparison.about}; test mAP in percent, mean ± standard deviation of {seeds} seeds, difference to "
-        f"{comparison.reference} with its 95% interval over test pictures and seeds; protocol {protocols}"
+        f"{comparison.reference} with its 95% interval over test images and seeds; protocol {protocols}"
     )
 
 

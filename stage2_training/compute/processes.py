@@ -1,10 +1,10 @@
 """One run in several processes, as `torchrun` starts them: who is there, and what they do together.
 
 A batch is split over the processes, so that together they see what one process would see. Logits are gathered
-before the loss, since some losses couple the pictures of a batch; each process computes the gradient of its own
-pictures, and the gradients are summed.
+before the loss, since some losses couple the images of a batch; each process computes the gradient of its own
+images, and the gradients are summed.
 
-Legend: n pictures of this process, B of all of them.
+Legend: n images of this process, B of all of them.
 """
 
 import os
@@ -112,7 +112,7 @@ class Processes:
         return self._gather(own) if self.world > 1 else [own]
 
     def share_of(self, batch_size: int) -> int:
-        """How many pictures of a batch are this process's.
+        """How many images of a batch are this process's.
 
         Raises:
             UserError: the processes do not divide the batch.
@@ -138,7 +138,7 @@ ALONE = Processes()
 def processes_of_environment(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started: NCCL between GPUs, gloo otherwise.
 
-    All but the first are silent, unless one of them alone meets a user's mistake (a picture that only it reads).
+    All but the first are silent, unless one of them alone meets a user's mistake (an image that only it reads).
 
     Raises:
         UserError: more processes than GPUs.

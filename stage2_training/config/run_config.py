@@ -58,7 +58,7 @@ Views = Annotated[tuple[View, ...], AfterValidator(_checked_views)]
 
 
 class DataOptions(Options):
-    """Which pictures, and how they are brought to the backbone."""
+    """Which images, and how they are brought to the backbone."""
 
     name: str = Field("scenes", description="a data set's name, or a manifest (*.parquet)")
     root: Path | None = Field(None, description="its folder; `scenes` needs none")
@@ -68,9 +68,9 @@ class DataOptions(Options):
         None, description="1/3: one of three folds of train and val is scored in the place of test"
     )
     known_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="of training labels; the others, drawn by seed and picture, are unknown"
+        1.0, description="of training labels; the others, drawn by seed and image, are unknown"
     )
-    shots: PositiveInt | None = Field(None, description="training pictures a label, drawn by seed; null: all")
+    shots: PositiveInt | None = Field(None, description="training images a label, drawn by seed; null: all")
     unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="reading processes")
     train_resize: Literal["squash", "crop"] = Field("crop", description="random resized crop; tower trained")
@@ -131,7 +131,7 @@ class TrainingOptions(Options):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
     clip_norm: PositiveFloat = Field(5.0, description="of the gradient, over all parameters")
     ema_decay: Fraction = Field(0.99, description="of the averaged weights, which are what is evaluated")
-    views: Views = Field(("plain", "mirrored"), description="one drawn for each picture and epoch")
+    views: Views = Field(("plain", "mirrored"), description="one drawn for each image and epoch")
     precision: Precision = Field("float32", description="of training, by autocast")
     accumulate: PositiveInt = Field(1, description="parts that a batch passes in: the same step in less memory")
     checkpoint_activations: bool = Field(False, description="compute the image tower's again in the backward pass")
@@ -150,7 +150,7 @@ class TrainingOptions(Options):
 
 
 class EvaluationOptions(Options):
-    """How pictures are scored."""
+    """How images are scored."""
 
     batch_size: PositiveInt = 64
     views: Views = Field(("plain",), description="whose probabilities are averaged, e.g. plain and mirrored")

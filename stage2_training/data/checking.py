@@ -33,7 +33,7 @@ class Findings:
 
 
 def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
-    """Check layout, labels, pictures, counts and agreement of a data set's files; `root` comes from `find_root`."""
+    """Check layout, labels, images, counts and agreement of a data set's files; `root` comes from `find_root`."""
     missing = [f"missing below {root}: {line}" for line in adapter.missing(root)]
     try:
         rules = get_protocol(protocol or adapter.protocols[0])
@@ -60,6 +60,6 @@ def count_rows(manifest: Manifest, published: Mapping[str, Published]) -> list[C
         targets = [manifest.targets[manifest.rows_of(member)] for member in members]
         images = sum(len(part) for part in targets)
         positives = sum(int((part == 1).sum()) for part in targets)
-        rows.append(CountRow(f"{split} pictures", images, figures.images))
+        rows.append(CountRow(f"{split} images", images, figures.images))
         rows.append(CountRow(f"{split} positives", positives, figures.positives))
     return rows

@@ -1,4 +1,4 @@
-"""One's own pictures as a manifest: from a CSV, JSON lines, a COCO file, or a folder for each label.
+"""One's own images as a manifest: from a CSV, JSON lines, a COCO file, or a folder for each label.
 
 In a CSV or JSON lines, `path` is relative to the root, `labels` are the labels that are there ("cat;dog" in a CSV, a
 list in JSON), a label with a question mark before it ("?cat") is unknown, and `split` and `id` may be given.
@@ -18,13 +18,13 @@ from sspa.stage2_training.data.adapters.coco import read_instances
 from sspa.stage2_training.data.manifest import SPLITS, Manifest
 from sspa.stage2_training.data.splitting import stratified_mask
 
-PICTURE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 _COLUMNS = ("path", "labels", "split", "id")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One picture as the user described it; `where` names its place in messages."""
+    """One image as the user described it; `where` names its place in messages."""
 
     where: str
     path: str
@@ -59,7 +59,7 @@ def read_custom(
     """
     rows = _read_rows(root, source)
     if not rows:
-        raise UserError(f"{source or root}: holds no pictures; see docs/data.md for the forms that are read")
+        raise UserError(f"{source or root}: holds no images; see docs/data.md for the forms that are read")
     labels = label_set or _labels_of(rows, source or root)
     column = {key: position for position, key in enumerate(labels.keys)}
     targets = np.zeros((len(rows), len(column)), dtype=np.int8)
@@ -85,7 +85,7 @@ def read_custom(
 def _read_rows(root: Path, source: Path | None) -> list[Row]:
     if source is None:
         if not root.is_dir():
-            raise UserError(f"{root}: there is no such folder; give the folder with the pictures as --root")
+            raise UserError(f"{root}: there is no such folder; give the folder with the images as --root")
         return list(_folder_rows(root))
     if not source.is_file():
         raise UserError(f"{source}: there is no such file; give a .csv, .jsonl or COCO .json file")
@@ -138,9 +138,9 @@ def _coco_rows(path: Path) -> Iterator[Row]:
 
 def _folder_rows(root: Path) -> Iterator[Row]:
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        for picture in sorted(folder.rglob("*")):
-            if picture.suffix.lower() in PICTURE_ENDINGS:
-                path = picture.relative_to(root).as_posix()
+        for image in sorted(folder.rglob("*")):
+            if image.suffix.lower() in IMAGE_ENDINGS:
+                path = image.relative_to(root).as_posix()
                 yield Row(path, path, (folder.name,))
 
 
@@ -178,7 +178,7 @@ def _with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) -
         raise UserError(f"the shares for val ({val}) and test ({test}) must be above 0 and leave some for training")
     count = len(manifest.ids)
     if count * min(val, test) < 1:
-        raise UserError(f"{count} pictures are too few to draw {val:g} for val and {test:g} for test; name the splits")
+        raise UserError(f"{count} images are too few to draw {val:g} for val and {test:g} for test; name the splits")
     splits = np.full(count, "train", dtype=object)
     splits[stratified_mask(manifest.targets, test, seed)] = "test"
     rest = np.flatnonzero(splits == "train")

@@ -18,7 +18,7 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 
 @dataclass(frozen=True)
 class Split:
-    """N pictures; targets (N, C) int8 with 1 there, 0 not there, -1 unknown.
+    """N images; targets (N, C) int8 with 1 there, 0 not there, -1 unknown.
 
     `within` are the data set's own splits that this one was drawn from, where it was.
     """
@@ -103,7 +103,7 @@ def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[M
             # The adapter finds the folder below `root` that it made the paths relative to.
             return manifest, get_adapter(manifest.dataset).find_root(root)
         if root is None:
-            raise UserError(f"{name}: a manifest holds relative paths; say where the pictures are with --root")
+            raise UserError(f"{name}: a manifest holds relative paths; say where the images are with --root")
         return manifest, root
     adapter = get_adapter(name)
     rules = get_protocol(protocol or adapter.protocols[0])
@@ -116,7 +116,7 @@ def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[M
 
 
 def dataset_from_manifest(manifest: Manifest, root: Path) -> Dataset:
-    """The Dataset of a checked manifest over the pictures under `root`."""
+    """The Dataset of a checked manifest over the images under `root`."""
     paths = np.array(resolve_paths(manifest, root), dtype=object)
     ids = np.array(manifest.ids, dtype=object)
     splits = {}

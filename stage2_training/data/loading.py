@@ -1,7 +1,7 @@
-"""Pictures to batches, so that a run can be repeated whatever the number of workers.
+"""Images to batches, so that a run can be repeated whatever the number of workers.
 
-The order of an epoch is a pure function of (seed, epoch); what augmentation does to a picture is one of (seed,
-epoch, the picture's id). Neither depends on workers, batch size or on what was read before.
+The order of an epoch is a pure function of (seed, epoch); what augmentation does to an image is one of (seed,
+epoch, the image's id). Neither depends on workers, batch size or on what was read before.
 """
 
 import hashlib
@@ -16,19 +16,19 @@ from torch.utils.data import Dataset as TorchDataset
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.picture import load_picture
-from sspa.stage2_training.data.transforms import PictureTransform
+from sspa.stage2_training.data.image_files import load_image
+from sspa.stage2_training.data.transforms import ImageTransform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Training goes on without an unreadable picture until more than this share of the split is unreadable.
+# Training goes on without an unreadable image until more than this share of the split is unreadable.
 UNREADABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture ready for a batch; `message` says why another took its place (or why there is none)."""
+    """One image ready for a batch; `message` says why another took its place (or why there is none)."""
 
     image: "Tensor | None"
     target: "Tensor"
@@ -36,24 +36,24 @@ class Sample:
     message: str = ""
 
 
-class PictureDataset(TorchDataset[Any]):
-    """The pictures of one split as tensors.
+class ImageDataset(TorchDataset[Any]):
+    """The images of one split as tensors.
 
     Items are (image (3, H, W) float, target (C,) int8, index). The key is an index, or (epoch, index) where the
-    transform varies pictures from epoch to epoch.
+    transform varies images from epoch to epoch.
 
     Args:
-        split: the pictures.
+        split: the images.
         transform: from `make_transform`.
         seed: of the augmentation.
-        unreadable: "stop" raises at a picture that cannot be read; "substitute" takes another in its place, chosen
+        unreadable: "stop" raises at an image that cannot be read; "substitute" takes another in its place, chosen
             by (seed, epoch, id), with that one's labels and index.
     """
 
     def __init__(
         self,
         split: Split,
-        transform: PictureTransform,
+        transform: ImageTransform,
         seed: int = 0,
         unreadable: Literal["stop", "substitute"] = "stop",
     ) -> None:
@@ -70,7 +70,7 @@ class PictureDataset(TorchDataset[Any]):
         return sample.image, sample.target, sample.index
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The picture of one epoch; where none can be had, `image` is None and `message` names the picture."""
+        """The image of one epoch; where none can be had, `image` is None and `message` names the image."""
         message = ""
         for attempt in range(10):
             seed = _seed_of(self.seed, epoch, self.split.ids[index], attempt)
@@ -86,36 +86,36 @@ class PictureDataset(TorchDataset[Any]):
         return Sample(None, torch.from_numpy(self.split.targets[index]), index, message)
 
     def _image(self, index: int, seed: int) -> "Tensor":
-        picture = load_picture(self.split.paths[index], at_least=self.transform.decode_at_least)
+        photo = load_image(self.split.paths[index], at_least=self.transform.decode_at_least)
         if not self.transform.varies:
-            return self.transform(picture)
+            return self.transform(photo)
         # Not torch.manual_seed: without CUDA it formats and keeps a stack trace on every call.
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
-            return self.transform(picture)
+            return self.transform(photo)
         finally:
             torch.set_rng_state(before)
 
 
 @dataclass
-class PictureLoader:
-    """Batches of a PictureDataset: images (B, 3, H, W), targets (B, C) int8, indices (B,) int64.
+class ImageLoader:
+    """Batches of a ImageDataset: images (B, 3, H, W), targets (B, C) int8, indices (B,) int64.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         batch_size: B; the last batch of an epoch may be smaller.
         shuffle: a new order each epoch (training).
         workers: reading processes, kept alive between epochs; 0 reads in this one.
         drop_last: leave out a last, smaller batch.
-        rank, world: this process's share: every world-th picture, never padded. When shuffling, the few left over
+        rank, world: this process's share: every world-th image, never padded. When shuffling, the few left over
             at the end of an epoch are dropped so that all processes make equally many steps.
 
     Example:
         for images, targets, indices in loader.epoch(3): ...
     """
 
-    dataset: PictureDataset
+    dataset: ImageDataset
     batch_size: int
     shuffle: bool = False
     workers: int = 0
@@ -154,10 +154,10 @@ class PictureLoader:
         return self.epoch(0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
-        """The batches of one epoch from number `start` on; the pictures of those before are not read.
+        """The batches of one epoch from number `start` on; the images of those before are not read.
 
         Raises:
-            UserError: a picture cannot be read (evaluation), or too many cannot (training).
+            UserError: an image cannot be read (evaluation), or too many cannot (training).
         """
         self._batches.epoch, self._batches.start = epoch, start
         for batch in self._loader:
@@ -172,12 +172,12 @@ class PictureLoader:
         self.substituted[message] = self.substituted.get(message, 0) + 1
         if len(self.substituted) > max(1.0, UNREADABLE_SHARE * len(self.dataset)):
             raise UserError(
-                f"{len(self.substituted)} of {len(self.dataset)} training pictures cannot be read, more than"
+                f"{len(self.substituted)} of {len(self.dataset)} training images cannot be read, more than"
                 f" {UNREADABLE_SHARE:.0%}; mend the data first: {next(iter(self.substituted))}"
             )
 
     def report_substituted(self) -> list[str]:
-        """One line for each picture that training could not read, with how often another took its place."""
+        """One line for each image that training could not read, with how often another took its place."""
         return [f"{message} (another took its place {count} times)" for message, count in self.substituted.items()]
 
 
@@ -212,16 +212,16 @@ class _EpochBatches:
             yield [(self.epoch, int(index)) for index in part]
 
     def _count(self) -> int:
-        """How many pictures of an epoch are this process's."""
+        """How many images of an epoch are this process's."""
         if self.shuffle:
             return self.total // self.world
         return len(range(self.rank, self.total, self.world))
 
 
 class _Samples(TorchDataset[Sample]):
-    """PictureDataset.sample by (epoch, index): problems travel as values, since a worker's exception loses its form."""
+    """ImageDataset.sample by (epoch, index): problems travel as values, since a worker's exception loses its form."""
 
-    def __init__(self, dataset: PictureDataset) -> None:
+    def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:

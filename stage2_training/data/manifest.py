@@ -1,6 +1,6 @@
 """The manifest: the one form that every data set takes before anything trains on it.
 
-A Parquet table with a row for each picture: `id` (the data set's own), `path` (relative to a root, with slashes),
+A Parquet table with a row for each image: `id` (the data set's own), `path` (relative to a root, with slashes),
 `split` (train, val, test) and `labels` (a list of small integers, one for each label: 1 there, 0 not there, -1
 unknown). Which label stands where, and under which protocol the list was made, is in the table's metadata.
 """
@@ -32,14 +32,14 @@ _COLUMNS = ("id", "path", "split", "labels")
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole data set, without its pictures.
+    """A whole data set, without its images.
 
     Attributes:
         dataset: the adapter's name, or the name given to custom data.
         labels: the C labels, in the order of `targets`.
         protocol: name of the protocol whose rules made `targets`.
         note: what a result must say about the data.
-        ids, paths, splits: one entry for each of the N pictures.
+        ids, paths, splits: one entry for each of the N images.
         targets: (N, C) int8; 1 there, 0 not there, -1 unknown.
     """
 
@@ -89,7 +89,7 @@ def check_manifest(manifest: Manifest, where: str) -> None:
 
     Raises:
         UserError: an id twice, an unknown split or label value, a path that leaves the root, or a split in which no
-            picture has a label.
+            image has a label.
     """
     doubled = [key for key, count in Counter(manifest.ids).items() if count > 1]
     if doubled:
@@ -98,7 +98,7 @@ def check_manifest(manifest: Manifest, where: str) -> None:
         if split not in SPLITS:
             raise UserError(f"{where}: unknown split {split!r}; use {', '.join(SPLITS)}")
         if not (manifest.targets[manifest.rows_of(split)] == 1).any():
-            raise UserError(f"{where}: no picture of split {split!r} has a positive label; check its labels")
+            raise UserError(f"{where}: no image of split {split!r} has a positive label; check its labels")
     if not np.isin(manifest.targets, (-1, 0, 1)).all():
         row, label = np.argwhere(~np.isin(manifest.targets, (-1, 0, 1)))[0]
         raise UserError(
@@ -123,15 +123,15 @@ def leaves_root(path: str) -> bool:
 
 
 def in_root(root: Path, relative: str) -> bool:
-    """Whether a picture, or the shard that it is in, lies below `root`."""
+    """Whether an image, or the shard that it is in, lies below `root`."""
     return file_of(root / relative).is_file()
 
 
 def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
-    """The pictures under `root`, each of which exists.
+    """The images under `root`, each of which exists.
 
     Raises:
-        UserError: `root` is no folder, a link below it leads out of it, or pictures are missing.
+        UserError: `root` is no folder, a link below it leads out of it, or images are missing.
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; give the data root with --root")
@@ -140,7 +140,7 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
     missing = []
     for relative in manifest.paths:
         parent, _, _ = relative.rpartition("/")
-        # A picture in a shard is where its shard is.
+        # An image in a shard is where its shard is.
         path = f"{root}/{parent if parent.endswith(SHARD_ENDING) else relative}"
         folder = os.path.dirname(path)  # noqa: PTH120 - a hundred thousand Paths cost seconds
         if folder not in inside:
@@ -151,12 +151,12 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
             missing.append(root / relative)
             continue
         if not inside[folder] or (linked and not Path(os.path.realpath(path)).is_relative_to(real_root)):
-            raise UserError(f"{path}: a link leads out of the data root {root}; copy the pictures or move the root")
+            raise UserError(f"{path}: a link leads out of the data root {root}; copy the images or move the root")
     paths = tuple(root / relative for relative in manifest.paths)
     missing = missing or missing_in_shards(paths)
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(manifest.paths)} pictures are missing, the first is {missing[0]};"
+            f"{len(missing)} of {len(manifest.paths)} images are missing, the first is {missing[0]};"
             " is the archive unpacked completely?"
         )
     return paths

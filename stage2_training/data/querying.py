@@ -11,7 +11,7 @@ def query_manifest(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...
     """Column names and rows of one SQL statement.
 
     Tables: `manifest` (id, path, split, labels), `labels` (position, key, text; positions count from 1, as DuckDB's
-    lists do), and `marks` with a row for each picture and label (id, split, key, mark).
+    lists do), and `marks` with a row for each image and label (id, split, key, mark).
 
     Raises:
         UserError: no such manifest, or DuckDB refuses the statement.

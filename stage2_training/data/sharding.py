@@ -13,13 +13,13 @@ MANIFEST = "manifest.parquet"
 
 
 def write_shards(manifest: Manifest, root: Path, folder: Path, per_shard: int) -> int:
-    """Copy every picture into shards of `per_shard`, split by split, with a manifest beside them.
+    """Copy every image into shards of `per_shard`, split by split, with a manifest beside them.
 
     Returns:
         how many shards were written.
 
     Raises:
-        UserError: webdataset is not installed, `folder` exists, or pictures are missing.
+        UserError: webdataset is not installed, `folder` exists, or images are missing.
     """
     try:
         import webdataset
@@ -28,26 +28,26 @@ def write_shards(manifest: Manifest, root: Path, folder: Path, per_shard: int) -
     if folder.exists():
         raise UserError(f"{folder}: exists already; name a new folder for the shards")
     if per_shard < 1:
-        raise UserError(f"a shard holds at least one picture, not {per_shard}")
-    pictures = resolve_paths(manifest, root)
+        raise UserError(f"a shard holds at least one image, not {per_shard}")
+    images = resolve_paths(manifest, root)
     paths = list(manifest.paths)
     shards = 0
-    with replacing_folder(folder) as beside, progress("writing shards", len(paths), "pictures") as bar:
+    with replacing_folder(folder) as beside, progress("writing shards", len(paths), "images") as bar:
         for split in dict.fromkeys(manifest.splits):
             rows = manifest.rows_of(split)
             for number, start in enumerate(range(0, len(rows), per_shard)):
                 name = f"{split}-{number:06}{SHARD_ENDING}"
-                # Fixed owner, mode and time: the same pictures give the same bytes.
+                # Fixed owner, mode and time: the same images give the same bytes.
                 with webdataset.TarWriter(str(beside / name), mtime=0, user="sspa", group="sspa") as tar:
                     for row in rows[start : start + per_shard]:
-                        key, ending = f"{row:08}", pictures[row].suffix.lower().lstrip(".")
+                        key, ending = f"{row:08}", images[row].suffix.lower().lstrip(".")
                         labels = {
                             label: int(mark)
                             for label, mark in zip(manifest.labels.keys, manifest.targets[row], strict=True)
                             if mark
                         }
                         about = {"id": manifest.ids[row], "labels": labels}
-                        tar.write({"__key__": key, ending: pictures[row].read_bytes(), "json": about})
+                        tar.write({"__key__": key, ending: images[row].read_bytes(), "json": about})
                         paths[row] = f"{name}/{key}.{ending}"
                         bar.advance()
                 shards += 1

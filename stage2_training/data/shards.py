@@ -1,7 +1,7 @@
-"""Pictures in WebDataset shards: a few large tar files in place of millions of small ones.
+"""Images in WebDataset shards: a few large tar files in place of millions of small ones.
 
-The shards are ordinary WebDataset (a picture and a .json with id and labels for each sample), so that other tools can
-stream them. We read them by place instead: to us a shard is a folder, and the path of a picture is
+The shards are ordinary WebDataset (an image and a .json with id and labels for each sample), so that other tools can
+stream them. We read them by place instead: to us a shard is a folder, and the path of an image is
 "train-000003.tar/00000042.jpg". Order and augmentation therefore stay what they are on loose files. Each shard's
 contents are listed once per process.
 """
@@ -18,12 +18,12 @@ SHARD_ENDING = ".tar"
 
 
 def file_of(path: Path) -> Path:
-    """The file on disk that a picture's path leads to: itself, or its shard."""
+    """The file on disk that an image's path leads to: itself, or its shard."""
     return path.parent if path.parent.suffix == SHARD_ENDING else path
 
 
 def open_in_shard(path: Path) -> io.BytesIO | None:
-    """The bytes of a picture whose parent is a shard; None for a path among loose files.
+    """The bytes of an image whose parent is a shard; None for a path among loose files.
 
     Raises:
         FileNotFoundError: the shard has no such member.
@@ -40,7 +40,7 @@ def open_in_shard(path: Path) -> io.BytesIO | None:
         file.seek(offset)
         content = file.read(size)
     if len(content) < size:
-        raise OSError("the shard ends within this picture")
+        raise OSError("the shard ends within this image")
     return io.BytesIO(content)
 
 

@@ -1,4 +1,4 @@
-"""Holding pictures out, for val or as folds of a cross-validation: stratified over many labels at once."""
+"""Holding images out, for val or as folds of a cross-validation: stratified over many labels at once."""
 
 import warnings
 from collections.abc import Iterator
@@ -98,25 +98,25 @@ def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manif
         raise UserError(f"the part held out for val must be between 0 and 1, not {fraction}")
     rows = np.flatnonzero((splits == "train") | (splits == "val"))
     if len(rows) * min(fraction, 1 - fraction) < 1:
-        raise UserError(f"{len(rows)} training pictures are too few to hold out {fraction} of them for val")
+        raise UserError(f"{len(rows)} training images are too few to hold out {fraction} of them for val")
     held_out = stratified_mask(manifest.targets[rows], fraction, seed)
     splits[rows] = np.where(held_out, "val", "train")
     return replace(manifest, splits=tuple(splits))
 
 
 def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
-    """The manifest without its test pictures: one fold of train and val together is scored in their place.
+    """The manifest without its test images: one fold of train and val together is scored in their place.
 
     So settings are chosen by cross-validation while test stays untouched. Of the other folds, as large a part is val
     as in the data set itself; where that has no val, there is none yet.
 
     Raises:
-        UserError: there are fewer pictures than folds.
+        UserError: there are fewer images than folds.
     """
     splits: NDArray[Any] = np.array(manifest.splits, dtype=object)
     rows = np.flatnonzero((splits == "train") | (splits == "val"))
     if len(rows) < fold.count:
-        raise UserError(f"data.fold: {len(rows)} pictures to train on do not make {fold.count} folds")
+        raise UserError(f"data.fold: {len(rows)} images to train on do not make {fold.count} folds")
     val_fraction = float((splits == "val").sum() / len(rows))
     remaining = manifest.only(rows)
     held_out = stratified_folds(remaining.targets, fold.count) == fold.number

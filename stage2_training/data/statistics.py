@@ -1,4 +1,4 @@
-"""What a manifest holds: positives, cardinality and co-occurrence, as figures and as a picture."""
+"""What a manifest holds: positives, cardinality and co-occurrence, as figures and as an image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ class SplitFigures:
 
     Attributes:
         images: N.
-        positives: (C,) pictures with each label.
-        unknown: (C,) pictures in which the label is unknown.
-        cardinality: labels a picture, on average.
-        unlabelled: pictures without any label.
+        positives: (C,) images with each label.
+        unknown: (C,) images in which the label is unknown.
+        cardinality: labels an image, on average.
+        unlabelled: images without any label.
     """
 
     images: int
@@ -47,14 +47,14 @@ def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
 
 
 def co_occurrence(manifest: Manifest) -> NDArray[np.int64]:
-    """(C, C): in how many pictures both labels are; the diagonal counts the label itself."""
+    """(C, C): in how many images both labels are; the diagonal counts the label itself."""
     there = (manifest.targets == 1).astype(np.int64)
     counts: NDArray[np.int64] = there.T @ there
     return counts
 
 
 def frequent_pairs(manifest: Manifest, count: int) -> list[tuple[str, str, int]]:
-    """The label pairs that share the most pictures."""
+    """The label pairs that share the most images."""
     together = np.triu(co_occurrence(manifest), k=1)
     order = np.argsort(-together, axis=None, kind="stable")[:count]
     keys = manifest.labels.keys
@@ -63,7 +63,7 @@ def frequent_pairs(manifest: Manifest, count: int) -> list[tuple[str, str, int]]
 
 
 def draw_figures(manifest: Manifest, path: Path) -> None:
-    """A picture (by its ending: png, svg, pdf): positives by split, labels a picture, and which labels go together."""
+    """An image (by its ending: png, svg, pdf): positives by split, labels an image, and which labels go together."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -82,19 +82,19 @@ def draw_figures(manifest: Manifest, path: Path) -> None:
         left += found.positives
     bars.set_yticks(places, keys)
     bars.invert_yaxis()
-    bars.set_xlabel("pictures with the label")
+    bars.set_xlabel("images with the label")
     bars.legend()
     cardinality = (manifest.targets == 1).sum(axis=1)
-    values, pictures = np.unique(cardinality, return_counts=True)
-    counts.bar(values, pictures)
-    counts.set_xlabel("labels in a picture")
-    counts.set_ylabel("pictures")
+    values, images = np.unique(cardinality, return_counts=True)
+    counts.bar(values, images)
+    counts.set_xlabel("labels in an image")
+    counts.set_ylabel("images")
     together = co_occurrence(manifest).astype(float)
     shares = together / np.maximum(np.diag(together), 1)[:, None]
     image = matrix.imshow(shares, vmin=0, vmax=1, cmap="viridis")
     matrix.set_xticks(places, keys, rotation=90)
     matrix.set_yticks(places, keys)
-    matrix.set_title("share of the row's pictures that have the column's label")
+    matrix.set_title("share of the row's images that have the column's label")
     figure.colorbar(image, ax=matrix)
     figure.suptitle(f"{manifest.dataset}, protocol {manifest.protocol}")
     figure.tight_layout()

@@ -1,10 +1,10 @@
-"""Less to train on, for experiments: labels known in part, few pictures a label, labels that training never sees.
+"""Less to train on, for experiments: labels known in part, few images a label, labels that training never sees.
 
-Every draw is a pure function of the seed and of a picture's id or a label's key, and nested: what is known at a tenth
-is known at a fifth, the pictures of one shot are among those of two. Test is never touched, and val only where labels
+Every draw is a pure function of the seed and of an image's id or a label's key, and nested: what is known at a tenth
+is known at a fifth, the images of one shot are among those of two. Test is never touched, and val only where labels
 are unseen: an epoch chosen by their val labels would have seen them.
 
-Legend: N pictures, C labels.
+Legend: N images, C labels.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ class Subset:
     """What is left of the training data; the defaults leave everything.
 
     Attributes:
-        known_fraction: the share of training labels (cells, not pictures) that stay known.
-        shots: so many pictures of each label stay (all of a label that has fewer); None keeps every picture.
-            A picture that is kept for one label keeps its others, so that frequent labels get more.
+        known_fraction: the share of training labels (cells, not images) that stay known.
+        shots: so many images of each label stay (all of a label that has fewer); None keeps every image.
+            An image that is kept for one label keeps its others, so that frequent labels get more.
         unseen: labels that are unknown throughout train and val: their keys, or how many to draw.
     """
 
@@ -56,7 +56,7 @@ def reduce_training(manifest: Manifest, subset: Subset, seed: int) -> Manifest:
         remaining = np.sort(np.concatenate([np.flatnonzero(splits != "train"), train[kept]]))
         manifest = replace(manifest, targets=targets).only(remaining)
         targets, train = manifest.targets.copy(), manifest.rows_of("train")
-        said.append(f"{subset.shots} training pictures a label, {len(train)} in all")
+        said.append(f"{subset.shots} training images a label, {len(train)} in all")
     if subset.known_fraction < 1:
         known = known_cells([manifest.ids[row] for row in train], targets.shape[1], subset.known_fraction, seed)
         targets[train] = np.where(known, targets[train], -1)

@@ -34,8 +34,8 @@ class TransformOptions:
 
 
 @dataclass(frozen=True)
-class PictureTransform:
-    """A callable picture -> (3, H, W) float tensor.
+class ImageTransform:
+    """A callable image -> (3, H, W) float tensor.
 
     `decode_at_least` is the short side in pixels that it can make use of; `varies` says whether it draws from torch's
     default generator.
@@ -45,8 +45,8 @@ class PictureTransform:
     decode_at_least: int
     varies: bool
 
-    def __call__(self, picture: Image.Image) -> "Tensor":
-        return self.steps(picture)
+    def __call__(self, image: Image.Image) -> "Tensor":
+        return self.steps(image)
 
 
 def make_transform(
@@ -55,13 +55,13 @@ def make_transform(
     std: tuple[float, ...],
     train: bool,
     options: TransformOptions | None = None,
-) -> PictureTransform:
+) -> ImageTransform:
     """The torchvision v2 pipeline for one backbone.
 
     Args:
         size: (H, W) in pixels.
         mean, std: the backbone's normalisation, per channel.
-        train: vary the picture (random choices come from torch's generator: seed it per sample).
+        train: vary the image (random choices come from torch's generator: seed it per sample).
         options: see TransformOptions.
     """
     import torch
@@ -87,4 +87,4 @@ def make_transform(
         share = options.cutout_size
         # After normalisation 0 is the mean colour.
         steps.append(v2.RandomErasing(options.cutout, scale=(share, share), ratio=(1.0, 1.0), value=0.0))
-    return PictureTransform(v2.Compose(steps), int(least) + 1, varies=train)
+    return ImageTransform(v2.Compose(steps), int(least) + 1, varies=train)

@@ -44,12 +44,12 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 upload = gr.File(
-                    label=f"A picture, at most {limits.megabytes:g} MB and {limits.megapixels:g} megapixels",
+                    label=f"An image, at most {limits.megabytes:g} MB and {limits.megapixels:g} megapixels",
                     file_types=["image"],
                     elem_id="upload",
                 )
                 message = gr.HTML(elem_id="message")
-                picture = gr.Image(label="Picture", interactive=False, visible=False, buttons=[], elem_id="picture")
+                image = gr.Image(label="Image", interactive=False, visible=False, buttons=[], elem_id="picture")
                 with gr.Group():
                     kind = gr.Radio(
                         [_ONE, _TUNED],
@@ -100,12 +100,12 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
                 found = scorer.score(Path(file), labels)
             except UserError as error:
                 return [None, _said(error), *nothing[2:]]
-            return [found, "", gr.Image(found.picture, visible=True), *show(found, how, value), *_no_reasons()]
+            return [found, "", gr.Image(found.image, visible=True), *show(found, how, value), *_no_reasons()]
 
         def on_typed(file: str | None, labels: Typed, word: str, said: str, how: str, value: float) -> list[Any]:
             try:
                 more = with_typed(labels, word, said)
-                # Also where there is no picture yet: a label that is there already is said to be, at once.
+                # Also where there is no image yet: a label that is there already is said to be, at once.
                 scorer.own.with_labels(more)
                 found = None if file is None else scorer.score(Path(file), more)
             except UserError as error:
@@ -124,7 +124,7 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
         # Nothing here is an API for others, and one visitor's click is answered after the other's.
         quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
         reasons = [region_map, why]
-        upload.change(on_upload, [upload, typed, *rules], [scored, message, picture, *lists, *reasons], **quiet)
+        upload.change(on_upload, [upload, typed, *rules], [scored, message, image, *lists, *reasons], **quiet)
         for rule in rules:
             rule.change(
                 show, [scored, *rules], lists, api_visibility="private", trigger_mode="always_last",
@@ -146,7 +146,7 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
             [typed, scored, message, *lists, name, sentence],
             **quiet,
         )
-        clear.click(on_clear, [upload, *rules], [typed, scored, message, picture, *lists, *reasons], **quiet)
+        clear.click(on_clear, [upload, *rules], [typed, scored, message, image, *lists, *reasons], **quiet)
     return page
 
 
@@ -194,9 +194,9 @@ def _reasons(scorer: Scorer, path: Path, found: Scored, typed: Typed, index: int
             f"<p>With the bare names instead of the sentences it would be {bare:.1f} %: "
             f"the sentences contribute {percent - bare:+.1f} points.</p>"
         )
-    drawn = found.map_over_picture(index)
+    drawn = found.map_over_image(index)
     if drawn is None:
-        lines.append("<p>This run’s head scores the picture as a whole: there is no map.</p>")
+        lines.append("<p>This run’s head scores the image as a whole: there is no map.</p>")
     else:
         lines.append("<p>Bright is where the label was seen, relative to the brightest place of this map.</p>")
     return [gr.Image(drawn, visible=drawn is not None), "\n".join(lines)]
@@ -209,7 +209,7 @@ def _introduction(scorer: Scorer) -> str:
         f"<h2>{escape(folder.path.resolve().name)}</h2>"
         f"<p>{len(scorer.own.labels)} labels, learned from {escape(about.data.name)}; "
         f"backbone: {escape(backbone.description)}. "
-        "Pictures stay on the machine that runs this page and are deleted when it ends.</p>"
+        "Images stay on the machine that runs this page and are deleted when it ends.</p>"
     )
 
 

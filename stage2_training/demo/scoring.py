@@ -1,4 +1,4 @@
-"""What the page of `sspa-train demo` asks of a run: one picture's labels, and why one of them.
+"""What the page of `sspa-train demo` asks of a run: one image's labels, and why one of them.
 
 Legend: C labels.
 """
@@ -15,9 +15,9 @@ from PIL import Image
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import Label, parse_label_set
-from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.pages.overlay import over_picture, small
+from sspa.stage2_training.pages.overlay import over_image, small
 
 # Labels that a visitor typed, each with a sentence or "".
 Typed = dict[Label, str]
@@ -29,7 +29,7 @@ _SHOWN_SIDE = 640
 
 @dataclass(frozen=True)
 class Limits:
-    """What an uploaded picture may have at most; a megabyte is 2^20 bytes, as Gradio counts."""
+    """What an uploaded image may have at most; a megabyte is 2^20 bytes, as Gradio counts."""
 
     megabytes: float
     megapixels: float
@@ -42,17 +42,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Scored:
-    """One picture: as it is shown, its labels, their probabilities (C,), and their maps (C, rows, columns), None
+    """One image: as it is shown, its labels, their probabilities (C,), and their maps (C, rows, columns), None
     where the head has no regions."""
 
-    picture: Image.Image
+    image: Image.Image
     labels: tuple[Label, ...]
     probabilities: NDArray[np.float32]
     maps: NDArray[np.float32] | None
 
-    def map_over_picture(self, index: int) -> Image.Image | None:
+    def map_over_image(self, index: int) -> Image.Image | None:
         """Where a label was seen; None where the head has no regions."""
-        return None if self.maps is None else over_picture(self.picture, self.maps[index])
+        return None if self.maps is None else over_image(self.image, self.maps[index])
 
 
 class Scorer:
@@ -70,14 +70,14 @@ class Scorer:
         return self.tagger.recognizer.head.open_vocabulary
 
     def score(self, path: Path, typed: Typed) -> Scored:
-        """One uploaded picture against the tagger's labels and the typed ones, all of them together.
+        """One uploaded image against the tagger's labels and the typed ones, all of them together.
 
         Raises:
             UserError: it is too large, it cannot be read, or a typed label does not fit.
         """
         try:
             check_size(path, self.limits)
-            shown = small(load_picture(path, _SHOWN_SIDE), _SHOWN_SIDE)
+            shown = small(load_image(path, _SHOWN_SIDE), _SHOWN_SIDE)
             image = self.tagger.prepare(path)[None]
         except UserError as error:
             # Visitors know the file by its name, not by its place on the server.
@@ -126,10 +126,10 @@ def with_typed(typed: Typed, name: str, sentence: str) -> Typed:
 
 
 def check_size(path: Path, limits: Limits) -> None:
-    """Hold a picture to the limits by its file's size and its header, before anything is decoded.
+    """Hold an image to the limits by its file's size and its header, before anything is decoded.
 
     Raises:
-        UserError: it is too large; a file that is no picture passes, for the reader to name.
+        UserError: it is too large; a file that is no image passes, for the reader to name.
     """
     if (size := path.stat().st_size) > limits.bytes:
         raise UserError(f"{path}: the file has {size / 2**20:.1f} MB; {limits.megabytes:g} MB is the limit")

@@ -8,15 +8,15 @@ from sspa.shared.errors import UserError
 Box = tuple[float, float, float, float]
 
 
-def voc_boxes(picture: Path) -> tuple[dict[str, list[Box]], tuple[int, int]]:
-    """The boxes (left, top, right, bottom) by label, and the picture's (width, height), in pixels.
+def voc_boxes(image: Path) -> tuple[dict[str, list[Box]], tuple[int, int]]:
+    """The boxes (left, top, right, bottom) by label, and the image's (width, height), in pixels.
 
     Reads the PASCAL VOC annotation that belongs to JPEGImages/NAME.jpg.
 
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    path = picture.parent.parent / "Annotations" / f"{picture.stem}.xml"
+    path = image.parent.parent / "Annotations" / f"{image.stem}.xml"
     try:
         root = ElementTree.parse(path).getroot()
         size = (_number(root, "size/width"), _number(root, "size/height"))

@@ -25,7 +25,7 @@ from sspa.stage2_training.inference.tagger import Tagger
 
 Floats = NDArray[np.floating[Any]]
 
-# The shares of the picture that are gone (deletion) or shown (insertion).
+# The shares of the image that are gone (deletion) or shown (insertion).
 STEPS = np.linspace(0, 1, 9)
 
 
@@ -34,11 +34,11 @@ class Faithfulness:
     """One map's figures, each between 0 and 1; None where a figure says nothing about that map.
 
     Attributes:
-        pointing: the share of (picture, true label) pairs where the map's highest region has its centre in a box
+        pointing: the share of (image, true label) pairs where the map's highest region has its centre in a box
             of the label; higher is better.
-        deletion: mean probability of the label while the picture is blurred away region by region, the map's
+        deletion: mean probability of the label while the image is blurred away region by region, the map's
             highest first; lower is better.
-        insertion: the same while a blurred picture becomes sharp; higher is better.
+        insertion: the same while a blurred image becomes sharp; higher is better.
     """
 
     pointing: float | None
@@ -56,7 +56,7 @@ class FaithfulnessResult:
 
 
 def measure_faithfulness(
-    tagger: Tagger, dataset: Dataset, split_name: str, deletion_pictures: int, seed: int = 0
+    tagger: Tagger, dataset: Dataset, split_name: str, deletion_images: int, seed: int = 0
 ) -> FaithfulnessResult:
     """The figures of the model's region maps beside those of simpler maps.
 
@@ -66,21 +66,21 @@ def measure_faithfulness(
 
     Args:
         dataset: with the tagger's labels.
-        deletion_pictures: how many pictures, drawn at random, and one true label of each, deletion and insertion
+        deletion_pictures: how many images, drawn at random, and one true label of each, deletion and insertion
             look at: each is scored about seventy times.
 
     Raises:
-        UserError: the head has no regions, an annotation is missing, or a picture cannot be read.
+        UserError: the head has no regions, an annotation is missing, or an image cannot be read.
     """
     inputs = Inputs(tagger.folder.config(), dataset, tagger.recognizer.backbone, tagger.device)
     split = inputs.split(split_name)
     keys = dataset.labels.keys
     plain_text = tagger.recognizer.backbone.encode_text([f"a photo of a {label.text}." for label in tagger.labels])
     generator = np.random.Generator(np.random.Philox(key=seed))
-    drawn = set(generator.permutation(len(split))[:deletion_pictures].tolist())
+    drawn = set(generator.permutation(len(split))[:deletion_images].tolist())
     hits: dict[str, list[float]] = {}
     areas: dict[str, list[tuple[float, float]]] = {}
-    with progress("explaining", len(split), "pictures") as bar:
+    with progress("explaining", len(split), "images") as bar:
         for batch, _, indices in inputs.scoring(split)[0].epoch(0):
             of_batch = _maps(tagger, batch, plain_text)
             for place, index in enumerate(indices.tolist()):
@@ -124,8 +124,8 @@ def area_under(probabilities: Floats) -> float:
     return float((probabilities[1:] + probabilities[:-1]).mean() / 2)
 
 
-def mixed_pictures(sharp: Tensor, blurred: Tensor, order: NDArray[np.int64], grid: tuple[int, int]) -> Tensor:
-    """(K, 3, H, W): the sharp picture, of which the first regions of `order` are blurred, more with each step."""
+def mixed_images(sharp: Tensor, blurred: Tensor, order: NDArray[np.int64], grid: tuple[int, int]) -> Tensor:
+    """(K, 3, H, W): the sharp image, of which the first regions of `order` are blurred, more with each step."""
     regions = len(order)
     rank = torch.empty(regions, dtype=torch.long)
     rank[torch.from_numpy(order.copy())] = torch.arange(regions)
@@ -142,7 +142,7 @@ def _maps(tagger: Tagger, inputs: Tensor | ImageFeatures, plain_text: Tensor) ->
     features = backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
     evidence = tagger.recognizer(features, tagger.label_features, explain=True).evidence
     if evidence is None:
-        raise UserError(f"{tagger.folder.path}: this run's head scores whole pictures; it has no region maps to test")
+        raise UserError(f"{tagger.folder.path}: this run's head scores whole images; it has no region maps to test")
     similarity = F.normalize(features.regions, dim=-1) @ F.normalize(plain_text, dim=-1).mT
     maps = {"region map": region_maps(evidence), "plain similarity": similarity}
     if evidence.dsf_attention is not None:
@@ -162,8 +162,8 @@ def _orders(maps: Mapping[str, Floats], generator: np.random.Generator) -> dict[
 def _areas(
     tagger: Tagger, sharp: Tensor, orders: Mapping[str, NDArray[np.int64]], label: int
 ) -> dict[str, tuple[float, float]]:
-    """Deletion and insertion of one picture and label by each order, seen in the plain view."""
-    # So strong that no region's own content is left, only the picture's colours.
+    """Deletion and insertion of one image and label by each order, seen in the plain view."""
+    # So strong that no region's own content is left, only the image's colours.
     side = max(sharp.shape[-2:])
     blurred = TF.gaussian_blur(sharp, kernel_size=[2 * (side // 8) + 1] * 2, sigma=[side / 16] * 2)
 
@@ -176,7 +176,7 @@ def _areas(
     areas = {}
     for name, order in orders.items():
         between = [
-            mixed_pictures(before, after, order, tagger.grid)[1:-1]
+            mixed_images(before, after, order, tagger.grid)[1:-1]
             for before, after in ((sharp, blurred), (blurred, sharp))
         ]
         deletion, insertion = scored(torch.cat(between)).reshape(2, -1)

@@ -15,10 +15,10 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.export.targets import Runner
 from sspa.stage2_training.features.inputs import own_dataset
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.prediction.pictures import find_pictures
+from sspa.stage2_training.prediction.image_paths import find_images
 
-_MOST_PICTURES = 32
-# Three sizes show that the number of pictures is free.
+_MOST_IMAGES = 32
+# Three sizes show that the number of images is free.
 _BATCHES = (1, 2, 5)
 _ROUNDS, _LONGEST_S = 15, 20.0
 
@@ -31,26 +31,26 @@ class CheckImages:
     source: str
 
 
-def images_to_check(tagger: Tagger, pictures: Sequence[str]) -> CheckImages:
-    """The pictures named, or the run's own test or val pictures, or, where those are gone, random tensors.
+def images_to_check(tagger: Tagger, given: Sequence[str]) -> CheckImages:
+    """The images named, or the run's own test or val images, or, where those are gone, random tensors.
 
     Raises:
-        UserError: a picture that was named cannot be read.
+        UserError: an image that was named cannot be read.
     """
-    if pictures:
-        paths = find_pictures(pictures)[:_MOST_PICTURES]
-        return CheckImages(torch.stack([tagger.prepare(path) for path in paths]), f"{len(paths)} given pictures")
+    if given:
+        paths = find_images(given)[:_MOST_IMAGES]
+        return CheckImages(torch.stack([tagger.prepare(path) for path in paths]), f"{len(paths)} given images")
     try:
         dataset = own_dataset(tagger.folder.config())
         name = next(name for name in ("test", "val", *dataset.splits) if name in dataset.splits)
         split = dataset.splits[name]
-        chosen = np.linspace(0, len(split) - 1, min(_MOST_PICTURES, len(split))).astype(int)
+        chosen = np.linspace(0, len(split) - 1, min(_MOST_IMAGES, len(split))).astype(int)
         images = torch.stack([tagger.prepare(split.paths[index]) for index in chosen])
-        return CheckImages(images, f"{len(chosen)} {name} pictures of {dataset.name}")
+        return CheckImages(images, f"{len(chosen)} {name} images of {dataset.name}")
     except UserError as error:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(8, 3, *tagger.recognizer.backbone.image_size, generator=generator)
-        return CheckImages(images, f"8 random tensors, since the run's pictures cannot be read ({error})")
+        return CheckImages(images, f"8 random tensors, since the run's images cannot be read ({error})")
 
 
 def largest_difference(tagger: Tagger, exported: Runner, images: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: how pictures are prepared, what the columns mean, which run it came from."""
+"""What an exported file says of itself: how images are prepared, what the columns mean, which run it came from."""
 
 from importlib import metadata
 from typing import Any

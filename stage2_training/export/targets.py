@@ -20,7 +20,7 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.stage2_training.export.program import INPUT, OUTPUT
 
-# Prepared pictures (B, 3, H, W) -> probabilities (B, C).
+# Prepared images (B, 3, H, W) -> probabilities (B, C).
 Runner = Callable[[Tensor], NDArray[Any]]
 Description = dict[str, Any]
 

@@ -1,6 +1,6 @@
-"""Batches for training and scoring, from kept features or from pictures, behind one shape.
+"""Batches for training and scoring, from kept features or from images, behind one shape.
 
-Legend: B pictures of a batch, C labels.
+Legend: B images of a batch, C labels.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sspa.stage2_training.backbones.contract import ImageFeatures
-from sspa.stage2_training.data.loading import PictureLoader, epoch_order
+from sspa.stage2_training.data.loading import ImageLoader, epoch_order
 from sspa.stage2_training.features.kept_features import KeptFeatures
 from sspa.stage2_training.model.views import View, under_view
 
-# Pictures (B, 3, H, W) or their features; targets (B, C) int8; the pictures' places in the split (B,).
+# Images (B, 3, H, W) or their features; targets (B, C) int8; the images' places in the split (B,).
 Batch = tuple[Tensor | ImageFeatures, Tensor, Tensor]
 
 
@@ -32,7 +32,7 @@ class Batches(Protocol):
 
 
 class FeatureBatches:
-    """Batches of kept features; where there are several views, one is drawn for each picture and epoch.
+    """Batches of kept features; where there are several views, one is drawn for each image and epoch.
 
     Args:
         views: the same split under each view.
@@ -76,7 +76,7 @@ class FeatureBatches:
             )
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Of all pictures (training), or of this process's (scoring)."""
+        """Of all images (training), or of this process's (scoring)."""
         total = len(self.targets)
         if self.shuffle:
             return epoch_order(total, self.seed, epoch)
@@ -94,10 +94,10 @@ class FeatureBatches:
         )
 
 
-class PictureBatches:
+class ImageBatches:
     """Batches of images for a tower that is trained, under one view."""
 
-    def __init__(self, loader: PictureLoader, device: torch.device, view: View = "plain") -> None:
+    def __init__(self, loader: ImageLoader, device: torch.device, view: View = "plain") -> None:
         self.loader, self.device, self.view = loader, device, view
 
     def __len__(self) -> int:
@@ -110,6 +110,6 @@ class PictureBatches:
 
 
 def _views_of_epoch(count: int, views: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(count,) which view each picture shows in this epoch."""
+    """(count,) which view each image shows in this epoch."""
     key = hashlib.sha256(f"views\0{seed}\0{epoch}".encode()).digest()[:8]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).integers(views, size=count)

@@ -9,13 +9,13 @@ from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
-from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
-from sspa.stage2_training.data.transforms import PictureTransform, make_transform
-from sspa.stage2_training.features.batches import Batches, FeatureBatches, PictureBatches
+from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
+from sspa.stage2_training.data.transforms import ImageTransform, make_transform
+from sspa.stage2_training.features.batches import Batches, FeatureBatches, ImageBatches
 from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
 from sspa.stage2_training.model.views import View
 
-# Features of so many training pictures say where data-dependent starting values begin.
+# Features of so many training images say where data-dependent starting values begin.
 _SAMPLE = 256
 
 
@@ -38,7 +38,7 @@ def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
 
 
 class Inputs:
-    """The batches of a data set for one backbone: kept features where the tower is frozen, pictures otherwise."""
+    """The batches of a data set for one backbone: kept features where the tower is frozen, images otherwise."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Inputs:
         share = self.processes.share_of(options.batch_size)
         if len(split) < options.batch_size and not (self.frozen and self.processes.world == 1):
             raise UserError(
-                f"the train split has {len(split)} pictures, less than one batch; "
+                f"the train split has {len(split)} images, less than one batch; "
                 f"take --set training.batch_size={max(len(split) // self.processes.world, 1) * self.processes.world}"
             )
         rank, world = self.processes.rank, self.processes.world
@@ -78,21 +78,21 @@ class Inputs:
                 views, split.targets, options.batch_size, self.device, True, options.seed, rank=rank, world=world
             )
         transform = self._transform(train=True, views=options.views)
-        pictures = PictureDataset(split, transform, options.seed, unreadable="substitute")
-        loader = PictureLoader(
-            pictures, share, shuffle=True, workers=self.config.data.workers, drop_last=True, rank=rank, world=world
+        images = ImageDataset(split, transform, options.seed, unreadable="substitute")
+        loader = ImageLoader(
+            images, share, shuffle=True, workers=self.config.data.workers, drop_last=True, rank=rank, world=world
         )
-        return PictureBatches(loader, self.device)
+        return ImageBatches(loader, self.device)
 
     def scoring(self, split: Split) -> list[Batches]:
         """One split in its own order, once for each view; this process's share of it.
 
         Raises:
-            UserError: there are more processes than pictures.
+            UserError: there are more processes than images.
         """
         options, rank, world = self.config.evaluation, self.processes.rank, self.processes.world
         if len(split) < world:
-            raise UserError(f"the {split.name} split has {len(split)} pictures for {world} processes; start fewer")
+            raise UserError(f"the {split.name} split has {len(split)} images for {world} processes; start fewer")
         if self.frozen:
             return [
                 FeatureBatches(
@@ -100,9 +100,9 @@ class Inputs:
                 )
                 for view in options.views
             ]
-        pictures = PictureDataset(split, self._transform(train=False))
-        loader = PictureLoader(pictures, options.batch_size, workers=self.config.data.workers, rank=rank, world=world)
-        return [PictureBatches(loader, self.device, view) for view in options.views]
+        images = ImageDataset(split, self._transform(train=False))
+        loader = ImageLoader(images, options.batch_size, workers=self.config.data.workers, rank=rank, world=world)
+        return [ImageBatches(loader, self.device, view) for view in options.views]
 
     def split(self, name: str) -> Split:
         """One split of the data set.
@@ -116,7 +116,7 @@ class Inputs:
 
     @torch.inference_mode()
     def sample(self, batches: Batches) -> ImageFeatures:
-        """Features of the first training pictures of epoch 0, about `_SAMPLE` of them."""
+        """Features of the first training images of epoch 0, about `_SAMPLE` of them."""
         pooled, regions = [], []
         for inputs, _, indices in batches.epoch(0):
             features = self.backbone.encode_image(inputs) if isinstance(inputs, torch.Tensor) else inputs
@@ -129,6 +129,6 @@ class Inputs:
     def _kept(self, split: Split, view: View) -> KeptFeatures:
         return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]
 
-    def _transform(self, train: bool, views: tuple[View, ...] = ()) -> PictureTransform:
+    def _transform(self, train: bool, views: tuple[View, ...] = ()) -> ImageTransform:
         options = self.config.data.transform_options(views)
         return make_transform(self.backbone.image_size, self.backbone.mean, self.backbone.std, train, options)

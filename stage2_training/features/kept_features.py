@@ -1,6 +1,6 @@
 """Features of a frozen image tower: computed once for each split and view, kept, memory-mapped.
 
-Legend: N pictures, M regions, d width of the joint space.
+Legend: N images, M regions, d width of the joint space.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.environment import environment
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
+from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.shards import file_of
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.model.views import View, under_view
@@ -35,7 +35,7 @@ class KeptFeatures:
 
     Attributes:
         pooled, regions: of each entry (N, d) and (N, M, d), float16, memory-mapped.
-        rows: where the split's pictures stand, in the entries one after the other; None where they are one entry.
+        rows: where the split's images stand, in the entries one after the other; None where they are one entry.
     """
 
     pooled: tuple[NDArray[np.float16], ...]
@@ -46,7 +46,7 @@ class KeptFeatures:
         return len(self.pooled[0] if self.rows is None else self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
-        """The features of these pictures as float32 tensors."""
+        """The features of these images as float32 tensors."""
         rows = indices if self.rows is None else self.rows[indices]
         return ImageFeatures(*(torch.from_numpy(_gathered(kept, rows)).float() for kept in (self.pooled, self.regions)))
 
@@ -56,13 +56,13 @@ def kept_features(
 ) -> list[KeptFeatures]:
     """The features of each split under `view`, from the cache, or computed and kept there now.
 
-    A cache entry's key covers the backbone's weights and options, the picture files (path, size and time of
+    A cache entry's key covers the backbone's weights and options, the image files (path, size and time of
     change) in order, the view, and the form of the entry; environment.json beside the arrays says where they were
     computed. Splits drawn from others take theirs where they are there,
-    and where most of those others' pictures are wanted, they are computed whole: other draws can then take them too.
+    and where most of those others' images are wanted, they are computed whole: other draws can then take them too.
 
     Raises:
-        UserError: a picture cannot be read, or the disk has no room.
+        UserError: an image cannot be read, or the disk has no room.
     """
     folder_of: dict[int, Path] = {}
 
@@ -86,7 +86,7 @@ def kept_features(
                 f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; "
                 "free some room, or set SSPA_CACHE to a larger disk"
             )
-        with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "pictures") as bar:
+        with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "images") as bar:
             for split, folder in missing:
                 with replacing_folder(folder) as beside:
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
@@ -134,7 +134,7 @@ def _compute(
     backbone: Backbone, split: Split, view: View, device: torch.device, workers: int, folder: Path, done: object
 ) -> None:
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-    loader = PictureLoader(PictureDataset(split, transform), _BATCH, workers=workers)
+    loader = ImageLoader(ImageDataset(split, transform), _BATCH, workers=workers)
     regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
     shapes = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
     kept = {

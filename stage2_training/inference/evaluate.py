@@ -1,4 +1,4 @@
-"""A trained run, used: scored on a split, or asked about pictures."""
+"""A trained run, used: scored on a split, or asked about images."""
 
 from pathlib import Path
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Where in the picture a label was seen.
+"""Where in the image a label was seen.
 
 Legend: B images, M regions, C labels.
 """
@@ -23,7 +23,7 @@ def strongest_region(region_map: NDArray[np.float32], size: tuple[int, int]) -> 
     """The box (left, top, right, bottom) in pixels of the map's (rows, columns) highest cell.
 
     Args:
-        size: the picture's (width, height); the map covers the whole of it.
+        size: the image's (width, height); the map covers the whole of it.
     """
     rows, columns = region_map.shape
     row, column = divmod(int(region_map.argmax()), columns)

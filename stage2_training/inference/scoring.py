@@ -1,6 +1,6 @@
 """A model's probabilities for a split, and the metrics of each branch.
 
-Legend: N pictures, C labels.
+Legend: N images, C labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ def score(
 
     Args:
         views: the same split under each view, in the split's order.
-        done: called with the number of pictures of each batch.
+        done: called with the number of images of each batch.
     """
     return _score(recognizer, views, done)[1]
 
@@ -33,7 +33,7 @@ def score(
 def score_together(
     recognizer: Recognizer, views: Sequence[Batches], total: int, done: Callable[[int], None] = lambda count: None
 ) -> Probabilities:
-    """`score` of `total` pictures of which each process has a share; all of them get the whole."""
+    """`score` of `total` images of which each process has a share; all of them get the whole."""
     indices, probabilities = _score(recognizer, views, done)
     return {branch: gather_by_index(indices, values, total) for branch, values in probabilities.items()}
 
@@ -42,7 +42,7 @@ def score_together(
 def _score(
     recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None]
 ) -> tuple[NDArray[np.int64], Probabilities]:
-    """The pictures' places in the split, and their probabilities."""
+    """The images' places in the split, and their probabilities."""
     recognizer.eval()
     labels = recognizer.encode_labels()
     by_view: dict[str, list[torch.Tensor]] = {}

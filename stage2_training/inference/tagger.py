@@ -1,4 +1,4 @@
-"""A trained run as a function: pictures in, labels with probabilities out.
+"""A trained run as a function: images in, labels with probabilities out.
 
 Legend: B images, M regions, C labels.
 """
@@ -18,7 +18,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, names_only
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.compute.device import choose_device
-from sspa.stage2_training.data.picture import load_picture, upright_rgb
+from sspa.stage2_training.data.image_files import load_image, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.region_maps import region_maps
@@ -27,14 +27,14 @@ from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.views import View, mean_over_views, under_view
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
-Picture = str | Path | Image.Image | NDArray[Any]
+AnyImage = str | Path | Image.Image | NDArray[Any]
 
 _AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What the model says about one picture.
+    """What the model says about one image.
 
     Attributes:
         probabilities: of every label by its key, the most probable first.
@@ -46,7 +46,7 @@ class Tags:
 
 
 class Tagger:
-    """Tags pictures with a trained run: the one class that most users need. See docs/using.md.
+    """Tags images with a trained run: the one class that most users need. See docs/using.md.
 
     Example:
         tagger = Tagger.load("runs/voc2007-sspa-seed0")
@@ -119,30 +119,30 @@ class Tagger:
     def labels(self) -> tuple[Label, ...]:
         return self.knowledge.labels
 
-    def __call__(self, pictures: Picture | Sequence[Picture], batch_size: int = _AT_ONCE) -> list[Tags]:
-        """The tags of each picture, in the order given.
+    def __call__(self, images: AnyImage | Sequence[AnyImage], batch_size: int = _AT_ONCE) -> list[Tags]:
+        """The tags of each image, in the order given.
 
         Args:
-            pictures: files, Pillow images, or uint8 arrays (H, W, 3) or (H, W); one, or a sequence.
+            images: files, Pillow images, or uint8 arrays (H, W, 3) or (H, W); one, or a sequence.
             batch_size: how many go through the model at once.
 
         Raises:
-            UserError: a picture cannot be read, or an array is no picture.
+            UserError: an image cannot be read, or an array is no image.
         """
-        listed = [pictures] if isinstance(pictures, str | Path | Image.Image | np.ndarray) else list(pictures)
+        listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
         tags: list[Tags] = []
         for start in range(0, len(listed), batch_size):
-            images = torch.stack([self.prepare(picture) for picture in listed[start : start + batch_size]])
-            tags += [self.tags_of(row) for row in self.probabilities(images)]
+            batch = torch.stack([self.prepare(image) for image in listed[start : start + batch_size]])
+            tags += [self.tags_of(row) for row in self.probabilities(batch)]
         return tags
 
-    def prepare(self, picture: Picture) -> Tensor:
-        """One picture as the model's input, (3, H, W).
+    def prepare(self, image: AnyImage) -> Tensor:
+        """One image as the model's input, (3, H, W).
 
         Raises:
-            UserError: the picture cannot be read, or the array is no picture.
+            UserError: the image cannot be read, or the array is no image.
         """
-        return self.transform(open_picture(picture, self.transform.decode_at_least))
+        return self.transform(open_image(image, self.transform.decode_at_least))
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> NDArray[np.float32]:
@@ -227,19 +227,19 @@ class Tagger:
         return np.array([tuned[label.key] for label in knowledge.labels])
 
 
-def open_picture(picture: Picture, at_least: int | None = None) -> Image.Image:
-    """Any form of picture as an upright RGB image; see `load_picture`.
+def open_image(image: AnyImage, at_least: int | None = None) -> Image.Image:
+    """Any form of image as an upright RGB image; see `load_image`.
 
     Raises:
         UserError: it cannot be read, or the array is not uint8 of shape (H, W, 3) or (H, W).
     """
-    if isinstance(picture, str | Path):
-        return load_picture(Path(picture), at_least)
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+    if isinstance(image, str | Path):
+        return load_image(Path(image), at_least)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             raise UserError(
-                f"an array of type {picture.dtype} and shape {picture.shape} is no picture; "
+                f"an array of type {image.dtype} and shape {image.shape} is no image; "
                 "give uint8 of shape (H, W, 3) or (H, W)"
             )
-        picture = Image.fromarray(picture)
-    return upright_rgb(picture)
+        image = Image.fromarray(image)
+    return upright_rgb(image)

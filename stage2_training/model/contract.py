@@ -60,7 +60,7 @@ class Head(nn.Module, ABC):
         """Take over the labels, in the order of `knowledge`: what their texts need is computed here, once."""
 
     def initialise(self, sample: ImageFeatures) -> None:
-        """Set what starts from data, given the features of training pictures. Nothing by default."""
+        """Set what starts from data, given the features of training images. Nothing by default."""
 
     def prompt_parameters(self) -> list[nn.Parameter]:
         """The parameters that go through the text tower and want a learning rate of their own."""

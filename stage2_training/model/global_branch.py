@@ -23,7 +23,7 @@ class LogitScale(nn.Module):
 
 
 class GlobalBranch(nn.Module):
-    """logit_G = scale * cos(x0, T_g) + bias: the whole picture against prompts of the branch's own."""
+    """logit_G = scale * cos(x0, T_g) + bias: the whole image against prompts of the branch's own."""
 
     def __init__(self, scale: float, bias: float) -> None:
         super().__init__()

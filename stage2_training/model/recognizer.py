@@ -1,4 +1,4 @@
-"""A backbone and a head on it: pictures in, logits out."""
+"""A backbone and a head on it: images in, logits out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
 
-# Pairs of a picture and a label scored together where no gradient is wanted: some hundred MB at width 512.
+# Pairs of an image and a label scored together where no gradient is wanted: some hundred MB at width 512.
 _PAIRS_AT_ONCE = 20_000
 
 
 class Recognizer(nn.Module):
-    """The whole model. Its input is pictures (B, 3, H, W), or their features where those are kept."""
+    """The whole model. Its input is images (B, 3, H, W), or their features where those are kept."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -29,11 +29,11 @@ class Recognizer(nn.Module):
     ) -> Prediction:
         features = self.backbone.encode_image(inputs) if isinstance(inputs, Tensor) else inputs
         labels = self.encode_labels() if labels is None else labels
-        pictures = max(1, _PAIRS_AT_ONCE // max((len(rows) for rows in labels.values()), default=1))
-        if torch.is_grad_enabled() or explain or len(features.pooled) <= pictures:
+        images = max(1, _PAIRS_AT_ONCE // max((len(rows) for rows in labels.values()), default=1))
+        if torch.is_grad_enabled() or explain or len(features.pooled) <= images:
             return self.head(features, labels, explain)
-        # Heads hold several numbers for each picture, label and channel: thousands of labels go few pictures at a time.
-        chunks = zip(features.pooled.split(pictures), features.regions.split(pictures), strict=True)
+        # Heads hold several numbers for each image, label and channel: thousands of labels go few images at a time.
+        chunks = zip(features.pooled.split(images), features.regions.split(images), strict=True)
         parts = [self.head(ImageFeatures(*chunk), labels).logits for chunk in chunks]
         return Prediction({branch: torch.cat([part[branch] for part in parts]) for branch in parts[0]})
 

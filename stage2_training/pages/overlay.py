@@ -1,4 +1,4 @@
-"""A map drawn over its picture."""
+"""A map drawn over its image."""
 
 import base64
 import io
@@ -10,29 +10,29 @@ from PIL import Image
 _STRONGEST = 0.75  # the colour's share where the map is highest
 
 
-def over_picture(picture: Image.Image, region_map: NDArray[np.float32], lowest: float = 0.0) -> Image.Image:
-    """The picture, greyed, with the map (rows, columns) in colour: none at `lowest`, full at the map's maximum."""
+def over_image(image: Image.Image, region_map: NDArray[np.float32], lowest: float = 0.0) -> Image.Image:
+    """The image, greyed, with the map (rows, columns) in colour: none at `lowest`, full at the map's maximum."""
     from matplotlib import colormaps
 
     span = float(region_map.max()) - lowest
     scaled = (region_map - lowest) / span if span > 0 else np.zeros_like(region_map)
-    smooth = Image.fromarray(scaled.astype(np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
+    smooth = Image.fromarray(scaled.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
     share = np.asarray(smooth).clip(0, 1)[..., None]  # (H, W, 1)
     colours = colormaps["inferno"](share[..., 0])[..., :3] * 255
-    grey = np.asarray(picture.convert("L").convert("RGB"), dtype=np.float32)
+    grey = np.asarray(image.convert("L").convert("RGB"), dtype=np.float32)
     mixed = grey * (1 - _STRONGEST * share) + colours * _STRONGEST * share
     return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
 
 
-def small(picture: Image.Image, longest: int = 320) -> Image.Image:
+def small(image: Image.Image, longest: int = 320) -> Image.Image:
     """A copy whose longer side has at most `longest` pixels."""
-    copy = picture.copy()
+    copy = image.copy()
     copy.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return copy
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture as a JPEG within a page."""
+def data_uri(image: Image.Image) -> str:
+    """The image as a JPEG within a page."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,6 +1,6 @@
 """The report's plots, as SVG that takes its text colour from the page (light or dark).
 
-Legend: N pictures, C labels.
+Legend: N images, C labels.
 """
 
 import io
@@ -209,7 +209,7 @@ def reliability_curve(
 
 
 def co_occurrence(present: NDArray[np.bool_], names: Sequence[str], title: str) -> Markup:
-    """(N, C) decisions or truths -> the share of the pictures with the row's label that have the column's too."""
+    """(N, C) decisions or truths -> the share of the images with the row's label that have the column's too."""
     both = present.T.astype(float) @ present
     having = np.diagonal(both)[:, None]
     share = np.divide(100 * both, having, out=np.full_like(both, np.nan), where=having > 0)

@@ -1,4 +1,4 @@
-"""The work behind `sspa-train predict`: show each picture's labels, or write them all into one file."""
+"""The work behind `sspa-train predict`: show each image's labels, or write them all into one file."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, progress, say
-from sspa.stage2_training.inference.picture_stream import Tagged, Unreadable, tag_pictures
+from sspa.stage2_training.inference.image_stream import Tagged, Unreadable, tag_images
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.parquet import PredictionFile
 
@@ -22,7 +22,7 @@ def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top
     """JSON lines; or a table on a terminal, and elsewhere a line a label: path, label, probability, by tabs.
 
     Raises:
-        UserError: none of the pictures can be read.
+        UserError: none of the images can be read.
     """
     with _progress_unless_shown(len(paths), batch_size) as advance:
         for tagged in _readable(tagger, paths, batch_size, boxes=False, advance=advance):
@@ -50,36 +50,36 @@ def _show(tagger: Tagger, tagged: Tagged, top: int, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress_unless_shown(pictures: int, batch_size: int) -> Iterator[Callable[[int], None]]:
+def _progress_unless_shown(images: int, batch_size: int) -> Iterator[Callable[[int], None]]:
     """Progress where results go to a file or a pipe and take a while; on a terminal they are progress enough."""
-    if output.is_terminal or pictures <= batch_size:
+    if output.is_terminal or images <= batch_size:
         yield lambda count: None
     else:
-        with progress("tagging", pictures, "pictures") as bar:
+        with progress("tagging", images, "images") as bar:
             yield bar.advance
 
 
 def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_size: int) -> None:
-    """All pictures into one Parquet file; see `PredictionFile`.
+    """All images into one Parquet file; see `PredictionFile`.
 
     Raises:
-        UserError: `out` exists, parts beside it are another job's, or none of the pictures can be read.
+        UserError: `out` exists, parts beside it are another job's, or none of the images can be read.
     """
     file = PredictionFile(out, tagger)
     done = file.done()
     left = [path for path in paths if str(path) not in done]
     if done:
-        say(f"{out}: going on; {len(paths) - len(left):,} of {len(paths):,} pictures are tagged already")
+        say(f"{out}: going on; {len(paths) - len(left):,} of {len(paths):,} images are tagged already")
     written = len(paths) - len(left)
     try:
-        with progress("tagging", len(left), "pictures") as bar:
+        with progress("tagging", len(left), "images") as bar:
             for tagged in _readable(tagger, left, batch_size, boxes=True, advance=bar.advance):
                 file.add(tagged)
                 written += 1
     finally:
         file.flush()
     file.finish()
-    say(f"{out}: wrote the labels of {written:,} pictures; read it with duckdb -c \"FROM '{out}'\"")
+    say(f"{out}: wrote the labels of {written:,} images; read it with duckdb -c \"FROM '{out}'\"")
 
 
 def _readable(
@@ -89,13 +89,13 @@ def _readable(
     boxes: bool,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Tagged]:
-    """The pictures that can be read; the others are listed at the end.
+    """The images that can be read; the others are listed at the end.
 
     Raises:
         UserError: there is none.
     """
     unreadable: list[Unreadable] = []
-    for item in tag_pictures(tagger, paths, boxes, batch_size):
+    for item in tag_images(tagger, paths, boxes, batch_size):
         advance(1)
         if isinstance(item, Unreadable):
             unreadable.append(item)
@@ -103,7 +103,7 @@ def _readable(
             yield item
     if paths and len(unreadable) == len(paths):
         first = unreadable[0].reason
-        raise UserError(first if len(paths) == 1 else f"none of the {len(paths)} pictures can be read; {first}")
+        raise UserError(first if len(paths) == 1 else f"none of the {len(paths)} images can be read; {first}")
     for item in unreadable[:_LISTED]:
         say(f"left out: {item.reason}")
     if len(unreadable) > _LISTED:

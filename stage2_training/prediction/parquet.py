@@ -9,20 +9,20 @@ import numpy as np
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
-from sspa.stage2_training.inference.picture_stream import Tagged
+from sspa.stage2_training.inference.image_stream import Tagged
 from sspa.stage2_training.inference.tagger import Tagger
 
-# Pictures a part, and rows: what an interruption can cost, and what is held in memory.
+# Images a part, and rows: what an interruption can cost, and what is held in memory.
 _PART = 500
 _ROWS = 1_000_000
 _SIDES = ("left", "top", "right", "bottom")
 
 
 class PredictionFile:
-    """Collects tagged pictures beside `path`; `finish` makes the one file of them.
+    """Collects tagged images beside `path`; `finish` makes the one file of them.
 
     Columns: path, label, probability, above_threshold, and left, top, right, bottom: the box in pixels of the
-    region that spoke for the label most (null where the head has no regions). A row a picture and label.
+    region that spoke for the label most (null where the head has no regions). A row an image and label.
 
     Args:
         path: the file to write.
@@ -57,7 +57,7 @@ class PredictionFile:
                 beside.write_text(json.dumps(job), encoding="utf-8")
 
     def done(self) -> set[str]:
-        """The paths of the pictures that earlier attempts tagged."""
+        """The paths of the images that earlier attempts tagged."""
         import pyarrow.parquet as pq
 
         return {
@@ -67,7 +67,7 @@ class PredictionFile:
         }
 
     def add(self, tagged: Tagged) -> None:
-        """Take one more picture; every few hundred are written."""
+        """Take one more image; every few hundred are written."""
         self._waiting.append(tagged)
         if len(self._waiting) >= min(_PART, max(1, _ROWS // len(self.tagger.labels))):
             self.flush()
@@ -98,16 +98,16 @@ class PredictionFile:
         return sorted(self.parts.glob("*.parquet"))
 
     def _table(self) -> Any:
-        """What is waiting as a table, a row a picture and label."""
+        """What is waiting as a table, a row an image and label."""
         import pyarrow as pa
 
-        pictures, labels = len(self._waiting), self.tagger.labels
+        images, labels = len(self._waiting), self.tagger.labels
         probabilities = np.stack([tagged.probabilities for tagged in self._waiting])  # (N, C)
         nothing: list[tuple[int | None, ...]] = [(None,) * len(_SIDES)] * len(labels)
         boxes = [side for tagged in self._waiting for box in tagged.boxes or nothing for side in box]
         columns = {
             "path": [path for tagged in self._waiting for path in [str(tagged.path)] * len(labels)],
-            "label": [label.key for label in labels] * pictures,
+            "label": [label.key for label in labels] * images,
             "probability": probabilities.ravel(),
             "above_threshold": (probabilities >= self.tagger.thresholds).ravel(),
             **{side: boxes[place :: len(_SIDES)] for place, side in enumerate(_SIDES)},

@@ -1,6 +1,6 @@
-"""A run's headline figures over bootstrap resamples of its test pictures.
+"""A run's headline figures over bootstrap resamples of its test images.
 
-Legend: N pictures, C labels, R resamples.
+Legend: N images, C labels, R resamples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,16 +33,16 @@ def headline_names(protocol: Protocol) -> tuple[str, ...]:
 def resampled_figures(
     probabilities: Floats, targets: NDArray[np.int8], protocol: Protocol, resamples: int = RESAMPLES
 ) -> dict[str, Floats]:
-    """(R,) of each headline figure. Resample r holds the same pictures for every run with N of them: differences of
-    two runs on the same pictures are paired. Decisions are made at the protocol's threshold."""
+    """(R,) of each headline figure. Resample r holds the same images for every run with N of them: differences of
+    two runs on the same images are paired. Decisions are made at the protocol's threshold."""
     weights = resampling_weights(len(targets), resamples)
     decisions = probabilities >= protocol.threshold
     highest = top_k_decisions(probabilities, targets, protocol.top_k)
     of_decisions = [name for name in headline_names(protocol) if name != "mAP"]
     drawn = []
     for counts in weights:
-        pictures = np.repeat(np.arange(len(targets)), counts)
-        found = _figures(of_decisions, decisions[pictures], highest[pictures], targets[pictures], protocol.top_k)
+        images = np.repeat(np.arange(len(targets)), counts)
+        found = _figures(of_decisions, decisions[images], highest[images], targets[images], protocol.top_k)
         drawn.append([found[name] for name in of_decisions])
     columns: dict[str, Floats] = dict(zip(of_decisions, np.array(drawn).T, strict=True))
     columns["mAP"] = resampled_map(probabilities, targets, protocol, weights)

@@ -17,7 +17,7 @@ from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
-from sspa.stage2_training.report.pictures import confident_errors, drawn_pictures, make_cards
+from sspa.stage2_training.report.images import confident_errors, drawn_images, make_cards
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
 def write_report(folder: RunFolder, device: torch.device) -> Path:
     """Write the run's report.html and return its path.
 
-    The pictures are read from the data set again; where that cannot be done the page says why.
+    The images are read from the data set again; where that cannot be done the page says why.
 
     Raises:
         UserError: the run is not finished, or damaged.
@@ -63,7 +63,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
             "reliability": plots.reliability_curve(probabilities, targets),
             "co_occurrence": _co_occurrence(probabilities["both"], targets, protocol.threshold, list(names.values())),
         },
-        pictures=_pictures(folder, device, probabilities["both"], protocol.threshold),
+        images=_images(folder, device, probabilities["both"], protocol.threshold),
         knowledge=[{"text": label.text, "sentences": knowledge.sentences[label.key]} for label in knowledge.labels],
         again=_again(folder, config),
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
@@ -109,20 +109,20 @@ def _co_occurrence(probabilities: Any, targets: Any, threshold: float, names: Se
     ]
 
 
-def _pictures(folder: RunFolder, device: torch.device, probabilities: Any, threshold: float) -> dict[str, Any]:
+def _images(folder: RunFolder, device: torch.device, probabilities: Any, threshold: float) -> dict[str, Any]:
     try:
         test = own_dataset(folder.config()).splits["test"]
         if list(test.ids) != folder.test_ids():
-            raise UserError("the data set has other test pictures now than the run was evaluated on")
+            raise UserError("the data set has other test images now than the run was evaluated on")
         tagger = Tagger.load(folder.path, device=device.type)
         groups = {
-            "drawn": drawn_pictures(probabilities),
+            "drawn": drawn_images(probabilities),
             "invented": confident_errors(probabilities, test.targets, threshold, missed=False),
             "missed": confident_errors(probabilities, test.targets, threshold, missed=True),
         }
         cards = {name: make_cards(tagger, test, probabilities, cells, threshold) for name, cells in groups.items()}
     except UserError as error:
-        say(f"the report has no pictures: {error}")
+        say(f"the report has no images: {error}")
         return {"problem": str(error)}
     return {**cards, "problem": "", "has_maps": cards["drawn"][0].region_map is not None}
 

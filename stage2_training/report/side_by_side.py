@@ -51,7 +51,7 @@ class ReportedRun:
 
     @cached_property
     def predictions(self) -> tuple[Floats, NDArray[np.int8]]:
-        """The prediction and the targets of the test pictures, (N, C) each."""
+        """The prediction and the targets of the test images, (N, C) each."""
         probabilities, targets = self.folder.read_predictions()
         return probabilities["both"], targets
 
@@ -146,9 +146,9 @@ def why_not_comparable(run: ReportedRun, reference: ReportedRun) -> str:
     if theirs.labels != ours.labels:
         return "other labels, or in another order"
     if run.test_ids != reference.test_ids:
-        return f"other test pictures ({len(run.test_ids)}, not the reference's {len(reference.test_ids)})"
+        return f"other test images ({len(run.test_ids)}, not the reference's {len(reference.test_ids)})"
     if not np.array_equal(run.predictions[1], reference.predictions[1]):
-        return "the same test pictures with other annotations"
+        return "the same test images with other annotations"
     return ""
 
 

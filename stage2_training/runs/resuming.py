@@ -69,7 +69,7 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
     """Hold what the run was started with to what there is now; other library versions are only named.
 
     Raises:
-        UserError: pictures, labels, knowledge or the number of processes have changed since.
+        UserError: images, labels, knowledge or the number of processes have changed since.
     """
     started = folder.record()
     if (before := started.processes) != processes:

@@ -24,7 +24,7 @@ from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities
 from sspa.stage2_training.evaluation.thresholds import tune_each
-from sspa.stage2_training.features.batches import Batches, PictureBatches
+from sspa.stage2_training.features.batches import Batches, ImageBatches
 from sspa.stage2_training.features.inputs import Inputs, own_dataset
 from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
@@ -160,7 +160,7 @@ class _Training:
         else:
             state = self._first_scores(folder)
         state = self._train(folder, optimization, batches, state, interruption)
-        for line in batches.loader.report_substituted() if isinstance(batches, PictureBatches) else ():
+        for line in batches.loader.report_substituted() if isinstance(batches, ImageBatches) else ():
             say(line)
         result = self._final_scores(folder, optimization, state, time.monotonic() - started)
         processes.first(lambda: rmtree(checkpoints))
@@ -233,13 +233,13 @@ class _Training:
         options, every = self.config.training, self.config.training.checkpoint_every
         last = time.monotonic()
         left = (len(batches) - state.step) * min(options.batch_size, len(self.train))
-        with progress(f"epoch {state.epoch}/{options.epochs}", left, "pictures") as bar:
+        with progress(f"epoch {state.epoch}/{options.epochs}", left, "images") as bar:
             for step in train_steps(self.recognizer, optimization, batches, self.config, state, self.processes):
                 now = time.monotonic()
                 state.seconds, last = state.seconds + now - last, now
                 rate, recent = optimization.learning_rate, state.recent[-20:]
                 bar.advance(
-                    step.pictures,
+                    step.images,
                     f"loss {sum(recent) / max(len(recent), 1):.3f}, learning rate {rate:.2g}, "
                     f"best val mAP {100 * state.best_map:.2f} (epoch {state.best_epoch})",
                 )
@@ -327,7 +327,7 @@ class _Training:
     def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
         views = self.processes.everywhere(lambda: self.inputs.scoring(split))
 
-        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), "pictures") as bar:
+        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), "images") as bar:
 
             def done(count: int) -> None:
                 bar.advance(count)

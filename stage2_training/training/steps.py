@@ -1,6 +1,6 @@
 """The steps of an epoch: forward, loss, backward, update, over all processes and parts of a batch.
 
-Legend: B pictures of a batch, C labels.
+Legend: B images of a batch, C labels.
 """
 
 import math
@@ -28,10 +28,10 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Step:
-    """One step that was made: the loss of its whole batch, and how many pictures that had."""
+    """One step that was made: the loss of its whole batch, and how many images that had."""
 
     loss: float
-    pictures: int
+    images: int
 
 
 def check_steps(config: RunConfig, device: torch.device) -> None:

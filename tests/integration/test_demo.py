@@ -17,7 +17,7 @@ from PIL import Image
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.pages.overlay import over_picture
+from sspa.stage2_training.pages.overlay import over_image
 
 from .bombs import write_bomb
 from .browser import PHONE, scrolls_sideways, visit
@@ -83,28 +83,28 @@ def _shown(page: "Page", place: str) -> dict[str, float]:
     }
 
 
-def _upload(page: "Page", picture: Path) -> None:
+def _upload(page: "Page", image: Path) -> None:
     page.set_default_timeout(_ANSWERS_WITHIN_MS)
     page.wait_for_selector(_UPLOAD, state="attached")
-    page.set_input_files(_UPLOAD, picture)
+    page.set_input_files(_UPLOAD, image)
 
 
 @pytest.mark.slow
-def test_a_picture_its_labels_their_threshold_a_map_and_a_new_label(
+def test_an_image_its_labels_their_threshold_a_map_and_a_new_label(
     browser: "Browser",
     address: str,
     squares: Path,
     tagger: Tagger,
 ) -> None:
-    picture = squares / "pictures" / "test0.png"
-    images = tagger.prepare(picture)[None]
+    image = squares / "pictures" / "test0.png"
+    images = tagger.prepare(image)[None]
     probabilities, maps = tagger.maps(images)
     by_text = dict(zip(LABELS.texts, probabilities[0].tolist(), strict=True))
     asked: list[str] = []
     with visit(browser, address) as page:
         page.on("request", lambda request: asked.append(request.url))
         page.reload()
-        _upload(page, picture)
+        _upload(page, image)
         page.wait_for_selector("#seen button, #others button")
 
         # The probabilities are the Tagger's, on either side of 0.5.
@@ -125,15 +125,15 @@ def test_a_picture_its_labels_their_threshold_a_map_and_a_new_label(
         assert set(_shown(page, "#seen")) == expected
         page.get_by_text("A label that you typed counts").wait_for()
 
-        # A label's map over the picture, and its sentence, as text and not as HTML.
+        # A label's map over the image, and its sentence, as text and not as HTML.
         index = int(probabilities[0].argmax())
         page.get_by_text(LABELS.texts[index], exact=True).click()
         shown = page.wait_for_selector("#map img")
         assert shown is not None
         drawn = Image.open(io.BytesIO(page.request.get(shown.get_attribute("src") or "").body())).convert("RGB")
         assert maps is not None
-        ours = over_picture(Image.open(picture), maps[0, index])
-        # Pictures travel as WebP, hence not closer.
+        ours = over_image(Image.open(image), maps[0, index])
+        # Images travel as WebP, hence not closer.
         assert np.abs(np.asarray(drawn, dtype=float) - np.asarray(ours, dtype=float)).mean() < 8
         why = page.inner_text("#why")
         assert f"A square <i>of one colour</i>, {LABELS.texts[index]}." in why
@@ -174,13 +174,13 @@ def test_what_cannot_be_taken_is_said_on_the_page(
     squares: Path,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "text.jpg").write_text("this is no image")
     Image.new("RGB", (300, 200)).save(tmp_path / "wide.png")
     write_bomb(tmp_path / "bomb.png")
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
     messages = {
-        "text.jpg": "text.jpg: not a picture",
+        "text.jpg": "text.jpg: not an image",
         "wide.png": "wide.png: 0.1 megapixels; 0.05 is the limit",
         "bomb.png": "bomb.png: too many pixels",
         "large.png": "exceed the maximum allowed size",
@@ -193,7 +193,7 @@ def test_what_cannot_be_taken_is_said_on_the_page(
             # The place on the server is nobody's business.
             assert "/" not in said.inner_text()
             assert page.locator("#seen button.confidence-set").count() == 0
-            # A good picture after a bad one.
+            # A good image after a bad one.
             if name == "text.jpg":
                 page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
                 _upload(page, squares / "pictures" / "test0.png")
@@ -255,10 +255,10 @@ def test_two_visitors_with_labels_of_their_own(tagger: Tagger, squares: Path) ->
     from sspa.stage2_training.demo.scoring import Limits, Scorer, with_typed
 
     scorer = Scorer(tagger, Limits(1, 1))
-    picture = squares / "pictures" / "test1.png"
+    image = squares / "pictures" / "test1.png"
     one = with_typed(with_typed({}, "kite", ""), "  a   drum ", "A drum is  round.")
     other = dict(reversed(one.items()))
-    first, second = scorer.score(picture, one), scorer.score(picture, other)
+    first, second = scorer.score(image, one), scorer.score(image, other)
     assert [label.text for label in first.labels[3:]] == ["kite", "a drum"]
     by_key = [
         dict(zip((label.key for label in found.labels), found.probabilities.tolist(), strict=True))
@@ -268,7 +268,7 @@ def test_two_visitors_with_labels_of_their_own(tagger: Tagger, squares: Path) ->
     assert scorer.sentences("a drum", one) == ("A drum is round.",)
     assert scorer.sentences("kite", one) == ()
     # Nobody else's labels are left behind.
-    assert [label.key for label in scorer.score(picture, {}).labels] == list(LABELS.keys)
+    assert [label.key for label in scorer.score(image, {}).labels] == list(LABELS.keys)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from .tiny_run import COLOURS, LABELS
 def test_explain_writes_maps_and_a_page(
     sspa_train: Callable[..., Ended], trained_run: Path, squares: Path, tmp_path: Path
 ) -> None:
-    picture = squares / "pictures" / "test0.png"
-    ended = sspa_train("explain", trained_run, picture, "--out", tmp_path / "why", "--threshold", "tuned")
+    image = squares / "pictures" / "test0.png"
+    ended = sspa_train("explain", trained_run, image, "--out", tmp_path / "why", "--threshold", "tuned")
     assert ended.code == 0
-    tags = Tagger.load(trained_run, device="cpu", threshold=None)(picture)[0]
+    tags = Tagger.load(trained_run, device="cpu", threshold=None)(image)[0]
     shown = tags.predicted or tuple(tags.probabilities)[:1]
     names = {path.name for path in (tmp_path / "why").iterdir()}
     kinds = ("region-map", "dsf-attention", "label-from-regions", "regions-from-label")
@@ -43,7 +43,7 @@ def test_maps_point_at_the_squares_more_often_than_chance(
     keys = [label.key for label in LABELS.labels]
 
     def square_boxes(path: Path) -> tuple[dict[str, list[Box]], tuple[int, int]]:
-        """The boxes are where the picture has exactly a label's colour."""
+        """The boxes are where the image has exactly a label's colour."""
         pixels = np.asarray(Image.open(path))
         boxes = {}
         for key, colour in zip(keys, COLOURS.values(), strict=True):
@@ -56,7 +56,7 @@ def test_maps_point_at_the_squares_more_often_than_chance(
     tagger = Tagger.load(trained_run, device="cpu")
     dataset = own_dataset(tagger.folder.config())
     split = dataset.splits["test"]
-    result = faithfulness.measure_faithfulness(tagger, dataset, "test", deletion_pictures=24)
+    result = faithfulness.measure_faithfulness(tagger, dataset, "test", deletion_images=24)
     ours, chance = result.by_map["region map"], result.by_map["chance"]
     assert result.pointing_pairs == (split.targets == 1).sum()
     assert result.deletion_pairs == 24

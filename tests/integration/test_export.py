@@ -22,7 +22,7 @@ Command = Callable[..., Ended]
 
 
 def _prepared(path: Path, description: dict[str, Any]) -> np.ndarray:
-    """A picture as the file's own description says, with nothing of ours."""
+    """An image as the file's own description says, with nothing of ours."""
     words = description["preprocessing"]
     assert (words["colour"], words["layout"]) == ("RGB", "channels first")
     assert words["interpolation"].startswith("bicubic")
@@ -57,8 +57,8 @@ def test_onnx(sspa_train: Command, trained_run: Path, squares: Path, tmp_path: P
     out = tmp_path / "model.onnx"
     ended = sspa_train("export", trained_run, "--to", "onnx", "--out", out)
     assert (ended.code, ended.output.strip()) == (0, str(out)), ended.messages
-    assert "checked on 24 test pictures of squares: largest difference" in ended.messages
-    assert "speed at 8 pictures a batch, median: torch" in ended.messages
+    assert "checked on 24 test images of squares: largest difference" in ended.messages
+    assert "speed at 8 images a batch, median: torch" in ended.messages
     session = runtime.InferenceSession(out)
     (given,), (returned,) = session.get_inputs(), session.get_outputs()
     metadata = session.get_modelmeta().custom_metadata_map
@@ -79,7 +79,7 @@ def test_torch_when_the_data_is_gone(sspa_train: Command, trained_run: Path, squ
     (run / "config.json").write_text(json.dumps(config))
     ended = sspa_train("export", run, "--to", "torch", "--out", out)
     assert (ended.code, ended.output.strip()) == (0, str(out)), ended.messages
-    assert "checked on 8 random tensors, since the run's pictures cannot be read" in ended.messages
+    assert "checked on 8 random tensors, since the run's images cannot be read" in ended.messages
     extra = {"sspa.json": ""}
     module = torch.export.load(out, extra_files=extra).module()
 
@@ -89,11 +89,11 @@ def test_torch_when_the_data_is_gone(sspa_train: Command, trained_run: Path, squ
         return found
 
     _check_against_the_run(trained_run, squares, json.loads(extra["sspa.json"]), tag)
-    # The same on pictures that are named.
-    (tmp_path / "text.jpg").write_text("no picture")
+    # The same on images that are named.
+    (tmp_path / "text.jpg").write_text("no image")
     ended = sspa_train("export", run, "--to", "torch", "--out", tmp_path / "b.pt2", "--check", tmp_path / "text.jpg")
     assert ended.code == 2
-    assert "text.jpg: not a picture" in ended.messages
+    assert "text.jpg: not an image" in ended.messages
     assert not (tmp_path / "b.pt2").exists()
 
 

@@ -46,14 +46,14 @@ def test_it_tags_alone_and_names_no_place(
     moved.parent.mkdir()
     out.rename(moved)
 
-    pictures = [squares / "pictures" / f"test{number}.png" for number in range(4)]
+    images = [squares / "pictures" / f"test{number}.png" for number in range(4)]
     ours, theirs = (Tagger.load(path, device="cpu", threshold=None) for path in (trained_run, moved))
-    assert theirs(pictures) == ours(pictures)
+    assert theirs(images) == ours(images)
     assert [label.key for label in theirs.labels] == [label.key for label in LABELS.labels]
-    ended = sspa_train("predict", moved, *pictures, "--json", "--threshold", "tuned")
+    ended = sspa_train("predict", moved, *images, "--json", "--threshold", "tuned")
     assert ended.code == 0, ended.messages
     assert [set(json.loads(line)["predicted"]) for line in ended.output.splitlines()] == [
-        set(tags.predicted) for tags in ours(pictures)
+        set(tags.predicted) for tags in ours(images)
     ]
 
     files = [path for path in moved.rglob("*") if path.is_file()]

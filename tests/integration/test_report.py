@@ -69,21 +69,21 @@ def test_one_file_without_network_that_escapes_every_name(page: str) -> None:
         assert f"A square <i>of one colour</i>, {label.text}." in read.text
 
 
-def test_twelve_pictures_each_with_a_map(page: str) -> None:
+def test_twelve_images_each_with_a_map(page: str) -> None:
     drawn, _, rest = page.partition("predicted, but not there")
-    assert drawn.count('alt="test picture') == 12
+    assert drawn.count('alt="test image') == 12
     assert drawn.count('alt="where ') == 12
     assert rest
 
 
-def test_pictures_that_are_gone_are_said_to_be(trained_run: Path, tmp_path: Path) -> None:
+def test_images_that_are_gone_are_said_to_be(trained_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained_run, folder)
     config = json.loads((folder / "config.json").read_text())
     config["data"]["root"] = str(tmp_path / "nowhere")
     (folder / "config.json").write_text(json.dumps(config))
     text = Reader(write_report(RunFolder(folder), torch.device("cpu")).read_text(encoding="utf-8")).text
-    assert "The pictures cannot be shown" in text
+    assert "The images cannot be shown" in text
     assert "nowhere" in text
 
 

@@ -196,7 +196,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(driver: Driver
     assert left(out) == left(whole)
 
 
-def test_a_trained_tower_with_its_pictures(driver: Driver, tmp_path: Path) -> None:
+def test_a_trained_tower_with_its_images(driver: Driver, tmp_path: Path) -> None:
     settings = ("backbone.tower=last:1", "data.randaugment=1", "training.epochs=2", "data.workers=1")
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert driver.run(whole, *settings) == [0], said(whole)
@@ -223,7 +223,7 @@ def test_two_processes_killed_end_like_two_that_were_not(driver: Driver, tmp_pat
 
 @pytest.fixture(scope="module")
 def odd_manifest(squares: Path) -> Path:
-    """The squares with 23 pictures in val and in test, which two processes do not divide."""
+    """The squares with 23 images in val and in test, which two processes do not divide."""
     manifest = read_manifest(squares / "squares.parquet")
     kept = [row for row, key in enumerate(manifest.ids) if key not in ("val5", "test7")]
     path = squares / "odd.parquet"
@@ -261,10 +261,10 @@ def test_two_processes_see_what_one_sees(
         assert result[branch]["mAP"] == metrics.mAP
 
 
-def test_a_picture_that_one_process_cannot_read_ends_both(driver: Driver, squares: Path, tmp_path: Path) -> None:
+def test_an_image_that_one_process_cannot_read_ends_both(driver: Driver, squares: Path, tmp_path: Path) -> None:
     out, root = tmp_path / "run", tmp_path / "pictures"
     shutil.copytree(squares / "pictures", root)
-    (root / "val5.png").write_text("no picture")
+    (root / "val5.png").write_text("no image")
     codes = driver.run(out, f"data.root={root}", "backbone.tower=last:1", world=2)
     assert codes[1] == 2
     assert codes[0] != 0

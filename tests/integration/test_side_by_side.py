@@ -72,7 +72,7 @@ def test_figures_differences_and_settings(trained_run: Path, worse_run: Path, pa
     [
         (("run.json", "protocol", {"name": "pa100k", "hash": "0"}), "another protocol (pa100k 0, not custom"),
         (("run.json", "data", {"name": "circles", "hash": "0", "note": ""}), "other data (circles, not squares)"),
-        (("test_ids.json", 0, "another"), "other test pictures"),
+        (("test_ids.json", 0, "another"), "other test images"),
     ],
 )
 def test_what_cannot_be_compared_is_said(
@@ -116,7 +116,7 @@ def test_one_run_whose_data_is_gone(sspa_train: Command, trained_run: Path, tmp_
     (folder / "config.json").write_text(json.dumps(config))
     ended = sspa_train("report", folder)
     assert (ended.code, ended.output.strip()) == (0, str(folder / "report.html"))
-    (line,) = [line for line in ended.messages.splitlines() if line.startswith("the report has no pictures")]
+    (line,) = [line for line in ended.messages.splitlines() if line.startswith("the report has no images")]
     assert "nowhere" in line
 
 
@@ -133,7 +133,7 @@ def test_in_a_browser(browser: "Browser", trained_run: Path, page: Path, size: d
                 "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
             )
             assert (_brightness(background) > _brightness(ink)) == (scheme == "light")
-            # Every plot and picture is drawn, and no plot is wider than its column.
+            # Every plot and image is drawn, and no plot is wider than its column.
             assert shown.locator("svg").count() >= 5
             assert shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
             assert shown.evaluate(

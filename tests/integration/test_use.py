@@ -1,4 +1,4 @@
-"""A trained run, used: predictions in every form, and what happens with what is no picture."""
+"""A trained run, used: predictions in every form, and what happens with what is no image."""
 
 import io
 import json
@@ -102,11 +102,11 @@ def test_a_run_differs_from_itself_in_nothing(trained_run: Path, sspa_train: Com
     assert found["probabilities"]["both"]["largest"] == 0
 
 
-def test_any_form_of_picture_gives_the_same_tags(squares: Path, tagger: Tagger) -> None:
+def test_any_form_of_image_gives_the_same_tags(squares: Path, tagger: Tagger) -> None:
     path = squares / "pictures" / "test0.png"
-    picture = Image.open(path)
+    image = Image.open(path)
     (one,) = tagger(path)
-    for tags in tagger([str(path), picture, np.asarray(picture), picture.convert("RGBA")]):
+    for tags in tagger([str(path), image, np.asarray(image), image.convert("RGBA")]):
         assert tags.probabilities == pytest.approx(one.probabilities, abs=1e-5)
     assert list(one.probabilities.values()) == sorted(one.probabilities.values(), reverse=True)
     assert set(one.predicted) == {key for key, value in one.probabilities.items() if value >= 0.5}
@@ -114,13 +114,13 @@ def test_any_form_of_picture_gives_the_same_tags(squares: Path, tagger: Tagger) 
         tagger(np.zeros((4, 4, 3)))
 
 
-def test_a_picture_lying_on_its_side_is_turned(squares: Path, tagger: Tagger, tmp_path: Path) -> None:
-    picture = Image.open(squares / "pictures" / "test1.png")
-    turned = picture.transpose(Image.Transpose.ROTATE_90)
+def test_an_image_lying_on_its_side_is_turned(squares: Path, tagger: Tagger, tmp_path: Path) -> None:
+    image = Image.open(squares / "pictures" / "test1.png")
+    turned = image.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show it"
     turned.save(tmp_path / "turned.png", exif=exif)
-    upright, shown, opened = tagger([picture, tmp_path / "turned.png", Image.open(tmp_path / "turned.png")])
+    upright, shown, opened = tagger([image, tmp_path / "turned.png", Image.open(tmp_path / "turned.png")])
     assert shown.probabilities == pytest.approx(upright.probabilities, abs=1e-5)
     assert opened.probabilities == pytest.approx(upright.probabilities, abs=1e-5)
 
@@ -226,10 +226,10 @@ def test_a_table_on_a_terminal(
     assert str(squares / "pictures" / "test0.png") in shown.getvalue()
 
 
-def test_json_lines_name_every_label_and_skip_what_is_no_picture(
+def test_json_lines_name_every_label_and_skip_what_is_no_image(
     sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "text.jpg").write_text("this is no image")
     good = squares / "pictures" / "test0.png"
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:3000])
     shutil.copy(good, tmp_path / "zz [odd] name.png")
@@ -238,10 +238,10 @@ def test_json_lines_name_every_label_and_skip_what_is_no_picture(
     (line,) = map(json.loads, ended.output.splitlines())
     assert Path(line["path"]).name == "zz [odd] name.png"
     assert set(line["labels"]) == {label.key for label in LABELS.labels} == set(line["predicted"])
-    assert "text.jpg: not a picture that Pillow can read" in ended.messages
-    assert "cut.png: damaged picture" in ended.messages
+    assert "text.jpg: not an image that Pillow can read" in ended.messages
+    assert "cut.png: damaged image" in ended.messages
     written = sspa_train("predict", trained_run, tmp_path, "--out", tmp_path / "found.parquet")
-    assert "wrote the labels of 1 pictures" in written.messages
+    assert "wrote the labels of 1 images" in written.messages
 
 
 def test_plain_lines_where_there_is_no_terminal(sspa_train: Command, trained_run: Path, squares: Path) -> None:
@@ -291,7 +291,7 @@ def test_parquet_goes_on_where_it_stopped(
     assert "another run, other labels or thresholds" in refused.messages
     ended = sspa_train(*asked)
     assert ended.code == 0
-    assert "80 of 144 pictures are tagged already" in ended.messages
+    assert "80 of 144 images are tagged already" in ended.messages
     assert list(tmp_path.iterdir()) == [out]
     rows = duckdb.sql(f'SELECT path, label, probability, above_threshold, "left", top, "right", bottom FROM \'{out}\'')
     found = {(path, label): rest for path, label, *rest in rows.fetchall()}
@@ -302,7 +302,7 @@ def test_parquet_goes_on_where_it_stopped(
         kept, above, left, top, right, bottom = found[str(path), key]
         assert kept == pytest.approx(probability, abs=1e-5)
         assert above == (key in tags.predicted)
-        # The ViT sees 4 x 4 regions; the pictures have 96 x 64 pixels.
+        # The ViT sees 4 x 4 regions; the images have 96 x 64 pixels.
         assert (right - left, bottom - top) == (24, 16)
         assert left % 24 == top % 16 == 0
     assert sspa_train(*asked).code == 2
@@ -311,10 +311,10 @@ def test_parquet_goes_on_where_it_stopped(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{folder}/none*.jpg"], "no pictures there"),
-        (["{folder}/none.jpg"], "no such picture or folder"),
-        (["{folder}"], "no pictures there"),
-        (["{text}"], "text.jpg: not a picture"),
+        (["{folder}/none*.jpg"], "no images there"),
+        (["{folder}/none.jpg"], "no such image or folder"),
+        (["{folder}"], "no images there"),
+        (["{text}"], "text.jpg: not an image"),
         (["{bomb}"], "bomb.png: too many pixels"),
         (["{picture}", "--threshold", "half"], "--threshold half: give a number from 0 to 1"),
         (["{picture}", "--labels", "cat, ,dog"], "--labels, line 2: the label is empty"),
@@ -327,7 +327,7 @@ def test_wrong_use_is_one_line(
     sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "text.jpg").write_text("this is no image")
     write_bomb(tmp_path / "bomb.png")
     places = {
         "folder": tmp_path / "empty",

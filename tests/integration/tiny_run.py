@@ -17,7 +17,7 @@ _SIZES = {"train": 96, "val": 24, "test": 24}
 
 
 def write_inputs(folder: Path) -> None:
-    """knowledge.parquet, squares.parquet (a manifest), pictures/ and backbone/."""
+    """knowledge.parquet, squares.parquet (a manifest), images/ and backbone/."""
     write_knowledge(
         folder / "knowledge.parquet",
         [

@@ -25,7 +25,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Block:
-    """The pictures of one split, as an adapter found them; targets (N, C) int8."""
+    """The images of one split, as an adapter found them; targets (N, C) int8."""
 
     split: str
     ids: Sequence[str]
@@ -45,7 +45,7 @@ class Adapter(ABC):
         label_set: the built-in label set with the labels' texts.
         label_count: C, as published.
         published: by split; "trainval" is train and val together.
-        published_labelled: the same for pictures with at least one label, where protocols differ in that.
+        published_labelled: the same for images with at least one label, where protocols differ in that.
         usual_folders: folders below what the user gave in which the layout may begin.
     """
 
@@ -119,7 +119,7 @@ class Adapter(ABC):
         return replace(known, labels=tuple(labels))
 
     def manifest(self, labels: LabelSet, protocol: Protocol, blocks: Sequence[Block]) -> Manifest:
-        """The manifest of all blocks, without unlabelled pictures where the protocol drops them."""
+        """The manifest of all blocks, without unlabelled images where the protocol drops them."""
         kept = [_labelled(block) if protocol.unlabelled_images == "drop" else block for block in blocks]
         splits = tuple(block.split for block in kept for _ in block.ids)
         return Manifest(
@@ -139,7 +139,7 @@ class Adapter(ABC):
         for split, counted in self.published_under(protocol).items():
             found = sum(name == split or (split == "trainval" and name in ("train", "val")) for name in splits)
             if counted.images is not None and found != counted.images:
-                parts.append(f"{found:,} of {counted.images:,} {split} pictures")
+                parts.append(f"{found:,} of {counted.images:,} {split} images")
         return f"a cut of {self.title}: {', '.join(parts)}" if parts else ""
 
 

@@ -16,7 +16,7 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 
 class MultisceneClean(Adapter):
-    """MultiScene-Clean: 7,000 / 7,000 pictures, 36 scene labels."""
+    """MultiScene-Clean: 7,000 / 7,000 images, 36 scene labels."""
 
     name = "multiscene-clean"
     title = "MultiScene-Clean"
@@ -42,7 +42,7 @@ class MultisceneClean(Adapter):
 
 
 class Mlrsnet(Adapter):
-    """MLRSNet: 109,161 pictures in 46 categories, 60 labels; no official split."""
+    """MLRSNet: 109,161 images in 46 categories, 60 labels; no official split."""
 
     name = "mlrsnet"
     title = "MLRSNet"
@@ -72,7 +72,7 @@ class Mlrsnet(Adapter):
 
 
 class Aid(Adapter):
-    """AID multi-label: 2,400 / 600 pictures, 17 labels."""
+    """AID multi-label: 2,400 / 600 images, 17 labels."""
 
     name = "aid"
     title = "AID multi-label"
@@ -89,15 +89,15 @@ class Aid(Adapter):
         row_of = {name: row for row, name in enumerate(table.names)}
         blocks = []
         for split, folder in {"train": "images_tr", "test": "images_test"}.items():
-            pictures = sorted(first_existing(root, folder, f"images/{folder}").glob("*/*.jpg"))
-            unknown = [picture for picture in pictures if picture.stem not in row_of]
+            images = sorted(first_existing(root, folder, f"images/{folder}").glob("*/*.jpg"))
+            unknown = [image for image in images if image.stem not in row_of]
             if unknown:
                 raise UserError(f"{root}/multilabel.csv: says nothing about {unknown[0]}; are both from one release?")
-            if not pictures:
-                raise UserError(f"{root}/{folder}: holds no pictures; is the archive unpacked completely?")
-            marks = table.marks[[row_of[picture.stem] for picture in pictures]]
-            paths = [picture.relative_to(root).as_posix() for picture in pictures]
-            blocks.append(Block(split, [picture.stem for picture in pictures], paths, marks))
+            if not images:
+                raise UserError(f"{root}/{folder}: holds no images; is the archive unpacked completely?")
+            marks = table.marks[[row_of[image.stem] for image in images]]
+            paths = [image.relative_to(root).as_posix() for image in images]
+            blocks.append(Block(split, [image.stem for image in images], paths, marks))
         return self.manifest(self.labels(table.labels), protocol, blocks)
 
     def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
@@ -109,7 +109,7 @@ class Aid(Adapter):
 
 
 class Ucm(Adapter):
-    """UC Merced multi-label: 2,100 pictures in 21 categories, 17 labels; no official split."""
+    """UC Merced multi-label: 2,100 images in 21 categories, 17 labels; no official split."""
 
     name = "ucm"
     title = "UC Merced multi-label"
@@ -143,7 +143,7 @@ class LabelTable:
 
 
 def read_table(path: Path) -> LabelTable:
-    """A table with a picture name and one 0 or 1 for each label, as CSV, tab-separated text or Excel.
+    """A table with an image name and one 0 or 1 for each label, as CSV, tab-separated text or Excel.
 
     Raises:
         UserError: it cannot be read, has no rows, or a cell is neither 0 nor 1; the message names the row.

@@ -18,11 +18,11 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 
 class NusWide(Adapter):
-    """NUS-WIDE: 81 concepts over Flickr pictures; each concept has one file of 0 and 1 for each list."""
+    """NUS-WIDE: 81 concepts over Flickr images; each concept has one file of 0 and 1 for each list."""
 
     name = "nuswide"
     title = "NUS-WIDE"
-    download = "ImageList.zip, Groundtruth.zip, ConceptsList.zip and the pictures at lms.comp.nus.edu.sg (NUS-WIDE)"
+    download = "ImageList.zip, Groundtruth.zip, ConceptsList.zip and the images at lms.comp.nus.edu.sg (NUS-WIDE)"
     layout = (
         "ImageList/TrainImagelist.txt\nImageList/TestImagelist.txt\n"
         "Groundtruth/TrainTestLabels | TrainTestLabels\n"
@@ -41,7 +41,7 @@ class NusWide(Adapter):
             line.strip() for line in read_lines(first_existing(root, "ConceptsList/Concepts81.txt", "Concepts81.txt"))
         ]
         truth = first_existing(root, "Groundtruth/TrainTestLabels", "TrainTestLabels")
-        pictures = first_existing(root, "Flickr", "images").relative_to(root).as_posix()
+        images = first_existing(root, "Flickr", "images").relative_to(root).as_posix()
         blocks = []
         for split, word in {"train": "Train", "test": "Test"}.items():
             listed = read_lines(root / "ImageList" / f"{word}Imagelist.txt")
@@ -49,14 +49,14 @@ class NusWide(Adapter):
             files = [line.strip().replace("\\", "/") for line in listed]
             columns = [_read_marks(truth / f"Labels_{concept}_{word}.txt", len(files)) for concept in concepts]
             ids = [Path(file).stem for file in files]
-            blocks.append(Block(split, ids, [f"{pictures}/{file}" for file in files], np.stack(columns, axis=1)))
+            blocks.append(Block(split, ids, [f"{images}/{file}" for file in files], np.stack(columns, axis=1)))
         return self.manifest(self.labels(concepts), protocol, blocks)
 
 
 def _read_marks(path: Path, count: int) -> NDArray[np.int8]:
     lines = [line.strip() for line in read_lines(path)]
     if len(lines) != count:
-        raise UserError(f"{path}: {len(lines)} lines for a list of {count} pictures; unpack it again")
+        raise UserError(f"{path}: {len(lines)} lines for a list of {count} images; unpack it again")
     wrong = next((number for number, line in enumerate(lines, start=1) if line not in ("0", "1")), None)
     if wrong:
         raise UserError(f"{path}, line {wrong}: {lines[wrong - 1]!r} is neither 0 nor 1")

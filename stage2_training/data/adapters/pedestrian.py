@@ -17,7 +17,7 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 
 class Pa100k(Adapter):
-    """PA100K: 80,000 / 10,000 / 10,000 pictures, 26 attributes."""
+    """PA100K: 80,000 / 10,000 / 10,000 images, 26 attributes."""
 
     name = "pa100k"
     title = "PA100K"
@@ -31,9 +31,7 @@ class Pa100k(Adapter):
 
     def read(self, root: Path, protocol: Protocol) -> Manifest:
         path = first_existing(root, "annotation.mat", "annotation/annotation.mat")
-        pictures = (
-            first_existing(root, "data", "release_data/release_data", "release_data").relative_to(root).as_posix()
-        )
+        images = first_existing(root, "data", "release_data/release_data", "release_data").relative_to(root).as_posix()
         content = read_mat(path)
         blocks = []
         try:
@@ -42,14 +40,14 @@ class Pa100k(Adapter):
                 files = _strings(content[f"{split}_images_name"])
                 targets = _targets(content[f"{split}_label"])
                 ids = [Path(file).stem for file in files]
-                blocks.append(Block(split, ids, [f"{pictures}/{file}" for file in files], targets))
+                blocks.append(Block(split, ids, [f"{images}/{file}" for file in files], targets))
         except (KeyError, IndexError) as error:
             raise _not_as_published(path, error) from None
         return self.manifest(self.labels(keys), protocol, blocks)
 
 
 class Peta(Adapter):
-    """PETA: 9,500 / 1,900 / 7,600 pictures by the first of five random partitions, the first 35 of 105 attributes."""
+    """PETA: 9,500 / 1,900 / 7,600 images by the first of five random partitions, the first 35 of 105 attributes."""
 
     name = "peta"
     title = "PETA"
@@ -66,7 +64,7 @@ class Peta(Adapter):
         try:
             struct = read_mat(path)["peta"][0, 0]
             keys = _strings(struct[1])
-            # Some columns of picture and person numbers come before the attributes.
+            # Some columns of image and person numbers come before the attributes.
             targets = _targets(struct[0][:, -len(keys) :])
             partition = struct[3].ravel()[0][0, 0]
             rows = {split: _rows(partition[position]) for position, split in enumerate(("train", "val", "test"))}
@@ -85,7 +83,7 @@ class Peta(Adapter):
 
 
 class Rapv1(Adapter):
-    """RAPv1: 33,268 / 8,317 pictures by the first of its five random partitions, the first 51 of 92 attributes."""
+    """RAPv1: 33,268 / 8,317 images by the first of its five random partitions, the first 51 of 92 attributes."""
 
     name = "rapv1"
     title = "RAPv1"

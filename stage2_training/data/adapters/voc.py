@@ -36,7 +36,7 @@ class _Voc(Adapter):
         return self.manifest(labels, protocol, blocks)
 
     def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
-        """Pictures whose XML annotation says something else than the class files."""
+        """Images whose XML annotation says something else than the class files."""
         ours = _DIFFICULT[get_protocol(manifest.protocol).difficult]
         found = []
         for key, target in zip(manifest.ids, manifest.targets, strict=True):
@@ -57,7 +57,7 @@ class _Voc(Adapter):
 
 
 class Voc2007(_Voc):
-    """VOC 2007: 5,011 pictures to train on, 4,952 to test on, 20 labels."""
+    """VOC 2007: 5,011 images to train on, 4,952 to test on, 20 labels."""
 
     name = "voc2007"
     title = "PASCAL VOC 2007"
@@ -102,5 +102,5 @@ def _read_class_file(path: Path, ids: list[str]) -> NDArray[np.int8]:
         marks[fields[0]] = int(fields[1])
     missing = [key for key in ids if key not in marks]
     if missing:
-        raise UserError(f"{path}: says nothing about picture {missing[0]!r} ({len(missing)} in all); unpack it again")
+        raise UserError(f"{path}: says nothing about image {missing[0]!r} ({len(missing)} in all); unpack it again")
     return np.array([marks[key] for key in ids], dtype=np.int8)

@@ -1,1 +1,1 @@
-"""Pictures made from OpenMoji drawings: real input for the whole road where no photos are at hand."""
+"""Images made from OpenMoji drawings: real input for the whole road where no photos are at hand."""

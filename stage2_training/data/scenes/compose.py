@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SIDE = 256
-# Labels that often share a real picture; half of the scenes keep to one row, so that labels are related as in photos.
+# Labels that often share a real image; half of the scenes keep to one row, so that labels are related as in photos.
 _THEMES = (
     ("sofa", "chair", "diningtable", "tvmonitor", "pottedplant", "bottle", "cat", "dog", "person"),
     ("car", "bus", "bicycle", "motorbike", "train", "person", "dog"),
@@ -35,7 +35,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything chance decided about one picture."""
+    """Everything chance decided about one image."""
 
     name: str
     placed: tuple[Placed, ...]
@@ -65,11 +65,11 @@ def plan_scene(split: str, number: int, seed: int) -> Scene:
 
 
 def draw_scene(scene: Scene, seed: int) -> "Image.Image":
-    """The picture of a scene, SIDE pixels square, RGB."""
+    """The image of a scene, SIDE pixels square, RGB."""
     from PIL import Image, ImageFilter, ImageOps
 
     dice = Dice(f"paint {seed} {scene.name}")
-    picture = _background(dice)
+    image = _background(dice)
     for item in scene.placed:
         drawing = rasterise(item.drawing.code)
         longest = max(drawing.size)
@@ -78,10 +78,10 @@ def draw_scene(scene: Scene, seed: int) -> "Image.Image":
         if item.mirrored:
             drawing = ImageOps.mirror(drawing)
         drawing = drawing.rotate(item.degrees, Image.Resampling.BICUBIC, expand=True)
-        picture.paste(drawing, (item.x - drawing.width // 2, item.y - drawing.height // 2), drawing)
+        image.paste(drawing, (item.x - drawing.width // 2, item.y - drawing.height // 2), drawing)
     if dice.roll(4) == 0:
-        picture = picture.filter(ImageFilter.BoxBlur(1))
-    return picture
+        image = image.filter(ImageFilter.BoxBlur(1))
+    return image
 
 
 def _place(dice: Dice, drawing: Drawing, others: list[Placed], crowd: int) -> Placed:
@@ -93,7 +93,7 @@ def _place(dice: Dice, drawing: Drawing, others: list[Placed], crowd: int) -> Pl
     mirrored = dice.roll(2) == 1
     best, best_room = (SIDE // 2, SIDE // 2), -(10**9)
     for _ in range(12):
-        # Up to a fifth of the side may lie outside the picture.
+        # Up to a fifth of the side may lie outside the image.
         x, y = (dice.between(side * 3 // 10, SIDE - side * 3 // 10) for _ in range(2))
         # Squared distances in units where 100 means that the two squares just touch.
         room = min(
@@ -118,9 +118,9 @@ def _background(dice: Dice) -> "Image.Image":
     if kind == 0:
         return Image.new("RGB", (SIDE, SIDE), colour())
     if kind == 3:
-        picture, ground = Image.new("RGB", (SIDE, SIDE), colour()), colour()
-        picture.paste(ground, (0, dice.between(SIDE * 3 // 10, SIDE * 7 // 10), SIDE, SIDE))
-        return picture
+        image, ground = Image.new("RGB", (SIDE, SIDE), colour()), colour()
+        image.paste(ground, (0, dice.between(SIDE * 3 // 10, SIDE * 7 // 10), SIDE, SIDE))
+        return image
     # A few random pixels, scaled up: smoothly for gradients and blobs, sharply for tiles.
     columns, rows = (dice.between(4, 9), dice.between(4, 9)) if kind == 2 else (2, 2)
     small = Image.new("RGB", (columns, rows))

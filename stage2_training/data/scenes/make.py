@@ -16,14 +16,14 @@ from sspa.stage2_training.data.scenes.drawings import ATTRIBUTION, rasterise
 
 COUNTS = {"train": 2000, "val": 400, "test": 1000}
 MANIFEST = "manifest.parquet"
-NOTE = "pictures made from OpenMoji drawings (CC BY-SA 4.0), not photos"
-# Raised whenever the same seed would give other pictures, so that no cache serves old ones.
+NOTE = "images made from OpenMoji drawings (CC BY-SA 4.0), not photos"
+# Raised whenever the same seed would give other images, so that no cache serves old ones.
 RECIPE = 2
 _JPEG_QUALITY = 90
 
 
 def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = None) -> None:
-    """Make `folder` with pictures/, manifest.parquet and CREDITS.txt, all or nothing, showing progress.
+    """Make `folder` with images/, manifest.parquet and CREDITS.txt, all or nothing, showing progress.
 
     Raises:
         UserError: the drawings are not installed, or the folder cannot be written.
@@ -41,7 +41,7 @@ def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = Non
         try:
             # Threads serve: Pillow lets go of the interpreter while it scales, rotates and encodes.
             with (
-                progress("making scenes", total=len(scenes), unit="pictures") as bar,
+                progress("making scenes", total=len(scenes), unit="images") as bar,
                 ThreadPoolExecutor(os.cpu_count()) as pool,
             ):
                 for _ in pool.map(finish, scenes):
@@ -49,9 +49,7 @@ def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = Non
         except OSError as error:
             raise UserError(f"{folder}: the scenes cannot be written ({error.strerror}); nothing was kept") from error
         write_manifest(scenes_manifest(scenes), beside / MANIFEST)
-        (beside / "CREDITS.txt").write_text(
-            f"{ATTRIBUTION}.\nThe pictures made from them are under the same licence.\n"
-        )
+        (beside / "CREDITS.txt").write_text(f"{ATTRIBUTION}.\nThe images made from them are under the same licence.\n")
 
 
 def scenes_manifest(scenes: list[Scene]) -> Manifest:

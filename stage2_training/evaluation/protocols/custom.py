@@ -1,4 +1,4 @@
-"""One's own pictures: nothing is known but what the user's files say."""
+"""One's own images: nothing is known but what the user's files say."""
 
 from sspa.stage2_training.evaluation.protocol import Protocol
 

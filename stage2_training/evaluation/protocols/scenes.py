@@ -1,10 +1,10 @@
-"""The embedded pictures made from OpenMoji drawings: nobody else's numbers compare with these."""
+"""The embedded images made from OpenMoji drawings: nobody else's numbers compare with these."""
 
 from sspa.stage2_training.evaluation.protocol import Protocol
 
 PROTOCOL = Protocol(
     name="scenes",
     dataset="scenes",
-    splits="2,000 train, 400 val and 1,000 test pictures made from a seed; test drawings are unseen where possible",
+    splits="2,000 train, 400 val and 1,000 test images made from a seed; test drawings are unseen where possible",
     source="this project",
 )

@@ -1,4 +1,4 @@
-"""Zero-shot: the picture against each label's prompt, nothing learned that could change a ranking.
+"""Zero-shot: the image against each label's prompt, nothing learned that could change a ranking.
 
 Legend: B images, C labels, d width of the backbone's joint space.
 """

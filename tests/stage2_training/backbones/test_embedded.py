@@ -21,7 +21,7 @@ def backbone() -> Backbone:
     return create_backbone("embedded")
 
 
-def _pictures(count: int, seed: int = 0) -> torch.Tensor:
+def _images(count: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, 3, 260, 260, generator=torch.Generator().manual_seed(seed))
 
 
@@ -32,18 +32,18 @@ def test_it_says_what_it_is(backbone: Backbone) -> None:
 
 @torch.no_grad()
 def test_the_pooled_feature_is_the_mean_of_the_regions(backbone: Backbone) -> None:
-    features = backbone.encode_image(_pictures(2))
+    features = backbone.encode_image(_images(2))
 
     assert features.regions.shape == (2, 81, 1280)
     torch.testing.assert_close(features.pooled, features.regions.mean(dim=1), atol=1e-6, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_a_picture_alone_and_in_a_batch_give_the_same(backbone: Backbone) -> None:
-    pictures = _pictures(3)
+def test_an_image_alone_and_in_a_batch_give_the_same(backbone: Backbone) -> None:
+    images = _images(3)
 
-    together = backbone.encode_image(pictures).regions
-    alone = backbone.encode_image(pictures[1:2]).regions
+    together = backbone.encode_image(images).regions
+    alone = backbone.encode_image(images[1:2]).regions
 
     torch.testing.assert_close(together[1:2], alone, atol=1e-4, rtol=1e-4)
 
@@ -88,7 +88,7 @@ def test_a_text_that_is_cut_is_counted(backbone: Backbone) -> None:
 @torch.no_grad()
 def test_bf16_stays_near_float32() -> None:
     exact, fast = create_backbone("embedded"), create_backbone("embedded", precision="bf16")
-    a, b = exact.encode_image(_pictures(2)).pooled, fast.encode_image(_pictures(2)).pooled
+    a, b = exact.encode_image(_images(2)).pooled, fast.encode_image(_images(2)).pooled
 
     assert b.dtype == torch.float32
     assert F.cosine_similarity(a, b).min() > 0.995

@@ -30,22 +30,22 @@ def _exact(module: nn.Module) -> nn.Module:
     return deepcopy(module).double()
 
 
-def _pictures(size: tuple[int, int], count: int = 2) -> torch.Tensor:
+def _images(size: tuple[int, int], count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(3))
 
 
 @torch.no_grad()
 def test_image_features_equal_open_clips(pair: tuple[str, nn.Module, Backbone]) -> None:
     family, reference, backbone = pair
-    pictures = _pictures(backbone.image_size)
+    images = _images(backbone.image_size)
 
-    features = backbone.encode_image(pictures)
+    features = backbone.encode_image(images)
 
     if family.startswith("timm") and "vit" not in family and "siglip" not in family:
         # The adapter convolves with channels last, which sums in another order: let the reference do so too.
         reference.visual.to(memory_format=torch.channels_last)
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(features.pooled, reference.encode_image(pictures), atol=1e-6, rtol=1e-6)
+        images = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(features.pooled, reference.encode_image(images), atol=1e-6, rtol=1e-6)
     assert features.regions.shape == (2, backbone.grid[0] * backbone.grid[1], backbone.width)
 
 
@@ -75,7 +75,7 @@ def test_only_a_causal_tower_is_cut(pair: tuple[str, nn.Module, Backbone]) -> No
     assert backbone.used_length(ids) == (24 if family in NOT_CUT else longest)
 
 
-def test_gradients_reach_prompts_and_pictures(pair: tuple[str, nn.Module, Backbone]) -> None:
+def test_gradients_reach_prompts_and_images(pair: tuple[str, nn.Module, Backbone]) -> None:
     _, _, backbone = pair
     ids = backbone.tokenize(TEXTS)
     vectors = backbone.embed_tokens(ids).detach().requires_grad_()
@@ -83,10 +83,10 @@ def test_gradients_reach_prompts_and_pictures(pair: tuple[str, nn.Module, Backbo
     assert vectors.grad is not None
     assert vectors.grad[:, 1].abs().amin(dim=-1).max() > 0
 
-    pictures = _pictures(backbone.image_size, count=1).requires_grad_()
-    backbone.encode_image(pictures).regions.square().sum().backward()
-    assert pictures.grad is not None
-    assert pictures.grad.abs().max() > 0
+    images = _images(backbone.image_size, count=1).requires_grad_()
+    backbone.encode_image(images).regions.square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet", "timm-convnext", "timm-vit-class-token"])
@@ -97,7 +97,7 @@ def test_other_sizes_and_rectangles_change_the_grid_only(family: str, tmp_path: 
 
     for size in ((128, 64), (448, 448), (256, 128)):
         backbone = create_backbone(f"local-dir:{tmp_path}", image_size=size)
-        features = backbone.encode_image(_pictures(size, count=1))
+        features = backbone.encode_image(_images(size, count=1))
 
         assert (backbone.image_size, backbone.grid) == (size, (size[0] // stride, size[1] // stride))
         assert features.regions.shape == (1, backbone.grid[0] * backbone.grid[1], backbone.width)
@@ -111,9 +111,9 @@ def test_a_resized_vit_equals_open_clips_own_resizing(tmp_path: Path) -> None:
 
     backbone = create_backbone(f"local-dir:{tmp_path}", image_size=(128, 96))
 
-    pictures = _pictures((128, 96))
+    images = _images((128, 96))
     torch.testing.assert_close(
-        backbone.encode_image(pictures).pooled, reference.encode_image(pictures), atol=1e-6, rtol=1e-6
+        backbone.encode_image(images).pooled, reference.encode_image(images), atol=1e-6, rtol=1e-6
     )
 
 
@@ -156,11 +156,11 @@ def test_the_fingerprint_changes_with_what_matters(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_picture_alone_and_in_a_batch_give_the_same(pair: tuple[str, nn.Module, Backbone]) -> None:
+def test_an_image_alone_and_in_a_batch_give_the_same(pair: tuple[str, nn.Module, Backbone]) -> None:
     backbone = _exact(pair[2])
-    pictures = _pictures(backbone.image_size, count=3).double()
+    images = _images(backbone.image_size, count=3).double()
 
-    together, alone = backbone.encode_image(pictures).regions[1:2], backbone.encode_image(pictures[1:2]).regions
+    together, alone = backbone.encode_image(images).regions[1:2], backbone.encode_image(images[1:2]).regions
 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
@@ -175,10 +175,10 @@ def test_published_architectures_equal_open_clips_at_full_size(name: str) -> Non
     reference = open_clip.create_model(name).eval().requires_grad_(False)
     torch.manual_seed(0)
     backbone = create_backbone(f"open_clip:{name}", weights="random").requires_grad_(False)
-    pictures, ids = _pictures(backbone.image_size, count=1), open_clip.tokenize(TEXTS)
+    images, ids = _images(backbone.image_size, count=1), open_clip.tokenize(TEXTS)
 
-    image, text = reference.encode_image(pictures), reference.encode_text(ids)
+    image, text = reference.encode_image(images), reference.encode_text(ids)
 
-    torch.testing.assert_close(backbone.encode_image(pictures).pooled, image, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(backbone.encode_image(images).pooled, image, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(backbone.text_tower(backbone.embed_tokens(ids), ids), text, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(backbone.encode_text(TEXTS), text, atol=5e-6, rtol=1e-6)

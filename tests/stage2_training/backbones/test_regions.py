@@ -13,26 +13,26 @@ from sspa.stage2_training.backbones.factory import create_backbone
 from .architectures import write_model
 
 
-def _pictures(size: tuple[int, int]) -> Tensor:
+def _images(size: tuple[int, int]) -> Tensor:
     return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(5))
 
 
 @torch.no_grad()
 def test_projected_regions_of_a_vit_are_its_normed_and_projected_tokens(tmp_path: Path) -> None:
     visual = write_model("vit", tmp_path).visual
-    pictures = _pictures((64, 64))
+    images = _images((64, 64))
 
-    tokens = visual.forward_intermediates(pictures, indices=1, normalize_intermediates=True, output_fmt="NLC")
+    tokens = visual.forward_intermediates(images, indices=1, normalize_intermediates=True, output_fmt="NLC")
 
-    regions = create_backbone(f"local-dir:{tmp_path}").encode_image(pictures).regions
+    regions = create_backbone(f"local-dir:{tmp_path}").encode_image(images).regions
     torch.testing.assert_close(regions, tokens["image_intermediates"][0] @ visual.proj, atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()
 def test_value_regions_of_a_vit_let_each_token_read_itself(tmp_path: Path) -> None:
     visual = write_model("vit", tmp_path).visual
-    pictures = _pictures((64, 64))
-    x = visual._embeds(pictures)
+    images = _images((64, 64))
+    x = visual._embeds(images)
     for block in visual.transformer.resblocks[:-1]:
         x = block(x)
     last = visual.transformer.resblocks[-1]
@@ -40,8 +40,8 @@ def test_value_regions_of_a_vit_let_each_token_read_itself(tmp_path: Path) -> No
     x = x + last.attn.out_proj(values)
     x = x + last.mlp(last.ln_2(x))
 
-    value = create_backbone(f"local-dir:{tmp_path}", regions="value").encode_image(pictures)
-    projected = create_backbone(f"local-dir:{tmp_path}").encode_image(pictures)
+    value = create_backbone(f"local-dir:{tmp_path}", regions="value").encode_image(images)
+    projected = create_backbone(f"local-dir:{tmp_path}").encode_image(images)
 
     torch.testing.assert_close(value.regions, visual.ln_post(x[:, 1:]) @ visual.proj, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(value.pooled, projected.pooled)
@@ -54,10 +54,10 @@ def test_value_regions_of_a_timm_vit_let_each_token_read_itself(family: str, tmp
     model = write_model(family, tmp_path)
     trunk, prefix = model.visual.trunk, model.visual.trunk.num_prefix_tokens
     backbone = create_backbone(f"local-dir:{tmp_path}", regions="value")
-    pictures = _pictures(backbone.image_size)
+    images = _images(backbone.image_size)
     states: list[Tensor] = []
     hook = trunk.blocks[-1].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
-    trunk.forward_features(pictures)
+    trunk.forward_features(images)
     hook.remove()
     x, last = states[0], trunk.blocks[-1]
     width = x.shape[-1]
@@ -68,30 +68,30 @@ def test_value_regions_of_a_timm_vit_let_each_token_read_itself(family: str, tmp
     expected = model.visual.head(trunk.fc_norm(trunk.norm(x)[:, prefix:]))
     assert states[0].shape[1] == prefix + 16
 
-    torch.testing.assert_close(backbone.encode_image(pictures).regions, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone.encode_image(images).regions, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_default_regions_of_a_resnet_are_its_value_projection(tmp_path: Path) -> None:
     visual = write_model("resnet", tmp_path).visual
-    pictures = _pictures((128, 64))
-    last_stage = visual.forward_intermediates(pictures, indices=[4], intermediates_only=True)["image_intermediates"][0]
+    images = _images((128, 64))
+    last_stage = visual.forward_intermediates(images, indices=[4], intermediates_only=True)["image_intermediates"][0]
 
-    regions = create_backbone(f"local-dir:{tmp_path}", image_size=(128, 64)).encode_image(pictures).regions
+    regions = create_backbone(f"local-dir:{tmp_path}", image_size=(128, 64)).encode_image(images).regions
 
     pool = visual.attnpool
-    for picture in range(2):
+    for image in range(2):
         for row in range(4):
             for column in range(2):
-                expected = pool.c_proj(pool.v_proj(last_stage[picture, :, row, column]))
-                torch.testing.assert_close(regions[picture, 2 * row + column], expected, atol=1e-5, rtol=1e-5)
+                expected = pool.c_proj(pool.v_proj(last_stage[image, :, row, column]))
+                torch.testing.assert_close(regions[image, 2 * row + column], expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_projected_regions_of_a_resnet_attend_from_each_position(tmp_path: Path) -> None:
     visual = write_model("resnet", tmp_path).visual
-    pictures = _pictures((64, 64))
-    features = visual.forward_intermediates(pictures, indices=[4], intermediates_only=True)["image_intermediates"][0]
+    images = _images((64, 64))
+    features = visual.forward_intermediates(images, indices=[4], intermediates_only=True)["image_intermediates"][0]
     pool = visual.attnpool
     tokens = features.flatten(2).transpose(1, 2)
     tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + pool.positional_embedding
@@ -102,17 +102,17 @@ def test_projected_regions_of_a_resnet_attend_from_each_position(tmp_path: Path)
         queries, keys, values = (layer(tokens)[..., part] for layer in (pool.q_proj, pool.k_proj, pool.v_proj))
         expected[..., part] = (queries @ keys.transpose(1, 2) / head**0.5).softmax(dim=-1) @ values
 
-    found = create_backbone(f"local-dir:{tmp_path}", regions="projected").encode_image(pictures)
+    found = create_backbone(f"local-dir:{tmp_path}", regions="projected").encode_image(images)
 
     torch.testing.assert_close(found.regions, pool.c_proj(expected)[:, 1:], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.pooled, visual(pictures), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.pooled, visual(images), atol=1e-6, rtol=1e-6)
 
 
 @torch.no_grad()
 def test_regions_of_an_average_pooled_tower_have_the_pooled_feature_as_their_mean(tmp_path: Path) -> None:
     write_model("timm-efficientnet", tmp_path)
 
-    features = create_backbone(f"local-dir:{tmp_path}", image_size=(96, 64)).encode_image(_pictures((96, 64)))
+    features = create_backbone(f"local-dir:{tmp_path}", image_size=(96, 64)).encode_image(_images((96, 64)))
 
     torch.testing.assert_close(features.regions.mean(dim=1), features.pooled, atol=1e-5, rtol=1e-5)
 

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.data.dataset import load_dataset
-from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 
 _ROOT = Path(os.environ.get("SSPA_VOC2007_ROOT") or Path(__file__).parents[4] / "shared" / "data" / "VOCdevkit")
-_PICTURES = 120
+_IMAGES = 120
 
 
 @pytest.mark.slow
@@ -26,14 +26,14 @@ def test_label_names_rank_real_photos() -> None:
     val = dataset.splits["val"]
     backbone = create_backbone("embedded", precision="bf16")
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, False, TransformOptions())
-    pictures = torch.stack([transform(load_picture(path)) for path in val.paths[:_PICTURES]])
-    pooled = torch.cat([backbone.encode_image(chunk).pooled for chunk in pictures.split(24)])
+    images = torch.stack([transform(load_image(path)) for path in val.paths[:_IMAGES]])
+    pooled = torch.cat([backbone.encode_image(chunk).pooled for chunk in images.split(24)])
     texts = backbone.encode_text([label.text for label in dataset.labels.labels])
 
     scores = F.normalize(pooled, dim=-1) @ F.normalize(texts, dim=-1).T
 
     metrics = evaluate_scores(
-        (20 * scores).sigmoid().numpy(), val.targets[:_PICTURES], dataset.labels.keys, dataset.protocol
+        (20 * scores).sigmoid().numpy(), val.targets[:_IMAGES], dataset.labels.keys, dataset.protocol
     )
     # The 1,000 test photos give 78 to 79 (docs/results.md).
     assert metrics.mAP > 0.65

@@ -22,7 +22,7 @@ def run(*arguments: object) -> str:
 
 @pytest.fixture
 def own_data(tmp_path: Path) -> Path:
-    """Eighty pictures in two folders, one for each label, as a user might have them."""
+    """Eighty images in two folders, one for each label, as a user might have them."""
     for label in ("cat", "dog"):
         for k in range(40):
             path = tmp_path / "own" / label / f"{k}.jpg"
@@ -61,7 +61,7 @@ def test_own_data_from_a_folder_to_a_query(own_data: Path, tmp_path: Path) -> No
     run("shard", manifest, tmp_path / "shards", "--root", own_data, "--per-shard", 30)
     run("check", tmp_path / "shards" / "manifest.parquet", "--root", tmp_path / "shards")
     (own_data / "cat" / "3.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 80 pictures are missing, the first is .*cat/3\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 80 images are missing, the first is .*cat/3\.jpg"):
         run("check", manifest, "--root", own_data)
 
 
@@ -87,7 +87,7 @@ def test_throughput_measures_both_ways(own_data: Path, tmp_path: Path) -> None:
     run("prepare", "custom", "--root", own_data, "--output", tmp_path / "m.parquet", "--val", "0.45", "--test", "0.45")
     text = run("throughput", tmp_path / "m.parquet", "--root", own_data, "--workers", "0", "--rounds", 1, "--size", 8)
     assert "0 workers" in text
-    with pytest.raises(UserError, match="8 pictures are too few to time"):
+    with pytest.raises(UserError, match="8 images are too few to time"):
         run("throughput", tmp_path / "m.parquet", "--root", own_data, "--split", "train")
     with pytest.raises(UserError, match="has no split 'dev'"):
         run("throughput", tmp_path / "m.parquet", "--root", own_data, "--split", "dev")

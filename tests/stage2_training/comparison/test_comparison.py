@@ -146,7 +146,7 @@ def test_only_what_is_missing_is_run(run: Callable[..., Any], made: list[str]) -
     rows, _ = run(two())
     assert made[2:] == ["plain-seed1", "better-seed1"]
     assert [row.seeds for row in rows] == [(0, 1), (0, 1)]
-    # How many processes read pictures changes nothing.
+    # How many processes read images changes nothing.
     run(two(), "data.workers=7")
     assert len(made) == 4
 
@@ -307,8 +307,8 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     good = {"probabilities": scores(0)}
     for other, message in (
         ({"protocol": "voc2007-11-point"}, "another protocol"),
-        ({"targets": 1 - TARGETS}, "other test pictures"),
-        ({"targets": TARGETS[:30], "probabilities": scores(0)[:30]}, "other test pictures"),
+        ({"targets": 1 - TARGETS}, "other test images"),
+        ({"targets": TARGETS[:30], "probabilities": scores(0)[:30]}, "other test images"),
     ):
         made = folders(tmp_path / message.split()[0], a=[good], b=[{**good, **other}])
         with pytest.raises(UserError, match=message):

@@ -11,7 +11,7 @@ from sspa.stage2_training.data.custom import read_custom
 from sspa.stage2_training.data.manifest import Manifest
 
 
-def pictures(root: Path, *paths: str) -> None:
+def images(root: Path, *paths: str) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (3, 3)).save(root / path)
@@ -56,8 +56,8 @@ def test_json_lines_and_coco_say_the_same(tmp_path: Path) -> None:
 
 def test_a_folder_for_each_label_and_a_stratified_draw(tmp_path: Path) -> None:
     for label, count in {"rare": 20, "common": 80}.items():
-        pictures(tmp_path, *(f"{label}/{k}.png" for k in range(count)))
-    (tmp_path / "rare" / "notes.txt").write_text("no picture")
+        images(tmp_path, *(f"{label}/{k}.png" for k in range(count)))
+    (tmp_path / "rare" / "notes.txt").write_text("no image")
     manifest = read_custom("mine", tmp_path)
     counts = Counter((split, int(target[1])) for split, target in zip(manifest.splits, manifest.targets, strict=True))
     assert manifest.labels.keys == ("common", "rare")
@@ -89,7 +89,7 @@ def test_a_label_set_gives_order_and_texts(tmp_path: Path) -> None:
         ("path,labels,split\na.jpg,cat,train\nb.jpg,cat,\n", "line 3: some rows name a split and some do not"),
         ("path,labels,split\na.jpg,cat,dev\n", "line 2: unknown split 'dev'"),
         ("path,labels\na.jpg,\n", "no row has a label"),
-        ("path,labels\n", "holds no pictures"),
+        ("path,labels\n", "holds no images"),
         ("path,labels\na.jpg,cat\n", "too few to draw"),
     ],
 )

@@ -7,7 +7,7 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.loading import PictureDataset, PictureLoader, epoch_order
+from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, epoch_order
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 TRAIN = make_transform((16, 16), (0.5,) * 3, (0.5,) * 3, True, TransformOptions(randaugment=2, cutout=0.5))
@@ -23,14 +23,14 @@ def make_split(folder: Path, count: int = 11) -> Split:
     return Split("train", tuple(f"id{i}" for i in range(count)), tuple(paths), targets)
 
 
-def read(loader: PictureLoader, epoch: int) -> list[torch.Tensor]:
+def read(loader: ImageLoader, epoch: int) -> list[torch.Tensor]:
     return [torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True)]
 
 
 def test_epochs_repeat_exactly_whatever_workers_and_batches(tmp_path: Path) -> None:
     split = make_split(tmp_path)
-    here = PictureLoader(PictureDataset(split, TRAIN, seed=5), 4, shuffle=True)
-    workers = PictureLoader(PictureDataset(split, TRAIN, seed=5), 3, shuffle=True, workers=2)
+    here = ImageLoader(ImageDataset(split, TRAIN, seed=5), 4, shuffle=True)
+    workers = ImageLoader(ImageDataset(split, TRAIN, seed=5), 3, shuffle=True, workers=2)
     epochs = {}
     for epoch in (2, 0, 1):  # what was read before does not matter either
         torch.manual_seed(epoch)
@@ -41,15 +41,15 @@ def test_epochs_repeat_exactly_whatever_workers_and_batches(tmp_path: Path) -> N
         assert torch.equal(targets, torch.from_numpy(split.targets)[indices])
         assert sorted(indices.tolist()) == list(range(11))
     assert not torch.equal(epochs[0][2], epochs[1][2])
-    # The same picture looks different in another epoch and under another seed.
+    # The same image looks different in another epoch and under another seed.
     position = {e: epochs[e][2].tolist().index(3) for e in (0, 1)}
     assert not torch.equal(epochs[0][0][position[0]], epochs[1][0][position[1]])
-    other = PictureDataset(split, TRAIN, seed=6)[(0, 3)][0]
+    other = ImageDataset(split, TRAIN, seed=6)[(0, 3)][0]
     assert not torch.equal(epochs[0][0][position[0]], other)
 
 
 def test_reading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
-    dataset = PictureDataset(make_split(tmp_path, 2), TRAIN)
+    dataset = ImageDataset(make_split(tmp_path, 2), TRAIN)
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -59,8 +59,8 @@ def test_reading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_processes_share_an_epoch_without_padding(tmp_path: Path, shuffle: bool) -> None:
-    dataset = PictureDataset(make_split(tmp_path, 11), TEST)
-    shares = [read(PictureLoader(dataset, 2, shuffle=shuffle, rank=rank, world=3), 0)[2].tolist() for rank in range(3)]
+    dataset = ImageDataset(make_split(tmp_path, 11), TEST)
+    shares = [read(ImageLoader(dataset, 2, shuffle=shuffle, rank=rank, world=3), 0)[2].tolist() for rank in range(3)]
     together = [index for share in shares for index in share]
     assert len(set(together)) == len(together)
     if shuffle:
@@ -70,44 +70,44 @@ def test_processes_share_an_epoch_without_padding(tmp_path: Path, shuffle: bool)
 
 
 def test_drop_last(tmp_path: Path) -> None:
-    loader = PictureLoader(PictureDataset(make_split(tmp_path, 5), TEST), 2, drop_last=True)
+    loader = ImageLoader(ImageDataset(make_split(tmp_path, 5), TEST), 2, drop_last=True)
     assert len(loader) == 2
     assert [len(indices) for _, _, indices in loader] == [2, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_evaluation_stops_at_an_unreadable_picture_and_names_it(tmp_path: Path, workers: int) -> None:
+def test_evaluation_stops_at_an_unreadable_image_and_names_it(tmp_path: Path, workers: int) -> None:
     split = make_split(tmp_path)
     split.paths[7].write_bytes(b"broken")
-    loader = PictureLoader(PictureDataset(split, TEST), 4, workers=workers)
-    with pytest.raises(UserError, match=r"7\.png: not a picture") as caught:
+    loader = ImageLoader(ImageDataset(split, TEST), 4, workers=workers)
+    with pytest.raises(UserError, match=r"7\.png: not an image") as caught:
         read(loader, 0)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_substitutes_the_same_picture_each_time_and_lists_it(tmp_path: Path, workers: int) -> None:
+def test_training_substitutes_the_same_image_each_time_and_lists_it(tmp_path: Path, workers: int) -> None:
     split = make_split(tmp_path)
     split.paths[7].write_bytes(b"broken")
-    dataset = PictureDataset(split, TEST, unreadable="substitute")
-    loader = PictureLoader(dataset, 4, shuffle=True, workers=workers)
+    dataset = ImageDataset(split, TEST, unreadable="substitute")
+    loader = ImageLoader(dataset, 4, shuffle=True, workers=workers)
     images, targets, indices = read(loader, 0)
     read(loader, 1)
     assert 7 not in indices.tolist()
     assert len(indices) == 11
     assert torch.equal(targets, torch.from_numpy(split.targets)[indices])
-    assert torch.equal(images, read(PictureLoader(dataset, 5, shuffle=True), 0)[0])
+    assert torch.equal(images, read(ImageLoader(dataset, 5, shuffle=True), 0)[0])
     (line,) = loader.report_substituted()
     assert "7.png" in line
     assert line.endswith("took its place 2 times)")
 
 
-def test_training_stops_when_too_many_pictures_are_unreadable(tmp_path: Path) -> None:
+def test_training_stops_when_too_many_images_are_unreadable(tmp_path: Path) -> None:
     split = make_split(tmp_path)
     for path in split.paths[3:6]:
         path.unlink()
-    loader = PictureLoader(PictureDataset(split, TEST, unreadable="substitute"), 4)
-    with pytest.raises(UserError, match="2 of 11 training pictures cannot be read, more than 1%"):
+    loader = ImageLoader(ImageDataset(split, TEST, unreadable="substitute"), 4)
+    with pytest.raises(UserError, match="2 of 11 training images cannot be read, more than 1%"):
         read(loader, 0)
 
 
@@ -118,20 +118,20 @@ def test_order_is_a_permutation_of_seed_and_epoch() -> None:
     assert len(orders) == 9
 
 
-def test_the_rest_of_an_epoch_reads_no_picture_of_what_was_before(
+def test_the_rest_of_an_epoch_reads_no_image_of_what_was_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = make_split(tmp_path)
-    loader = PictureLoader(PictureDataset(split, TRAIN, seed=5), 4, shuffle=True)
+    loader = ImageLoader(ImageDataset(split, TRAIN, seed=5), 4, shuffle=True)
     whole = list(loader.epoch(3))
     opened: list[Path] = []
-    real = PictureDataset._image
+    real = ImageDataset._image
 
-    def noting(dataset: PictureDataset, index: int, seed: int) -> torch.Tensor:
+    def noting(dataset: ImageDataset, index: int, seed: int) -> torch.Tensor:
         opened.append(dataset.split.paths[index])
         return real(dataset, index, seed)
 
-    monkeypatch.setattr(PictureDataset, "_image", noting)
+    monkeypatch.setattr(ImageDataset, "_image", noting)
     rest = list(loader.epoch(3, start=2))
     assert len(rest) == len(whole) - 2 == 1
     assert all(torch.equal(one, other) for one, other in zip(rest[0], whole[2], strict=True))

@@ -29,7 +29,7 @@ def manifest(**changes: object) -> Manifest:
     return replace(whole, **changes)
 
 
-def write_pictures(root: Path, paths: tuple[str, ...]) -> None:
+def write_images(root: Path, paths: tuple[str, ...]) -> None:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"")
@@ -76,7 +76,7 @@ def test_the_hash_does_not_change_with_the_note() -> None:
     [
         ({"ids": ("a", "b", "a", "d")}, r"1 ids have two rows, the first is 'a'"),
         ({"splits": ("train", "train", "dev", "test")}, "unknown split 'dev'"),
-        ({"targets": np.array([[1, 0], [1, 1], [0, -1], [1, 0]], np.int8)}, "no picture of split 'val' has a positive"),
+        ({"targets": np.array([[1, 0], [1, 1], [0, -1], [1, 0]], np.int8)}, "no image of split 'val' has a positive"),
         ({"targets": np.array([[1, 0], [1, 2], [0, 1], [1, 0]], np.int8)}, "label 'dog' of 'b' is 2"),
         ({"paths": ("x/a.jpg", "../b.jpg", "c.jpg", "d.jpg")}, r"the path '\.\./b\.jpg' leaves the data root"),
         ({"paths": ("x/a.jpg", "x/../../b.jpg", "c.jpg", "d.jpg")}, "leaves the data root"),
@@ -91,13 +91,13 @@ def test_wrong_manifests_are_refused(tmp_path: Path, changes: dict, message: str
     assert list(tmp_path.iterdir()) == []
 
 
-def test_links_out_of_the_root_and_missing_pictures(tmp_path: Path) -> None:
+def test_links_out_of_the_root_and_missing_images(tmp_path: Path) -> None:
     root, outside = tmp_path / "root", tmp_path / "outside"
-    write_pictures(root, manifest().paths)
-    write_pictures(outside, ("b.jpg", "d.jpg"))
+    write_images(root, manifest().paths)
+    write_images(outside, ("b.jpg", "d.jpg"))
     assert len(dataset_from_manifest(manifest(), root).splits["train"]) == 2
     (root / "d.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 4 pictures are missing, the first is .*d\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 4 images are missing, the first is .*d\.jpg"):
         dataset_from_manifest(manifest(), root)
     (root / "d.jpg").symlink_to(root / "c.jpg")  # a link that stays inside is fine
     dataset_from_manifest(manifest(), root)
@@ -134,11 +134,11 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_a_manifest_is_loaded_with_its_root_only(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     write_manifest(manifest(), path)
-    write_pictures(tmp_path, manifest().paths)
+    write_images(tmp_path, manifest().paths)
     dataset = load_dataset(str(path), tmp_path)
     assert dataset.splits["test"].targets.tolist() == [[1, -1]]
     assert dataset.note == "a note"
-    with pytest.raises(UserError, match="say where the pictures are with --root"):
+    with pytest.raises(UserError, match="say where the images are with --root"):
         load_dataset(str(path))
     with pytest.raises(UserError, match="was prepared under custom, not scenes"):
         load_dataset(str(path), tmp_path, "scenes")
@@ -188,7 +188,7 @@ def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val()
     scored: list[str] = []
     for number in (1, 2):
         fold = hold_out_fold(whole, Fold(number, 2))
-        assert set(fold.ids) == set(ids[:80])  # no test picture is left
+        assert set(fold.ids) == set(ids[:80])  # no test image is left
         test = [fold.ids[row] for row in fold.rows_of("test")]
         assert abs(len(fold.rows_of("val")) - 10) <= 1  # a quarter of the rest, as in the data set
         assert f"fold {number} of 2" in fold.note
@@ -199,7 +199,7 @@ def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val()
     assert sorted(scored) == list(ids[:80])
     without_val = hold_out_fold(replace(whole, splits=("train",) * 80 + ("test",) * 40), Fold(1, 2))
     assert set(without_val.splits) == {"train", "test"}
-    with pytest.raises(UserError, match="3 pictures to train on do not make 4 folds"):
+    with pytest.raises(UserError, match="3 images to train on do not make 4 folds"):
         hold_out_fold(manifest(ids=tuple("abcd")), Fold(1, 4))
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.dataset import dataset_from_manifest
-from sspa.stage2_training.data.loading import PictureDataset, PictureLoader
+from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
 from sspa.stage2_training.data.sharding import write_shards
 from sspa.stage2_training.data.shards import _members
@@ -19,7 +19,7 @@ from sspa.stage2_training.data.transforms import TransformOptions, make_transfor
 
 @pytest.fixture
 def loose(tmp_path: Path) -> tuple[Manifest, Path]:
-    """Seven pictures of odd names in two splits."""
+    """Seven images of odd names in two splits."""
     root = tmp_path / "loose"
     rng = np.random.default_rng(0)
     ids = [f"dir/pic.{k}" for k in range(7)]
@@ -54,7 +54,7 @@ def test_shards_load_exactly_as_loose_files(loose: tuple[Manifest, Path], tmp_pa
     ):
         train = dataset_from_manifest(whole, folder).splits["train"]
         for workers in (0, 2):
-            loader = PictureLoader(PictureDataset(train, transform), 2, shuffle=True, workers=workers)
+            loader = ImageLoader(ImageDataset(train, transform), 2, shuffle=True, workers=workers)
             batches.append([torch.cat(parts) for parts in zip(*loader.epoch(1), strict=True)])
     for other in batches[1:]:
         assert all(torch.equal(a, b) for a, b in zip(batches[0], other, strict=True))
@@ -86,14 +86,14 @@ def test_damaged_and_missing_shards_are_named(loose: tuple[Manifest, Path], tmp_
     sharded = read_manifest(folder / "manifest.parquet")
     whole = (folder / "test-000000.tar").read_bytes()
     (folder / "test-000000.tar").unlink()
-    with pytest.raises(UserError, match=r"2 of 7 pictures are missing, the first is .*test-000000\.tar/00000005\.png"):
+    with pytest.raises(UserError, match=r"2 of 7 images are missing, the first is .*test-000000\.tar/00000005\.png"):
         dataset_from_manifest(sharded, folder)
     (folder / "test-000000.tar").write_bytes(whole)
     test = dataset_from_manifest(sharded, folder).splits["test"]
     (folder / "test-000000.tar").write_bytes(whole[:700])
     transform = make_transform((8, 8), (0.5,) * 3, (0.5,) * 3, False)
     with pytest.raises(UserError, match=r"test-000000\.tar/00000005\.png: damaged"):
-        PictureDataset(test, transform)[0]
+        ImageDataset(test, transform)[0]
     (folder / "train-000000.tar").write_bytes(b"\1" * 2000)
     _members.cache_clear()
     with pytest.raises(UserError, match=r"train-000000\.tar: damaged shard"):

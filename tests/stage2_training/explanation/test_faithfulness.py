@@ -1,4 +1,4 @@
-"""The figures of faithfulness against pictures whose answer is known by looking."""
+"""The figures of faithfulness against images whose answer is known by looking."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.explanation.boxes import voc_boxes
-from sspa.stage2_training.explanation.faithfulness import STEPS, area_under, centres_inside, mixed_pictures
+from sspa.stage2_training.explanation.faithfulness import STEPS, area_under, centres_inside, mixed_images
 from sspa.stage2_training.inference.region_maps import region_maps, strongest_region
 from sspa.stage2_training.model.contract import Evidence
 
 
 def test_centres_inside_boxes() -> None:
-    # A picture of 40 x 20 pixels in 2 x 4 regions of 10 x 10: their centres at 5, 15, 25, 35 and 5, 15.
+    # An image of 40 x 20 pixels in 2 x 4 regions of 10 x 10: their centres at 5, 15, 25, 35 and 5, 15.
     inside = centres_inside([(0, 0, 16, 10), (34, 14, 36, 16)], (40, 20), (2, 4)).reshape(2, 4)
     assert inside.tolist() == [[True, True, False, False], [False, False, False, True]]
 
@@ -22,7 +22,7 @@ def test_centres_inside_boxes() -> None:
 def test_regions_go_in_the_order_given() -> None:
     sharp, blurred = torch.ones(3, 4, 8), torch.zeros(3, 4, 8)
     order = np.array([5, 0, 1, 2, 3, 4, 6, 7])
-    mixed = mixed_pictures(sharp, blurred, order, (2, 4))
+    mixed = mixed_images(sharp, blurred, order, (2, 4))
     assert mixed.shape == (len(STEPS), 3, 4, 8)
     assert mixed.mean(dim=(1, 2, 3)).tolist() == pytest.approx((1 - STEPS).tolist())
     # After the first step region 5, in the second row and column, is gone.
@@ -47,15 +47,15 @@ def test_a_map_is_weight_times_what_the_region_said() -> None:
 def test_boxes_of_an_annotation(tmp_path: Path) -> None:
     for folder in ("JPEGImages", "Annotations"):
         (tmp_path / folder).mkdir()
-    picture = tmp_path / "JPEGImages" / "000001.jpg"
+    image = tmp_path / "JPEGImages" / "000001.jpg"
     with pytest.raises(UserError, match="--explanations needs boxes"):
-        voc_boxes(picture)
+        voc_boxes(image)
     box = "<bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax><ymax>20</ymax></bndbox>"
     annotation = tmp_path / "Annotations" / "000001.xml"
     annotation.write_text(
         f"<annotation><size><width>30</width><height>40</height></size><object><name>dog</name>{box}</object></annotation>"
     )
-    assert voc_boxes(picture) == ({"dog": [(0, 2, 10, 20)]}, (30, 40))
+    assert voc_boxes(image) == ({"dog": [(0, 2, 10, 20)]}, (30, 40))
     annotation.write_text(annotation.read_text().replace("<xmax>10</xmax>", ""))
     with pytest.raises(UserError, match=r"000001\.xml: cannot be read as a VOC annotation \(no bndbox/xmax\)"):
-        voc_boxes(picture)
+        voc_boxes(image)

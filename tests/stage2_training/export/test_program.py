@@ -1,4 +1,4 @@
-"""Every head and family of backbones, exported: the same probabilities for any number of pictures."""
+"""Every head and family of backbones, exported: the same probabilities for any number of images."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
-from sspa.stage2_training.export.program import PictureProgram, capture
+from sspa.stage2_training.export.program import ImageProgram, capture
 from sspa.stage2_training.export.targets import TARGETS
 from sspa.stage2_training.model.baselines.dual_coop import DualCoOp
 from sspa.stage2_training.model.heads import create_head
@@ -78,7 +78,7 @@ def test_both_views_are_folded_in(folder: Path) -> None:
     tagger = _Tagger(_backbone("vit", folder), "sspa", ("plain", "mirrored"))
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        program = PictureProgram(tagger)(images)  # type: ignore[arg-type]
+        program = ImageProgram(tagger)(images)  # type: ignore[arg-type]
     torch.testing.assert_close(program, tagger.expected(images))
     torch.testing.assert_close(program, tagger.expected(images.flip(-1)))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.loading import PictureDataset
+from sspa.stage2_training.data.loading import ImageDataset
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.features.batches import FeatureBatches
 from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def _views(count: int) -> list[KeptFeatures]:
-    """Two views whose every number tells picture and view: picture + 1000 * view."""
+    """Two views whose every number tells image and view: image + 1000 * view."""
     return [
         KeptFeatures(
             (np.broadcast_to(np.arange(count, dtype=np.float16)[:, None] + 1000 * view, (count, 2)).copy(),),
@@ -30,7 +30,7 @@ def _views(count: int) -> list[KeptFeatures]:
     ]
 
 
-def _pictures(folder: Path, count: int) -> list[Path]:
+def _images(folder: Path, count: int) -> list[Path]:
     """Noise, each its own."""
     generator = np.random.default_rng(0)
     paths = [folder / f"{number}.png" for number in range(count)]
@@ -39,7 +39,7 @@ def _pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def test_a_batch_holds_the_drawn_view_of_its_pictures_and_their_targets() -> None:
+def test_a_batch_holds_the_drawn_view_of_its_images_and_their_targets() -> None:
     targets = np.arange(50, dtype=np.int8)[:, None]
     batches = FeatureBatches(_views(50), targets, 8, CPU, shuffle=True, seed=3)
     seen, mirrored = [], 0
@@ -64,7 +64,7 @@ def test_epochs_differ_and_repeat() -> None:
     assert of(1) != of(2)
 
 
-def test_scoring_keeps_the_order_and_the_last_pictures() -> None:
+def test_scoring_keeps_the_order_and_the_last_images() -> None:
     batches = FeatureBatches(_views(50)[:1], np.zeros((50, 1), dtype=np.int8), 8, CPU)
     order = [index for _, _, indices in batches.epoch(0) for index in indices.tolist()]
     assert order == list(range(50))
@@ -81,12 +81,12 @@ def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
 def test_features_are_the_towers_and_are_computed_once(
     tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = _pictures(tmp_path, 5)
+    paths = _images(tmp_path, 5)
     split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
 
     (kept,) = kept_features(backbone, [split], "mirrored", CPU, workers=0)
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-    images = torch.stack([PictureDataset(split, transform)[index][0] for index in range(5)])
+    images = torch.stack([ImageDataset(split, transform)[index][0] for index in range(5)])
     with torch.no_grad():
         wanted = backbone.encode_image(images.flip(-1))
     taken = kept.take(np.array([3, 1]))
@@ -104,7 +104,7 @@ def test_features_are_the_towers_and_are_computed_once(
     (alone,) = kept_features(backbone, [few], "plain", CPU, workers=0)
     assert "MB" in capsys.readouterr().err
     assert len(alone) == len(alone.pooled[0]) == 2
-    Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed picture is noticed
+    Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed image is noticed
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert "MB" in capsys.readouterr().err
 
@@ -112,7 +112,7 @@ def test_features_are_the_towers_and_are_computed_once(
 def test_folds_share_what_is_kept_of_the_whole(
     tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = _pictures(tmp_path, 6)
+    paths = _images(tmp_path, 6)
 
     def split(name: str, numbers: list[int], within: tuple[Split, ...] = ()) -> Split:
         targets = np.zeros((len(numbers), 2), dtype=np.int8)

@@ -36,7 +36,7 @@ def some_knowledge(labels: Sequence[str] = LABELS, sentences: int = 1) -> Knowle
 
 
 def some_features(count: int, width: int = 40, regions: int = 16, seed: int = 0) -> ImageFeatures:
-    """Random features of `count` pictures with a common part, as towers give them."""
+    """Random features of `count` images with a common part, as towers give them."""
     generator = torch.Generator().manual_seed(seed)
     maps = torch.randn(count, regions, width, generator=generator) + torch.randn(width, generator=generator)
     return ImageFeatures(maps.mean(dim=1), maps)

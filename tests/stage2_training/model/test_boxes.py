@@ -44,14 +44,14 @@ def test_dsf_equals_a_loop_in_values_and_gradients() -> None:
     filtered, attention = dynamic_semantic_filtering(queries, regions, torch.tensor(7.0, dtype=torch.float64))
 
     rows = []
-    for picture in range(B):
+    for image in range(B):
         for label in range(C):
             cosines = [
-                7.0 * (queries[label] @ region) / (queries[label].norm() * region.norm()) for region in regions[picture]
+                7.0 * (queries[label] @ region) / (queries[label].norm() * region.norm()) for region in regions[image]
             ]
             weights = _softmax(cosines)
-            torch.testing.assert_close(attention[picture, label], torch.stack(weights))
-            rows.append(sum(weight * region for weight, region in zip(weights, regions[picture], strict=True)))
+            torch.testing.assert_close(attention[image, label], torch.stack(weights))
+            rows.append(sum(weight * region for weight, region in zip(weights, regions[image], strict=True)))
     slow = torch.stack(rows).unflatten(0, (B, C))
     torch.testing.assert_close(filtered, slow)
     for one, other in zip(
@@ -124,15 +124,15 @@ def test_gated_alignment_equals_a_loop(gate: str) -> None:
 
     found = module(queries, context, explain=True)
 
-    for picture in range(B):
-        taken, attention = _slow_attention(module.attention, queries[picture], context[picture])
+    for image in range(B):
+        taken, attention = _slow_attention(module.attention, queries[image], context[image])
         opened = torch.ones(1, dtype=torch.float64)
         if module.gate is not None:
-            joined = torch.cat([queries[picture], taken], dim=-1)
+            joined = torch.cat([queries[image], taken], dim=-1)
             opened = 1 / (1 + torch.exp(-(joined @ module.gate.weight.T + module.gate.bias)))
-        torch.testing.assert_close(found.features[picture], queries[picture] + opened * taken)
+        torch.testing.assert_close(found.features[image], queries[image] + opened * taken)
         assert found.attention is not None
-        torch.testing.assert_close(found.attention[picture], attention)
+        torch.testing.assert_close(found.attention[image], attention)
 
 
 def test_both_directions_of_gdma_read_what_came_in() -> None:
@@ -168,15 +168,15 @@ def test_the_aggregator_equals_one_region_at_a_time() -> None:
 
     scores, weights = aggregator(similarities)
 
-    for picture in range(B):
+    for image in range(B):
         for label in range(C):
-            row = text[picture, label]
-            cosines = [region @ row / (region.norm() * row.norm()) for region in regions[picture]]
+            row = text[image, label]
+            cosines = [region @ row / (region.norm() * row.norm()) for region in regions[image]]
             shares = _softmax([cosine / 0.3 for cosine in cosines])
             expected = sum(share * cosine for share, cosine in zip(shares, cosines, strict=True))
             # The temperature is kept as its logarithm in float32.
-            torch.testing.assert_close(scores[picture, label], expected, atol=1e-6, rtol=1e-6)
-            torch.testing.assert_close(weights[picture, :, label], torch.stack(shares), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(scores[image, label], expected, atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(weights[image, :, label], torch.stack(shares), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

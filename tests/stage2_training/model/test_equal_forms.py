@@ -1,4 +1,4 @@
-"""Other ways to compute the same: text in chunks, pictures in chunks, a compiled head."""
+"""Other ways to compute the same: text in chunks, images in chunks, a compiled head."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""What every head keeps: shapes, gradients, labels and pictures that do not disturb each other."""
+"""What every head keeps: shapes, gradients, labels and images that do not disturb each other."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_logits_are_finite_and_every_parameter_learns(name: str, backbone: Backb
 
 @pytest.mark.parametrize("name", HEADS)
 @torch.no_grad()
-def test_a_picture_alone_and_in_a_batch_give_the_same(name: str, backbone: Backbone) -> None:
+def test_an_image_alone_and_in_a_batch_give_the_same(name: str, backbone: Backbone) -> None:
     head = _head(name, backbone)
     features, labels = some_features(4), head.encode_labels(backbone)
 

@@ -1,4 +1,4 @@
-"""Resampled figures against the evaluation itself, run on the pictures of each resample."""
+"""Resampled figures against the evaluation itself, run on the images of each resample."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ LABELS = ("cat", "dog", "person")
 
 
 @pytest.mark.parametrize("name", ["custom", "pa100k", "nuswide-official"])
-def test_a_resample_is_the_evaluation_of_its_pictures(name: str) -> None:
+def test_a_resample_is_the_evaluation_of_its_images(name: str) -> None:
     protocol = get_protocol(name)
     generator = np.random.default_rng(1)
     targets = generator.integers(-1, 2, (60, 3)).astype(np.int8)
@@ -21,13 +21,13 @@ def test_a_resample_is_the_evaluation_of_its_pictures(name: str) -> None:
     drawn = resampled_figures(probabilities, targets, protocol, resamples=5)
     assert list(drawn) == list(headline_names(protocol))
     for resample, counts in enumerate(resampling_weights(60, 5)):
-        pictures = [picture for picture, count in enumerate(counts) for _ in range(count)]
-        expected = evaluate_scores(probabilities[pictures], targets[pictures], LABELS, protocol)
+        images = [image for image, count in enumerate(counts) for _ in range(count)]
+        expected = evaluate_scores(probabilities[images], targets[images], LABELS, protocol)
         for figure_name, values in drawn.items():
             assert values[resample] == pytest.approx(expected.figure(figure_name), abs=1e-9)
 
 
-def test_an_interval_holds_the_figure_of_all_pictures() -> None:
+def test_an_interval_holds_the_figure_of_all_images() -> None:
     protocol = get_protocol("custom")
     generator = np.random.default_rng(2)
     targets = generator.integers(0, 2, (200, 3)).astype(np.int8)

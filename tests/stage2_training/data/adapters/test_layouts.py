@@ -72,7 +72,7 @@ def write_peta(root: Path) -> None:
     names = [f"attribute{k}" for k in range(105)]
     names[0] = "personalLess30"
     data = np.zeros((6, 109))
-    data[:, 0] = np.arange(1, 7)  # picture numbers come first
+    data[:, 0] = np.arange(1, 7)  # image numbers come first
     data[:, 4] = [1, 0, 1, 0, 1, 0]
     data[:, 4 + 34] = [0, 0, 0, 1, 0, 1]
     parts = [np.array(rows).reshape(-1, 1) for rows in ([6, 1], [2, 3], [4, 5])]
@@ -277,13 +277,13 @@ def test_check_says_what_is_missing_and_compares_counts(tmp_path: Path, name: st
     WRITERS[name](tmp_path)
     adapter = get_adapter(name)
     findings = check_data(adapter, adapter.find_root(tmp_path), None)
-    # A miniature lacks labels and pictures of the published figures, but no file.
+    # A miniature lacks labels and images of the published figures, but no file.
     assert not any("missing" in problem for problem in findings.problems)
-    assert [row.differs for row in findings.counts if row.what.endswith("pictures")] == [True] * len(adapter.published)
+    assert [row.differs for row in findings.counts if row.what.endswith("images")] == [True] * len(adapter.published)
     removed = sorted(path for path in tmp_path.rglob("*") if path.suffix in (".jpg", ".png", ".tif"))[0]
     removed.unlink()
     again = check_data(adapter, adapter.find_root(tmp_path), None)
-    assert any("missing" in problem or "holds no pictures" in problem for problem in again.problems)
+    assert any("missing" in problem or "holds no images" in problem for problem in again.problems)
 
 
 @pytest.mark.parametrize("name", WRITERS)

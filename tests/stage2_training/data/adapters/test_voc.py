@@ -20,7 +20,7 @@ CAT, DOG = KEYS.index("cat"), KEYS.index("dog")
 
 
 def write_devkit(root: Path, year: str = "2007", lists: tuple[str, ...] = ("train", "val", "test")) -> Path:
-    """Four pictures in each list; picture k has a cat, where the fourth has only a difficult dog."""
+    """Four images in each list; image k has a cat, where the fourth has only a difficult dog."""
     base = root / "VOCdevkit" / f"VOC{year}"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (base / folder).mkdir(parents=True)
@@ -106,7 +106,7 @@ def test_wrong_roots_and_half_unpacked_archives(tmp_path: Path) -> None:
     cat_list = base / "ImageSets/Main/cat_test.txt"
     whole = cat_list.read_text()
     cat_list.write_text(whole.replace("002003 -1\n", ""))
-    with pytest.raises(UserError, match=r"cat_test\.txt: says nothing about picture '002003'"):
+    with pytest.raises(UserError, match=r"cat_test\.txt: says nothing about image '002003'"):
         load_dataset("voc2007", tmp_path)
     cat_list.write_text(whole.replace("002003 -1", "002003 7"))
     with pytest.raises(UserError, match=r"cat_test\.txt, line 4"):
@@ -116,7 +116,7 @@ def test_wrong_roots_and_half_unpacked_archives(tmp_path: Path) -> None:
         load_dataset("voc2007", tmp_path)
 
 
-def test_a_prepared_manifest_finds_its_pictures_from_any_folder_and_in_shards(tmp_path: Path) -> None:
+def test_a_prepared_manifest_finds_its_images_from_any_folder_and_in_shards(tmp_path: Path) -> None:
     write_devkit(tmp_path / "kit")
     manifest, root = load_manifest("voc2007", tmp_path / "kit", None)
     write_manifest(manifest, tmp_path / "voc.parquet")

@@ -71,15 +71,15 @@ def test_scenes_hold_one_to_five_labelled_drawings_and_every_label_often_enough(
     assert plan_scene("test", 0, 0) != plan_scene("test", 0, 1)
 
 
-def test_every_drawing_changes_the_picture() -> None:
+def test_every_drawing_changes_the_image() -> None:
     for number in range(6):
         scene = plan_scene("train", number, 0)
-        picture = np.asarray(draw_scene(scene, 0))
-        assert picture.shape == (SIDE, SIDE, 3)
+        image = np.asarray(draw_scene(scene, 0))
+        assert image.shape == (SIDE, SIDE, 3)
         for left_out in range(len(scene.placed)):
             rest = scene.placed[:left_out] + scene.placed[left_out + 1 :]
             without = np.asarray(draw_scene(type(scene)(scene.name, rest), 0))
-            assert (picture != without).any(axis=2).sum() > 50
+            assert (image != without).any(axis=2).sum() > 50
 
 
 def test_made_once_whole_and_the_same_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,19 +35,19 @@ def test_csra_adds_what_each_head_attends_to_the_mean(tmp_path: Path) -> None:
 
     logits = head(features, {}).logits["region"].detach()
 
-    for picture in range(2):
+    for image in range(2):
         for label in range(len(LABELS)):
             expected = 0.0
             for rows, temperature in zip(head.classifiers.detach(), (1, 2, 4, None), strict=True):
                 row = rows[label] / rows[label].norm()
-                scores = [_dot(region, row) for region in features.regions[picture]]
+                scores = [_dot(region, row) for region in features.regions[image]]
                 if temperature is None:
                     attended = max(scores)
                 else:
                     weights = _softmax([temperature * score for score in scores])
                     attended = sum(weight * score for weight, score in zip(weights, scores, strict=True))
                 expected += sum(scores) / 16 + 0.3 * attended
-            assert float(logits[picture, label]) == pytest.approx(expected, abs=1e-4)
+            assert float(logits[image, label]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_dualcoop_compares_its_prompts_under_the_positive_ones_attention() -> None:
@@ -56,15 +56,15 @@ def test_dualcoop_compares_its_prompts_under_the_positive_ones_attention() -> No
 
     logits, _, _ = compare_prompts(regions, positive, negative)
 
-    for picture in range(2):
+    for image in range(2):
         for label in range(3):
             present, absent = (
-                [20 * _dot(region / region.norm(), text / text.norm()) for region in regions[picture]]
+                [20 * _dot(region / region.norm(), text / text.norm()) for region in regions[image]]
                 for text in (positive[label], negative[label])
             )
             weights = _softmax(present)
             expected = sum(5 * w * (p - a) for w, p, a in zip(weights, present, absent, strict=True))
-            assert float(logits[picture, label]) == pytest.approx(expected, abs=1e-3)
+            assert float(logits[image, label]) == pytest.approx(expected, abs=1e-3)
 
 
 def test_zero_shot_ranks_by_cosine_whatever_is_trained(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Any number of pictures through a Tagger, in bounded memory.
+"""Any number of images through a Tagger, in bounded memory.
 
 Legend: B images, C labels.
 """
@@ -26,8 +26,8 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Tagged:
-    """One picture's probabilities (C,), and for each label the box (left, top, right, bottom), in pixels of the
-    upright picture, of the region that spoke for it most; None where the head has no regions or nobody asked."""
+    """One image's probabilities (C,), and for each label the box (left, top, right, bottom), in pixels of the
+    upright image, of the region that spoke for it most; None where the head has no regions or nobody asked."""
 
     path: Path
     probabilities: NDArray[np.float32]
@@ -36,16 +36,16 @@ class Tagged:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture that could not be read, and why."""
+    """An image that could not be read, and why."""
 
     path: Path
     reason: str
 
 
-def tag_pictures(
+def tag_images(
     tagger: Tagger, paths: Iterable[Path], boxes: bool = False, batch_size: int = 32
 ) -> Iterator[Tagged | Unreadable]:
-    """Each picture's tags, in the order given; a few batches are held in memory, read ahead by threads."""
+    """Each image's tags, in the order given; a few batches are held in memory, read ahead by threads."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as readers:
         left = iter(paths)
 
@@ -67,20 +67,20 @@ class _Read:
 
 
 def _read(tagger: Tagger, path: Path) -> _Read | Unreadable:
-    from sspa.stage2_training.data.picture import load_picture
+    from sspa.stage2_training.data.image_files import load_image
 
     try:
-        picture = load_picture(path, tagger.transform.decode_at_least)
+        photo = load_image(path, tagger.transform.decode_at_least)
     except UserError as error:
         return Unreadable(path, str(error))
-    return _Read(path, tagger.transform(picture), _upright_size(path, picture))
+    return _Read(path, tagger.transform(photo), _upright_size(path, photo))
 
 
-def _upright_size(path: Path, picture: Image.Image) -> tuple[int, int]:
+def _upright_size(path: Path, photo: Image.Image) -> tuple[int, int]:
     """The file's own (width, height), upright: what was decoded may be smaller."""
     with Image.open(path) as opened:
         width, height = opened.size
-    turned = (width > height) != (picture.width > picture.height) and width != height
+    turned = (width > height) != (photo.width > photo.height) and width != height
     return (height, width) if turned else (width, height)
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 
@@ -18,9 +18,9 @@ def photo(height: int = 40, width: int = 60) -> Image.Image:
 
 
 def pixels(path: Path) -> np.ndarray:
-    picture = load_picture(path)
-    assert picture.mode == "RGB"
-    return np.asarray(picture).astype(int)
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
 
 
 def test_exif_rotation_is_applied(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
         assert (pixels(tmp_path / name)[0, :, 0] == np.arange(256)).all()
 
 
-def test_float_picture_is_scaled_by_its_extremes(tmp_path: Path) -> None:
+def test_float_image_is_scaled_by_its_extremes(tmp_path: Path) -> None:
     Image.fromarray(np.linspace(-1, 1, 256, dtype=np.float32)[None, :]).save(tmp_path / "a.tif")
     loaded = pixels(tmp_path / "a.tif")[0, :, 0]
     assert (loaded[0], loaded[-1]) == (0, 255)
@@ -78,36 +78,36 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
 def test_truncated_text_and_missing_files_are_named(tmp_path: Path) -> None:
     photo(400, 600).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.png").touch()
     for name, reason in {
         "cut.jpg": "damaged",
-        "text.jpg": "not a picture",
+        "text.jpg": "not an image",
         "empty.png": "not a",
         "none.png": "no such",
     }.items():
         with pytest.raises(UserError, match=f"{name}: .*{reason}") as caught:
-            load_picture(tmp_path / name)
+            load_image(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
 def test_400_megapixels_are_refused_by_the_header(tmp_path: Path) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "vast.png")
     with pytest.raises(UserError, match=r"vast\.png: too many pixels"):
-        load_picture(tmp_path / "vast.png")
+        load_image(tmp_path / "vast.png")
 
 
 def test_large_jpeg_decodes_smaller_but_never_below_what_is_asked(tmp_path: Path) -> None:
     photo(800, 1200).save(tmp_path / "a.jpg")
-    assert load_picture(tmp_path / "a.jpg").size == (1200, 800)
-    assert load_picture(tmp_path / "a.jpg", at_least=260).size == (600, 400)
-    assert load_picture(tmp_path / "a.jpg", at_least=401).size == (1200, 800)
+    assert load_image(tmp_path / "a.jpg").size == (1200, 800)
+    assert load_image(tmp_path / "a.jpg", at_least=260).size == (600, 400)
+    assert load_image(tmp_path / "a.jpg", at_least=401).size == (1200, 800)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
 @pytest.mark.parametrize("resize", ["crop", "squash"])
 @pytest.mark.parametrize("train", [True, False])
-def test_one_pixel_and_thin_pictures_become_whole_tensors(size: tuple[int, int], resize: str, train: bool) -> None:
+def test_one_pixel_and_thin_images_become_whole_tensors(size: tuple[int, int], resize: str, train: bool) -> None:
     options = TransformOptions(train_resize=resize, randaugment=2, cutout=1.0)
     transform = make_transform((32, 48), (0.5,) * 3, (0.5,) * 3, train, options)
     tensor = transform(Image.new("RGB", size, "white"))

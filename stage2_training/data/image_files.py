@@ -1,12 +1,12 @@
-"""Reading one picture into RGB, whatever a camera, scanner or web page made of it.
+"""Reading one image into RGB, whatever a camera, scanner or web page made of it.
 
 What happens to the odd ones, on purpose:
 - EXIF orientation is applied. Animations and multi-page files: the first frame.
-- Grey, palette and CMYK pictures become RGB; transparency lies on white.
-- 16-bit grey is scaled to 8 bit (Pillow alone would clip it to white); 32-bit integer and float pictures are scaled
+- Grey, palette and CMYK images become RGB; transparency lies on white.
+- 16-bit grey is scaled to 8 bit (Pillow alone would clip it to white); 32-bit integer and float images are scaled
   by their own extremes, since they state no range.
-- A truncated or undecodable file is an error, never a half-grey picture.
-- Above 178 megapixels (Pillow's own limit against decompression bombs) a picture is refused by its header.
+- A truncated or undecodable file is an error, never a half-grey image.
+- Above 178 megapixels (Pillow's own limit against decompression bombs) an image is refused by its header.
 - JPEG decodes at 1/2, 1/4 or 1/8 where the caller needs no more (`at_least`).
 """
 
@@ -23,15 +23,15 @@ from sspa.stage2_training.data.shards import open_in_shard
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
-def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
-    """The picture as RGB, upright.
+def load_image(path: Path, at_least: int | None = None) -> Image.Image:
+    """The image as RGB, upright.
 
     Args:
         path: the file, or its place in a shard (see shards.py).
         at_least: the side in pixels that the short side must keep; a larger JPEG may be decoded smaller.
 
     Raises:
-        UserError: the file is missing, no picture, damaged, truncated or too large; the message names it.
+        UserError: the file is missing, no image, damaged, truncated or too large; the message names it.
     """
     try:
         with warnings.catch_warnings():
@@ -43,13 +43,13 @@ def load_picture(path: Path, at_least: int | None = None) -> Image.Image:
                 opened.load()
                 return upright_rgb(opened)
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such picture; the manifest or list names it") from None
+        raise UserError(f"{path}: there is no such image; the manifest or list names it") from None
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: too many pixels to decode ({error}); scale the picture down first") from None
+        raise UserError(f"{path}: too many pixels to decode ({error}); scale the image down first") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not a picture that Pillow can read; replace or remove it") from None
+        raise UserError(f"{path}: not an image that Pillow can read; replace or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: damaged picture ({error}); replace or remove it") from None
+        raise UserError(f"{path}: damaged image ({error}); replace or remove it") from None
 
 
 def _draft(opened: Image.Image, at_least: int) -> None:
@@ -58,27 +58,27 @@ def _draft(opened: Image.Image, at_least: int) -> None:
     opened.draft("RGB" if opened.mode == "RGB" else None, tuple(int(-(-side * scale // 1)) for side in opened.size))  # type: ignore[arg-type]
 
 
-def upright_rgb(picture: Image.Image) -> Image.Image:
-    """A decoded picture of any mode as RGB on white, with its EXIF orientation applied."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in _WIDE_MODES:
-        picture = _eight_bit(picture)
-    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        picture = picture.convert("RGBA")
-        canvas = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(canvas, picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image of any mode as RGB on white, with its EXIF orientation applied."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _WIDE_MODES:
+        image = _eight_bit(image)
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(canvas, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    values: np.ndarray[Any, Any] = np.asarray(picture).astype(np.float64)
-    if picture.mode.startswith("I;16"):
+def _eight_bit(image: Image.Image) -> Image.Image:
+    values: np.ndarray[Any, Any] = np.asarray(image).astype(np.float64)
+    if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
     elif not np.isfinite(values).all():
         raise ValueError("pixels that are not finite")
     else:
         low, high = values.min(), values.max()
-        if low >= 0 and high <= 65535 and picture.mode == "I":
+        if low >= 0 and high <= 65535 and image.mode == "I":
             # Pillow opens some 16-bit PNGs as 32-bit integers.
             low, high = 0.0, 65535.0 if high > 255 else 255.0
     scaled = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)

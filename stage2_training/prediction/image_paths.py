@@ -1,4 +1,4 @@
-"""Which pictures are meant: files, folders, patterns, or a list on standard input."""
+"""Which images are meant: files, folders, patterns, or a list on standard input."""
 
 import glob
 import sys
@@ -11,11 +11,11 @@ from PIL import Image
 from sspa.shared.errors import UserError
 
 
-def find_pictures(arguments: Sequence[str], standard_input: TextIO | None = None) -> list[Path]:
-    """The pictures that the arguments name, each once, in the order they are named.
+def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) -> list[Path]:
+    """The images that the arguments name, each once, in the order they are named.
 
     Args:
-        arguments: a file; a folder (every picture below it, by name); a pattern as in `photos/**/*.jpg`; or
+        arguments: a file; a folder (every image below it, by name); a pattern as in `photos/**/*.jpg`; or
             `-`: one path a line from standard input.
         standard_input: sys.stdin by default.
 
@@ -31,7 +31,7 @@ def find_pictures(arguments: Sequence[str], standard_input: TextIO | None = None
             matches = _matches(argument)
         if not matches:
             where = "standard input" if argument == "-" else argument
-            raise UserError(f"{where}: no pictures there; give picture files, folders, a pattern, or - for a list")
+            raise UserError(f"{where}: no images there; give image files, folders, a pattern, or - for a list")
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -43,13 +43,13 @@ def _matches(argument: str) -> list[Path]:
     if path.exists() or not glob.has_magic(argument):
         # A file is taken whatever its name; a missing one is an error of its own.
         if not path.exists():
-            raise UserError(f"{path}: there is no such picture or folder")
+            raise UserError(f"{path}: there is no such image or folder")
         return [path]
     matches = map(Path, glob.glob(argument, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     return sorted(match for match in matches if match.is_file())
 
 
 def _below(folder: Path) -> list[Path]:
-    """Every file below the folder whose name ends as pictures' names do."""
+    """Every file below the folder whose name ends as images' names do."""
     endings = set(Image.registered_extensions())
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())

@@ -1,4 +1,4 @@
-"""The pictures of the report: which ones, and each with its labels and the region map of one of them."""
+"""The images of the report: which ones, and each with its labels and the region map of one of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ import torch
 from numpy.typing import NDArray
 
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.pages.overlay import data_uri, over_picture, small
+from sspa.stage2_training.pages.overlay import data_uri, over_image, small
 
 Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture and one label, by their indices in the split."""
+    """One image and one label, by their indices in the split."""
 
-    picture: int
+    image: int
     label: int
 
 
 @dataclass(frozen=True)
 class Card:
-    """One picture as the page shows it; the pictures are data URIs, the labels (text, percent)."""
+    """One image as the page shows it; the images are data URIs, the labels (text, percent)."""
 
     name: str
-    picture: str
+    image: str
     region_map: str | None
     label: str
     percent: float
@@ -38,8 +38,8 @@ class Card:
     unknown: list[str]
 
 
-def drawn_pictures(probabilities: Floats, count: int = 12, seed: int = 0) -> list[Cell]:
-    """`count` pictures drawn from the split, each with its most probable label."""
+def drawn_images(probabilities: Floats, count: int = 12, seed: int = 0) -> list[Cell]:
+    """`count` images drawn from the split, each with its most probable label."""
     generator = np.random.Generator(np.random.Philox(key=seed))
     drawn = sorted(generator.permutation(len(probabilities))[:count])
     return [Cell(int(index), int(probabilities[index].argmax())) for index in drawn]
@@ -68,20 +68,20 @@ def make_cards(
     """A card for each cell, with the region map of its label where the head has regions.
 
     Raises:
-        UserError: a picture cannot be read.
+        UserError: an image cannot be read.
     """
     names = [label.text for label in tagger.labels]
     cards = []
     for cell in cells:
-        path, row, truth = split.paths[cell.picture], probabilities[cell.picture], split.targets[cell.picture]
-        picture = small(load_picture(path))
+        path, row, truth = split.paths[cell.image], probabilities[cell.image], split.targets[cell.image]
+        image = small(load_image(path))
         _, maps = tagger.maps(torch.stack([tagger.prepare(path)]))
         order = [index for index in np.argsort(-row) if row[index] >= threshold]
         cards.append(
             Card(
-                name=split.ids[cell.picture],
-                picture=data_uri(picture),
-                region_map=None if maps is None else data_uri(over_picture(picture, maps[0, cell.label])),
+                name=split.ids[cell.image],
+                image=data_uri(image),
+                region_map=None if maps is None else data_uri(over_image(image, maps[0, cell.label])),
                 label=names[cell.label],
                 percent=100 * float(row[cell.label]),
                 predicted=[(names[index], 100 * float(row[index])) for index in order],

@@ -1,4 +1,4 @@
-"""Everything that a run can show about one picture, as PNG files and one page."""
+"""Everything that a run can show about one image, as PNG files and one page."""
 
 import re
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sspa.shared.files import replacing
-from sspa.stage2_training.data.picture import load_picture
+from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.region_maps import region_maps
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.model.contract import Evidence
-from sspa.stage2_training.pages.overlay import data_uri, over_picture, small
+from sspa.stage2_training.pages.overlay import data_uri, over_image, small
 from sspa.stage2_training.pages.templates import write_page
 
 _LONGEST = 640
@@ -51,7 +51,7 @@ _KINDS = {
 class MapView:
     """One map as the page shows it: a PNG's data URI, and the words beside it."""
 
-    picture: str
+    image: str
     title: str
     meaning: str
     note: str
@@ -70,15 +70,15 @@ class LabelView:
     maps: list[MapView]
 
 
-def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
+def explain_image(tagger: Tagger, path: Path, folder: Path) -> Path:
     """Write index.html and a PNG for each map into `folder`; returns the page's path.
 
     Shown are the predicted labels, or the most probable one where none is predicted.
 
     Raises:
-        UserError: the picture cannot be read, or the folder not written.
+        UserError: the image cannot be read, or the folder not written.
     """
-    picture = small(load_picture(path), _LONGEST)
+    photo = small(load_image(path), _LONGEST)
     image = tagger.prepare(path)[None]
     probabilities, prediction = tagger.explained(image)
     evidence = prediction.evidence
@@ -100,7 +100,7 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
                 percent_by_name=None if by_name is None else 100 * float(by_name[0, index]),
                 text_gate=None if gate is None else 100 * float(gate[0, index].mean()),
                 maps=[
-                    _save(picture, _KINDS[name], values, folder / f"{_file_stem(index, label.key)}-{name}.png")
+                    _save(photo, _KINDS[name], values, folder / f"{_file_stem(index, label.key)}-{name}.png")
                     for name, values in maps
                 ],
             )
@@ -108,13 +108,13 @@ def explain_picture(tagger: Tagger, path: Path, folder: Path) -> Path:
     image_gate = None
     if evidence is not None and evidence.image_gate is not None:
         gates = evidence.image_gate[0].float().mean(dim=-1).unflatten(0, tagger.grid).cpu().numpy()
-        image_gate = _save(picture, _KINDS["image-gate"], gates, folder / "image-gate.png")
+        image_gate = _save(photo, _KINDS["image-gate"], gates, folder / "image-gate.png")
     return write_page(
         folder / "index.html",
         "explanation.html.jinja",
         name=path.name,
         run=tagger.folder.path.resolve().name,
-        picture=data_uri(picture),
+        image=data_uri(photo),
         views=views,
         image_gate=image_gate,
         has_maps=evidence is not None,
@@ -134,9 +134,9 @@ def _maps_of_label(evidence: Evidence, label: int, grid: tuple[int, int]) -> lis
     ]
 
 
-def _save(picture: Image.Image, kind: _Kind, values: NDArray[np.float32], path: Path) -> MapView:
+def _save(photo: Image.Image, kind: _Kind, values: NDArray[np.float32], path: Path) -> MapView:
     lowest = float(values.min()) if kind.differences_only else 0.0
-    drawn = over_picture(picture, values, lowest)
+    drawn = over_image(photo, values, lowest)
     with replacing(path) as beside:
         drawn.save(beside, "PNG")
     highest = f"{100 * float(values.max()):.1f} %"
