@@ -42,5 +42,5 @@ def test_a_stored_configuration_with_the_options_of_all_losses_opens(kind: str, 
 
 
 def test_a_stored_configuration_with_a_strange_key_is_refused() -> None:
-    with pytest.raises(UserError, match=r"there is no key .loss\.gamma."):
-        stored_config({**KNOWLEDGE, "loss": {"kind": "asl", "gamma": 1.0}})
+    with pytest.raises(UserError, match=r"there is no key .loss\.strangeness."):
+        stored_config({**KNOWLEDGE, "loss": {"kind": "asl", "strangeness": 1.0}})
