@@ -1,7 +1,7 @@
 """The command `sspa-knowledge`: what can be asked of it, and how that reaches the parts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,10 @@ from sspa.shared.label_sets import DOMAINS
 from sspa.shared.terminal import run_command, say
 from sspa.stage1_knowledge.engines.contract import Sampling
 from sspa.stage1_knowledge.table_commands import app as table_app
+
+if TYPE_CHECKING:
+    from sspa.stage1_knowledge.engines.contract import Engine
+    from sspa.stage1_knowledge.generation import Job, Outcome
 
 app = typer.Typer(
     help="Knowledge about labels, written by a language model, kept in a Parquet file.",
@@ -21,21 +25,20 @@ app = typer.Typer(
 
 app.add_typer(table_app)
 
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Where the table goes. [default: artifacts/<labels>.parquet]")
+]
+Model = Annotated[str | None, typer.Option(help="Local model folder or hub name. [default: the embedded SmolLM2-135M]")]
+Domain = Annotated[str | None, typer.Option(help=f"{', '.join(DOMAINS)}. [default: the label file's, else natural]")]
+
 
 @app.command()
 def generate(
     labels: Annotated[str, typer.Option(help="Label file, one a line; or a built-in set such as voc or coco.")],
-    output_file: Annotated[
-        Path | None, typer.Option("--output", help="Where the table goes. [default: artifacts/<labels>.parquet]")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Local model folder or hub name. [default: the embedded SmolLM2-135M]"),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Sentences a label.")] = 1,
-    domain: Annotated[
-        str | None, typer.Option(help=f"{', '.join(DOMAINS)}. [default: the label file's, else natural]")
-    ] = None,
+    output_file: Output = None,
+    model: Model = None,
+    samples: Annotated[int, typer.Option(min=1, help="Descriptions per label.")] = 1,
+    domain: Domain = None,
     template: Annotated[Path | None, typer.Option(help="Your own prompt (Jinja2) in place of the domain's.")] = None,
     form: Annotated[str, typer.Option(help="sentence, or fields (held to a schema, composed by the template).")] = (
         "sentence"
@@ -85,16 +88,24 @@ def generate(
     options = EngineOptions(model, endpoint, replay, ray, concurrency)
     engine = choose_engine(options, job.sampling, chosen_form.schema)
     if dry_run:
-        from sspa.stage1_knowledge.dry_run import describe_plan
-
-        print(describe_plan(job, engine, AnswerStore(cache, create=False) if cache and cache.is_dir() else None))
+        _describe(job, engine, cache)
         return
-    outcome = run(job, engine, AnswerStore(cache) if cache else None)
+    _report(job.output, run(job, engine, AnswerStore(cache) if cache else None))
+
+
+def _describe(job: "Job", engine: "Engine", cache: Path | None) -> None:
+    from sspa.stage1_knowledge.answer_store import AnswerStore
+    from sspa.stage1_knowledge.dry_run import describe_plan
+
+    print(describe_plan(job, engine, AnswerStore(cache, create=False) if cache and cache.is_dir() else None))
+
+
+def _report(output: Path, outcome: "Outcome") -> None:
     if not outcome.written:
-        say(f"{job.output}: up to date, {outcome.rows} sentences; nothing was asked")
+        say(f"{output}: up to date, {outcome.rows} descriptions; nothing was asked")
         return
     say(
-        f"{job.output}: {outcome.rows} sentences, {outcome.asked} asked with {outcome.answers} answers "
+        f"{output}: {outcome.rows} descriptions, {outcome.asked} asked with {outcome.answers} answers "
         f"in {outcome.seconds:.1f} s"
     )
     if outcome.prompt_tokens:

@@ -14,7 +14,7 @@ from torch import nn
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones import embedded
 from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower, TowerPrecision
-from sspa.stage2_training.backbones.open_clip_models import load_open_clip
+from sspa.stage2_training.backbones.open_clip_models import LoadedModel, load_open_clip
 from sspa.stage2_training.backbones.resnet_tower import ResNetTower
 from sspa.stage2_training.backbones.text_towers import ClipTextTower, HuggingFaceTextTower
 from sspa.stage2_training.backbones.timm_tower import TimmTower
@@ -50,17 +50,7 @@ def create_backbone(
         raise UserError(f"image size {size[0]}x{size[1]}: both sides must be positive")
     if regions not in ("default", "projected", "value"):
         raise UserError(f"regions={regions}: unknown; one of default, projected, value")
-    if spec == "embedded":
-        if weights is not None:
-            raise UserError("the embedded backbone brings its own weights; leave out weights, or name another backbone")
-        loaded = embedded.load_embedded()
-    elif spec.startswith(("open_clip:", "hf-hub:", "local-dir:")):
-        loaded = load_open_clip(spec, weights)
-    else:
-        raise UserError(
-            f"backbone {spec}: unknown; take embedded, open_clip:NAME (such as open_clip:ViT-B-16), hf-hub:OWNER/NAME"
-            " or local-dir:FOLDER"
-        )
+    loaded = _loaded(spec, weights)
     model = loaded.model
     image_tower = _image_tower(model.visual, size, regions)
     text_tower = _text_tower(model, loaded.context_length)
@@ -85,6 +75,19 @@ def create_backbone(
         initial_temperature=model.logit_scale.detach().exp().item(),
         fingerprint=_fingerprint(options, image_tower, text_tower),
         precision=precision,
+    )
+
+
+def _loaded(spec: str, weights: str | None) -> LoadedModel:
+    if spec == "embedded":
+        if weights is not None:
+            raise UserError("the embedded backbone brings its own weights; leave out weights, or name another backbone")
+        return embedded.load_embedded()
+    if spec.startswith(("open_clip:", "hf-hub:", "local-dir:")):
+        return load_open_clip(spec, weights)
+    raise UserError(
+        f"backbone {spec}: unknown; take embedded, open_clip:NAME (such as open_clip:ViT-B-16), hf-hub:OWNER/NAME"
+        " or local-dir:FOLDER"
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,122 +33,150 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
     Raises:
         UserError: tuned thresholds are wanted and a label has none.
     """
-    tagger, limits = scorer.tagger, scorer.limits
-    tuned = tagger.tuned_thresholds()
+    tuned = scorer.tagger.tuned_thresholds()
     missing = [label.key for label in scorer.own.labels if label.key not in tuned]
     if threshold is None and missing:
         raise UserError(f"--threshold tuned: this run has none for {missing[0]!r}; give one number for all labels")
-    with gr.Blocks(title=f"SSPA: {tagger.folder.path.resolve().name}", analytics_enabled=False) as page:
-        scored = gr.State(None, time_to_live=3600)
-        typed = gr.State({}, time_to_live=3600)
+    with gr.Blocks(title=f"SSPA: {scorer.tagger.folder.path.resolve().name}", analytics_enabled=False) as page:
         gr.HTML(_introduction(scorer))
-        with gr.Row():
-            with gr.Column():
-                upload = gr.File(
-                    label=f"An image, at most {limits.megabytes:g} MB and {limits.megapixels:g} megapixels",
-                    file_types=["image"],
-                    elem_id="upload",
-                )
-                message = gr.HTML(elem_id="message")
-                image = gr.Image(label="Image", interactive=False, visible=False, buttons=[], elem_id="picture")
-                with gr.Group():
-                    kind = gr.Radio(
-                        [_ONE, _TUNED],
-                        value=_TUNED if threshold is None else _ONE,
-                        label="Threshold",
-                        visible=not missing,
-                        elem_id="kind",
-                    )
-                    slider = gr.Slider(
-                        0, 1, 0.5 if threshold is None else threshold, step=0.01,
-                        label=_slider_label(threshold is None),
-                        elem_id="threshold",
-                    )  # fmt: skip
-            with gr.Column():
-                seen = gr.Label(label="Seen (click a label to see why)", show_heading=False, elem_id="seen")
-                others = gr.Label(label=f"Below the threshold, at most {_OTHERS}", show_heading=False, elem_id="others")
-        with gr.Row():
-            with gr.Column():
-                region_map = gr.Image(
-                    label="Where it was seen", interactive=False, visible=False, buttons=[], elem_id="map"
-                )
-            with gr.Column():
-                why = gr.HTML(elem_id="why", elem_classes="why")
-        gr.HTML(_about_new_labels(scorer), elem_id="new-labels")
-        with gr.Row(visible=scorer.takes_new_labels):
-            name = gr.Textbox(label="A new label", placeholder="red umbrella", max_length=200, elem_id="name")
-            sentence = gr.Textbox(
-                label="A sentence about it (optional)",
-                placeholder="A red umbrella is a round cloth canopy on a stick, often held over a person in the rain.",
-                max_length=500,
-                elem_id="sentence",
-            )
-        with gr.Row(visible=scorer.takes_new_labels):
-            add = gr.Button("Score it", variant="primary", elem_id="add")
-            clear = gr.Button("Remove typed labels", elem_id="clear")
-
-        rules: list[Any] = [kind, slider]
-        lists = [seen, others]
-
-        def show(found: Scored | None, how: str, value: float) -> list[Any]:
-            return _lists(found, tuned if how == _TUNED else {}, value)
-
-        def on_upload(file: str | None, labels: Typed, how: str, value: float) -> list[Any]:
-            nothing = [None, "", gr.Image(None, visible=False), *show(None, how, value), *_no_reasons()]
-            if file is None:
-                return nothing
-            try:
-                found = scorer.score(Path(file), labels)
-            except UserError as error:
-                return [None, _said(error), *nothing[2:]]
-            return [found, "", gr.Image(found.image, visible=True), *show(found, how, value), *_no_reasons()]
-
-        def on_typed(file: str | None, labels: Typed, word: str, said: str, how: str, value: float) -> list[Any]:
-            try:
-                more = with_typed(labels, word, said)
-                # Also where there is no image yet: a label that is there already is said to be, at once.
-                scorer.own.with_labels(more)
-                found = None if file is None else scorer.score(Path(file), more)
-            except UserError as error:
-                return [gr.skip(), gr.skip(), _said(error), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
-            return [more, found, "", *show(found, how, value), "", ""]
-
-        def on_clear(file: str | None, how: str, value: float) -> list[Any]:
-            return [{}, *on_upload(file, {}, how, value)]
-
-        def on_select(file: str | None, found: Scored | None, labels: Typed, event: gr.SelectData) -> list[Any]:
-            if found is None or file is None:
-                return _no_reasons()
-            index = _names(found.labels).index(event.value)
-            return _reasons(scorer, Path(file), found, labels, index)
-
-        # Nothing here is an API for others, and one visitor's click is answered after the other's.
-        quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
-        reasons = [region_map, why]
-        upload.change(on_upload, [upload, typed, *rules], [scored, message, image, *lists, *reasons], **quiet)
-        for rule in rules:
-            rule.change(
-                show, [scored, *rules], lists, api_visibility="private", trigger_mode="always_last",
-                show_progress="hidden",
-            )  # fmt: skip
-        kind.change(
-            lambda how: gr.Slider(label=_slider_label(how == _TUNED)),
-            kind,
-            slider,
-            api_visibility="private",
-            show_progress="hidden",
-        )
-        for shown in lists:
-            shown.select(on_select, [upload, scored, typed], reasons, **quiet)
-        gr.on(
-            [add.click, name.submit, sentence.submit],
-            on_typed,
-            [upload, typed, name, sentence, *rules],
-            [typed, scored, message, *lists, name, sentence],
-            **quiet,
-        )
-        clear.click(on_clear, [upload, *rules], [typed, scored, message, image, *lists, *reasons], **quiet)
+        _wire(_laid_out(scorer, threshold, can_be_tuned=not missing), _Actions(scorer, tuned))
     return page
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of the page that are read or written when something is touched."""
+
+    scored: gr.State
+    typed: gr.State
+    upload: gr.File
+    message: gr.HTML
+    image: gr.Image
+    kind: gr.Radio
+    slider: gr.Slider
+    seen: gr.Label
+    others: gr.Label
+    region_map: gr.Image
+    why: gr.HTML
+    name: gr.Textbox
+    description: gr.Textbox
+    add: gr.Button
+    clear: gr.Button
+
+
+def _laid_out(scorer: Scorer, threshold: float | None, can_be_tuned: bool) -> _Parts:
+    """Make the parts, from top to bottom."""
+    limits = scorer.limits
+    parts: dict[str, Any] = {
+        name: gr.State(start, time_to_live=3600) for name, start in (("scored", None), ("typed", {}))
+    }
+    with gr.Row():
+        with gr.Column():
+            parts["upload"] = gr.File(
+                label=f"An image, at most {limits.megabytes:g} MB and {limits.megapixels:g} megapixels",
+                file_types=["image"],
+                elem_id="upload",
+            )
+            parts["message"] = gr.HTML(elem_id="message")
+            parts["image"] = gr.Image(label="Image", interactive=False, visible=False, buttons=[], elem_id="picture")
+            with gr.Group():
+                start = _TUNED if threshold is None else _ONE
+                parts["kind"] = gr.Radio(
+                    [_ONE, _TUNED], value=start, label="Threshold", visible=can_be_tuned, elem_id="kind"
+                )
+                value, label = 0.5 if threshold is None else threshold, _slider_label(threshold is None)
+                parts["slider"] = gr.Slider(0, 1, value, step=0.01, label=label, elem_id="threshold")
+        with gr.Column():
+            parts["seen"] = gr.Label(label="Seen (click a label to see why)", show_heading=False, elem_id="seen")
+            below = f"Below the threshold, at most {_OTHERS}"
+            parts["others"] = gr.Label(label=below, show_heading=False, elem_id="others")
+    with gr.Row():
+        with gr.Column():
+            parts["region_map"] = gr.Image(
+                label="Where it was seen", interactive=False, visible=False, buttons=[], elem_id="map"
+            )
+        with gr.Column():
+            parts["why"] = gr.HTML(elem_id="why", elem_classes="why")
+    return _Parts(**parts, **_new_labels(scorer))
+
+
+def _new_labels(scorer: Scorer) -> dict[str, Any]:
+    """The parts in which labels are typed."""
+    gr.HTML(_about_new_labels(scorer), elem_id="new-labels")
+    with gr.Row(visible=scorer.takes_new_labels):
+        name = gr.Textbox(label="A new label", placeholder="red umbrella", max_length=200, elem_id="name")
+        description = gr.Textbox(
+            label="A description of it (optional)",
+            placeholder="A red umbrella is a round cloth canopy on a stick, often held over a person in the rain.",
+            max_length=500,
+            elem_id="sentence",
+        )
+    with gr.Row(visible=scorer.takes_new_labels):
+        add = gr.Button("Score it", variant="primary", elem_id="add")
+        clear = gr.Button("Remove typed labels", elem_id="clear")
+    return {"name": name, "description": description, "add": add, "clear": clear}
+
+
+class _Actions:
+    """What happens when the page is touched; each method returns the new values of the parts that `_wire` names."""
+
+    def __init__(self, scorer: Scorer, tuned: dict[str, float]) -> None:
+        self.scorer, self.tuned = scorer, tuned
+
+    def show(self, found: Scored | None, how: str, value: float) -> list[Any]:
+        return _lists(found, self.tuned if how == _TUNED else {}, value)
+
+    def upload(self, file: str | None, labels: Typed, how: str, value: float) -> list[Any]:
+        nothing = [None, "", gr.Image(None, visible=False), *self.show(None, how, value), *_no_reasons()]
+        if file is None:
+            return nothing
+        try:
+            found = self.scorer.score(Path(file), labels)
+        except UserError as error:
+            return [None, _said(error), *nothing[2:]]
+        return [found, "", gr.Image(found.image, visible=True), *self.show(found, how, value), *_no_reasons()]
+
+    def type_label(self, file: str | None, labels: Typed, word: str, said: str, how: str, value: float) -> list[Any]:
+        try:
+            more = with_typed(labels, word, said)
+            # Also before there is an image: a label that exists already is refused at once.
+            self.scorer.own.with_labels(more)
+            found = None if file is None else self.scorer.score(Path(file), more)
+        except UserError as error:
+            return [gr.skip(), gr.skip(), _said(error), gr.skip(), gr.skip(), gr.skip(), gr.skip()]
+        return [more, found, "", *self.show(found, how, value), "", ""]
+
+    def clear(self, file: str | None, how: str, value: float) -> list[Any]:
+        return [{}, *self.upload(file, {}, how, value)]
+
+    def select(self, file: str | None, found: Scored | None, labels: Typed, event: gr.SelectData) -> list[Any]:
+        if found is None or file is None:
+            return _no_reasons()
+        index = _names(found.labels).index(event.value)
+        return _reasons(self.scorer, Path(file), found, labels, index)
+
+
+def _wire(on: _Parts, actions: _Actions) -> None:
+    """Say which part's touch calls which action, with which values, and what it changes."""
+    # Nothing here is an API for others, and one visitor's click is answered after the other's.
+    quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    rules, lists, reasons = [on.kind, on.slider], [on.seen, on.others], [on.region_map, on.why]
+    shown = [on.scored, on.message, on.image, *lists, *reasons]
+    on.upload.change(actions.upload, [on.upload, on.typed, *rules], shown, **quiet)
+    for change in (on.kind.change, on.slider.change):
+        change(actions.show, [on.scored, *rules], lists, trigger_mode="always_last", **hidden)
+    on.kind.change(lambda how: gr.Slider(label=_slider_label(how == _TUNED)), on.kind, on.slider, **hidden)
+    for listed in lists:
+        listed.select(actions.select, [on.upload, on.scored, on.typed], reasons, **quiet)
+    gr.on(
+        [on.add.click, on.name.submit, on.description.submit],
+        actions.type_label,
+        [on.upload, on.typed, on.name, on.description, *rules],
+        [on.typed, on.scored, on.message, *lists, on.name, on.description],
+        **quiet,
+    )
+    on.clear.click(actions.clear, [on.upload, *rules], [on.typed, *shown], **quiet)
 
 
 def _slider_label(tuned: bool) -> str:

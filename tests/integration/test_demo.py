@@ -25,6 +25,7 @@ from .conftest import Ended
 from .tiny_run import LABELS
 
 if TYPE_CHECKING:
+    import torch
     from playwright.sync_api import Browser, Page
 
 pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
@@ -89,6 +90,32 @@ def _upload(page: "Page", image: Path) -> None:
     page.set_input_files(_UPLOAD, image)
 
 
+def _type_a_new_label(page: "Page", tagger: Tagger, images: "torch.Tensor") -> None:
+    """A label that the model never saw is scored, refused the second time, and removed."""
+    page.fill("#name input, #name textarea", TYPED.text)
+    page.fill("#sentence input, #sentence textarea", SENTENCE)
+    page.click("#add")
+    page.get_by_text(TYPED.text, exact=True).first.wait_for()
+    wider = tagger.knowledge.with_labels({TYPED: SENTENCE})
+    own = tagger.knowledge
+    tagger.bind(wider)
+    with_typed = tagger.probabilities(images)[0]
+    tagger.bind(own)
+    found = {**_shown(page, "#seen"), **_shown(page, "#others")}
+    assert found == pytest.approx(dict(zip((*LABELS.texts, TYPED.text), with_typed, strict=True)), abs=1e-4)
+    page.locator("#seen button, #others button").filter(has_text=TYPED.text).click()
+    page.locator("#why").get_by_text(SENTENCE).wait_for()
+
+    # The same name again is said to be there; the labels are gone when they are removed.
+    page.fill("#name input, #name textarea", TYPED.text.upper())
+    page.click("#add")
+    page.locator("#message").get_by_text("is there already").wait_for()
+    page.click("#clear")
+    page.wait_for_function(
+        "document.querySelectorAll('#seen button.confidence-set, #others button.confidence-set').length == 3"
+    )
+
+
 @pytest.mark.slow
 def test_an_image_its_labels_their_threshold_a_map_and_a_new_label(
     browser: "Browser",
@@ -141,29 +168,7 @@ def test_an_image_its_labels_their_threshold_a_map_and_a_new_label(
         assert by_name is not None
         assert f"it would be {100 * by_name[0, index]:.1f} %" in why
 
-        # A label that the model never saw, with a sentence.
-        page.fill("#name input, #name textarea", TYPED.text)
-        page.fill("#sentence input, #sentence textarea", SENTENCE)
-        page.click("#add")
-        page.get_by_text(TYPED.text, exact=True).first.wait_for()
-        wider = tagger.knowledge.with_labels({TYPED: SENTENCE})
-        own = tagger.knowledge
-        tagger.bind(wider)
-        with_typed = tagger.probabilities(images)[0]
-        tagger.bind(own)
-        found = {**_shown(page, "#seen"), **_shown(page, "#others")}
-        assert found == pytest.approx(dict(zip((*LABELS.texts, TYPED.text), with_typed, strict=True)), abs=1e-4)
-        page.locator("#seen button, #others button").filter(has_text=TYPED.text).click()
-        page.locator("#why").get_by_text(SENTENCE).wait_for()
-
-        # The same name again is said to be there; the labels are gone when they are removed.
-        page.fill("#name input, #name textarea", TYPED.text.upper())
-        page.click("#add")
-        page.locator("#message").get_by_text("is there already").wait_for()
-        page.click("#clear")
-        page.wait_for_function(
-            "document.querySelectorAll('#seen button.confidence-set, #others button.confidence-set').length == 3"
-        )
+        _type_a_new_label(page, tagger, images)
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
 
 
