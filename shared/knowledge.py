@@ -48,12 +48,12 @@ class Knowledge:
         """The same knowledge and, after it, further labels, each with a sentence or "".
 
         Raises:
-            UserError: a further label is there already, also after folding case and spaces.
+            UserError: a further label exists already, also after folding case and spaces.
         """
         known = {fold(label.key): label.key for label in self.labels}
         for label in more:
             if fold(label.key) in known:
-                raise UserError(f"label {label.key!r} is there already, as {known[fold(label.key)]!r}; name another")
+                raise UserError(f"label {label.key!r} exists already, as {known[fold(label.key)]!r}; name another")
             known[fold(label.key)] = label.key
         return _knowledge(
             self.path,

@@ -1,4 +1,4 @@
-"""Sentences out to a spreadsheet and back: what a person mends is the person's from then on."""
+"""Sentences out to a spreadsheet and back: what a person corrects is the person's from then on."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def export(path: Path, target: Path) -> int:
 
 
 def import_(path: Path, source: Path) -> int:
-    """Take mended sentences over into a table; a changed one becomes a person's.
+    """Import corrected descriptions into a table; a changed one becomes a person's.
 
     Returns:
         The number of sentences that changed.
@@ -136,5 +136,5 @@ def _place(where: str, values: dict[str, Any], places: dict[tuple[str, int], Any
     if (label, sample) not in places:
         known = any(label == other for other, _ in places)
         what = f"no sample {sample} of label" if known else "no label"
-        raise UserError(f"{where}: {path} has {what} {label!r}; mend or remove that row")
+        raise UserError(f"{where}: {path} has {what} {label!r}; fix or remove that row")
     return label, sample

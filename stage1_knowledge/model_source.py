@@ -95,7 +95,7 @@ def _from_hub(name: str) -> ModelSource:
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise UserError(
-                f"--model {name}: neither a folder nor to be had from the hub ({reason}); name a local model folder, "
+                f"--model {name}: neither a folder nor available from the hub ({reason}); name a local model folder, "
                 "or leave --model out for the embedded model"
             ) from error
     except HFValidationError as error:

@@ -78,7 +78,7 @@ class Prompt:
         try:
             content = "".join(self.template.blocks[block](context)).strip()
         except Exception as error:
-            # What a template computes can fail in any way that Python can; it is the template that has to be mended.
+            # What a template computes can fail in any way that Python can; it is the template that has to be fixed.
             what = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
             raise UserError(f"{self.name}: block {block!r} fails for label {label.key!r}: {what}") from error
         if not content:

@@ -1,4 +1,4 @@
-"""The commands of `sspa-knowledge` that read, compare, mend and copy tables."""
+"""The commands of `sspa-knowledge` that read, compare, correct and copy tables."""
 
 import json
 from pathlib import Path
@@ -88,7 +88,7 @@ def export(
     file: KnowledgeFile,
     target: Annotated[Path, typer.Argument(help="A file that ends in .csv or .jsonl.")],
 ) -> None:
-    """Write the sentences as CSV or JSON lines, to be mended in a spreadsheet."""
+    """Write the sentences as CSV or JSON lines, to be corrected in a spreadsheet."""
     from sspa.stage1_knowledge.exchange import export as write
 
     say(f"{target}: {write(file, target)} sentences; bring changes back with `sspa-knowledge import {file} {target}`")
@@ -97,9 +97,9 @@ def export(
 @app.command("import")
 def import_(
     file: KnowledgeFile,
-    source: Annotated[Path, typer.Argument(help="What `export` wrote, with sentences mended.")],
+    source: Annotated[Path, typer.Argument(help="What `export` wrote, with descriptions corrected.")],
 ) -> None:
-    """Take mended sentences over; they count as a person's and survive regeneration."""
+    """Import corrected descriptions; they count as a person's and survive regeneration."""
     from sspa.stage1_knowledge.exchange import import_ as read
 
     say(f"{file}: {read(file, source)} sentences changed")

@@ -28,7 +28,7 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
     """The engine that the options name; vLLM in this process where they name none.
 
     Raises:
-        UserError: two engines are named, or nothing that is there.
+        UserError: two engines are named, or one that does not exist.
     """
     named = {"--endpoint": options.endpoint, "--replay": options.replay, "--ray": options.ray_workers}
     chosen = [name for name, value in named.items() if value]

@@ -77,7 +77,7 @@ class Engine(ABC):
 
     @abstractmethod
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
-        """Yield each request with its answer as soon as it is there, in any order, each once.
+        """Yield each request with its answer as soon as it arrives, in any order, each once.
 
         Raises:
             UserError: the engine cannot start or cannot be reached, with what to do about it.

@@ -33,7 +33,7 @@ def load_open_clip(spec: str, weights: str | None) -> LoadedModel:
     """spec "open_clip:NAME", "hf-hub:OWNER/NAME" or "local-dir:FOLDER" -> the model at its native input size.
 
     Raises:
-        UserError: unknown name or tag, weights missing or not to be had.
+        UserError: unknown name or tag, weights missing or not available.
     """
     name = spec.removeprefix("open_clip:")
     if name != spec:
@@ -88,7 +88,7 @@ def _tokenizer(name: str) -> Tokenizer:
 
 
 def _fetch(what: str, load: Callable[[], Any]) -> Any:
-    """Run a loader that may use the network or the disk; what it cannot get is the user's to mend."""
+    """Run a loader that may use the network or the disk; what it cannot get is the user's to fix."""
     try:
         return load()
     except (OSError, RuntimeError, ValueError) as error:

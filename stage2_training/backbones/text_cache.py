@@ -26,7 +26,7 @@ def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_has
         try:
             return load_file(path)["features"].to(device)
         except (SafetensorError, KeyError):
-            path.unlink()  # Damaged: as good as absent, and written anew below.
+            path.unlink()  # Damaged: as good as absent, and written again below.
     features = backbone.encode_text(texts)
     with replacing(path) as beside:
         save_file({"features": features.cpu().contiguous()}, beside)

@@ -79,7 +79,7 @@ def _activation(path: Path, from_openai: bool) -> tuple[bool | None, str]:
         try:
             config = json.loads(beside.read_text())["model_cfg"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{beside}: not an open_clip configuration; mend or remove it") from error
+            raise UserError(f"{beside}: not an open_clip configuration; fix or remove it") from error
         return bool(config.get("quick_gelu", False)), f"{_CONFIG} beside it"
     if path.suffix == ".safetensors":
         from safetensors import safe_open

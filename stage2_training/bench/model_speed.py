@@ -159,7 +159,7 @@ class _Measured:
             self.labels = recognizer.eval().encode_labels()
         with torch.no_grad():
             self.kept: ImageFeatures = recognizer.backbone.encode_image(images)
-        self.optimization: Optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_an_epoch=1000)
+        self.optimization: Optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_per_epoch=1000)
         # The hook tells where the backward pass (with clipping) ends and the update begins.
         self._update_began = 0.0
         self.optimization.optimizer.register_step_pre_hook(lambda *_: self._note_update())
@@ -171,7 +171,7 @@ class _Measured:
 
     @torch.inference_mode()
     def evaluate(self) -> None:
-        """A batch as `scoring.score` takes it: label features are there already."""
+        """A batch as `scoring.score` takes it: label features are computed already."""
         prediction = self.recognizer.eval()(self.images, self.labels)
         for values in prediction.probabilities().values():
             values.cpu()

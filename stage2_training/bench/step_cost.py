@@ -64,7 +64,7 @@ def measure_step(request: StepRequest) -> StepCost:
     images = torch.randn(request.batch, 3, *request.size)
     recognizer = untrained_sspa(request.spec, request.tower, request.labels, images)
     targets = torch.randint(0, 2, (request.batch, len(read_label_set(request.labels).labels)))
-    optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_an_epoch=2)
+    optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_per_epoch=2)
     loaded = time.perf_counter()
 
     recognizer.train()

@@ -63,7 +63,7 @@ def run(
     with processes_of_environment(chosen) as processes:
         resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
         if resolved.preset is not None:
-            say(f"recipe: preset {resolved.preset} (--preset none leaves it out)")
+            say(f"recipe: preset {resolved.preset} (--preset none for the defaults)")
         if resume and (finished := processes.first(lambda: finished_run(out, resolved))) is not None:
             say(f"{finished.path}: this run is finished; there is nothing to train")
             if not processes.rank and not finished.file("report.html").exists():

@@ -24,7 +24,7 @@ def compare(
     given: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[list[Row], list[str]]:
-    """Make every run that is not in `out` yet, and the rows of the table from all that are there then.
+    """Make every run that is not in `out` yet, and the rows of the table from all that exist then.
 
     Returns:
         The rows, and which runs failed. One that fails does not stop the others, unless it is the first: then all
@@ -36,7 +36,7 @@ def compare(
     planned = plan_runs(comparison, out, config_files, settings, given)
     states = [state_of(wanted) for wanted in planned]
     if kept := states.count("finished"):
-        say(f"{kept} of {len(planned)} runs are there already")
+        say(f"{kept} of {len(planned)} runs exist already")
     failed: list[str] = []
     for place, (wanted, state) in enumerate(zip(planned, states, strict=True)):
         if state == "finished":

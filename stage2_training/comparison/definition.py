@@ -94,7 +94,7 @@ class Comparison(Options):
         """The same with fewer variants (the reference stays) or fewer conditions.
 
         Raises:
-            UserError: one of them is not there.
+            UserError: one of them does not exist.
         """
         kept = {}
         for kind, names in (("variants", variants), ("conditions", conditions)):

@@ -75,10 +75,10 @@ def plan_runs(
 
 
 def state_of(run: PlannedRun) -> State:
-    """Whether the run is there already.
+    """Whether the run exists already.
 
     Raises:
-        UserError: it is there, but made with other settings or other knowledge, or the folder is something else.
+        UserError: it exists, but was made with other settings or other knowledge, or the folder is something else.
     """
     if not run.path.exists():
         return "missing"

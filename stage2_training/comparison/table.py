@@ -26,7 +26,7 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
         ("trained", lambda row: _count(row.trained_parameters), True),
         ("s/epoch", lambda row: number(row.epoch_seconds), True),
-        ("s a run", lambda row: f"{row.seconds:.0f}", True),
+        ("s per run", lambda row: f"{row.seconds:.0f}", True),
         ("memory", lambda row: _memory(row.peak_memory_bytes), True),
     ]
     return [(title, cell) for title, cell, shown in optional if shown]

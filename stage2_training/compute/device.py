@@ -39,7 +39,7 @@ def choose_device(wanted: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Let glibc keep up to 2 GiB of freed memory instead of handing every large block back to the kernel.
 
-    torch allocates each activation anew on a CPU, and a block fresh from the kernel costs a page fault for every 4 KiB:
+    torch allocates each activation again on a CPU, and a block new from the kernel costs a page fault per 4 KiB:
     nearly half of an image tower's time. The price is memory, a tenth to a half more at the peak. Does nothing where
     the C library has no mallopt, or where the environment sets glibc's own MALLOC_MMAP_MAX_ or MALLOC_TRIM_THRESHOLD_.
     """

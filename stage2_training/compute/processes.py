@@ -1,4 +1,4 @@
-"""One run in several processes, as `torchrun` starts them: who is there, and what they do together.
+"""One run in several processes, as `torchrun` starts them: how many there are, and what they do together.
 
 A batch is split over the processes, so that together they see what one process would see. Logits are gathered
 before the loss, since some losses couple the images of a batch; each process computes the gradient of its own
@@ -63,7 +63,7 @@ class Processes:
         result = self.everywhere(lambda: action() if self.rank == 0 else None)
         return self._gather(result)[0]
 
-    def once_a_machine(self, action: Callable[[], None]) -> None:
+    def once_per_machine(self, action: Callable[[], None]) -> None:
         """Do something in the first process of every machine, while the others wait."""
         self.everywhere(lambda: action() if self.local_rank == 0 else None)
 

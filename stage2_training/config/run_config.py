@@ -65,12 +65,12 @@ class DataOptions(Options):
     protocol: str | None = Field(None, description="null: the data set's first")
     val_fraction: Fraction | None = Field(None, description="held out of training; null: the data set's own val")
     fold: FoldText | None = Field(
-        None, description="1/3: one of three folds of train and val is scored in the place of test"
+        None, description="1/3: one of three folds of train and val is scored instead of test"
     )
     known_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="of training labels; the others, drawn by seed and image, are unknown"
     )
-    shots: PositiveInt | None = Field(None, description="training images a label, drawn by seed; null: all")
+    shots: PositiveInt | None = Field(None, description="training images per label, drawn by seed; null: all")
     unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="reading processes")
     train_resize: Literal["squash", "crop"] = Field("crop", description="random resized crop; tower trained")
@@ -87,7 +87,7 @@ class DataOptions(Options):
 
     @property
     def held_out(self) -> Fold | None:
-        """The fold that is scored in the place of test."""
+        """The fold that is scored instead of test."""
         return None if self.fold is None else Fold.parse(self.fold)
 
     def transform_options(self, views: tuple[View, ...] = ()) -> TransformOptions:
@@ -131,7 +131,7 @@ class TrainingOptions(Options):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
     clip_norm: PositiveFloat = Field(5.0, description="of the gradient, over all parameters")
     ema_decay: Fraction = Field(0.99, description="of the averaged weights, which are what is evaluated")
-    views: Views = Field(("plain", "mirrored"), description="one drawn for each image and epoch")
+    views: Views = Field(("plain", "mirrored"), description="one drawn per image and epoch")
     precision: Precision = Field("float32", description="of training, by autocast")
     accumulate: PositiveInt = Field(1, description="parts that a batch passes in: the same step in less memory")
     checkpoint_activations: bool = Field(False, description="compute the image tower's again in the backward pass")

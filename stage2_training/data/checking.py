@@ -26,7 +26,7 @@ class CountRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """problems: what must be mended before use; counts: what was found, beside what is published."""
+    """problems: what must be fixed before use; counts: what was found, beside what is published."""
 
     problems: tuple[str, ...]
     counts: tuple[CountRow, ...]

@@ -1,6 +1,6 @@
 """One's own images as a manifest: from a CSV, JSON lines, a COCO file, or a folder for each label.
 
-In a CSV or JSON lines, `path` is relative to the root, `labels` are the labels that are there ("cat;dog" in a CSV, a
+In a CSV or JSON lines, `path` is relative to the root, `labels` are the labels that are present ("cat;dog" in a CSV, a
 list in JSON), a label with a question mark before it ("?cat") is unknown, and `split` and `id` may be given.
 """
 
@@ -67,7 +67,7 @@ def read_custom(
         for value, keys in ((-1, row.unknown), (1, row.there)):
             for key in keys:
                 if key not in column:
-                    raise UserError(f"{row.where}: label {key!r} is not in the label set; add it there or mend the row")
+                    raise UserError(f"{row.where}: label {key!r} is not in the label set; add it there or fix the row")
                 targets[number, column[key]] = value
     manifest = Manifest(
         dataset=name,

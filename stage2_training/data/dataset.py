@@ -18,7 +18,7 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 
 @dataclass(frozen=True)
 class Split:
-    """N images; targets (N, C) int8 with 1 there, 0 not there, -1 unknown.
+    """N images; targets (N, C) int8 with 1 present, 0 absent, -1 unknown.
 
     `within` are the data set's own splits that this one was drawn from, where it was.
     """
@@ -70,7 +70,7 @@ def load_dataset(
             own val list, or holds out a tenth where it has none.
         seed: for that hold-out, and for the subset.
         subset: what is left of training; everything by default.
-        fold: of train and val, scored in the place of test; see `hold_out_fold`.
+        fold: of train and val, scored instead of test; see `hold_out_fold`.
 
     Raises:
         UserError: an unknown name or protocol, a root without the data, or data that a check refuses.

@@ -173,7 +173,7 @@ class ImageLoader:
         if len(self.substituted) > max(1.0, UNREADABLE_SHARE * len(self.dataset)):
             raise UserError(
                 f"{len(self.substituted)} of {len(self.dataset)} training images cannot be read, more than"
-                f" {UNREADABLE_SHARE:.0%}; mend the data first: {next(iter(self.substituted))}"
+                f" {UNREADABLE_SHARE:.0%}; fix the data first: {next(iter(self.substituted))}"
             )
 
     def report_substituted(self) -> list[str]:

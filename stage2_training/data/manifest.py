@@ -1,7 +1,7 @@
 """The manifest: the one form that every data set takes before anything trains on it.
 
 A Parquet table with a row for each image: `id` (the data set's own), `path` (relative to a root, with slashes),
-`split` (train, val, test) and `labels` (a list of small integers, one for each label: 1 there, 0 not there, -1
+`split` (train, val, test) and `labels` (a list of small integers, one for each label: 1 present, 0 absent, -1
 unknown). Which label stands where, and under which protocol the list was made, is in the table's metadata.
 """
 
@@ -40,7 +40,7 @@ class Manifest:
         protocol: name of the protocol whose rules made `targets`.
         note: what a result must say about the data.
         ids, paths, splits: one entry for each of the N images.
-        targets: (N, C) int8; 1 there, 0 not there, -1 unknown.
+        targets: (N, C) int8; 1 present, 0 absent, -1 unknown.
     """
 
     dataset: str

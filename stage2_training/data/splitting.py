@@ -84,7 +84,7 @@ def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manif
     Args:
         manifest: with a split "train", and perhaps "val".
         fraction: None keeps an existing val split, or holds out a tenth where there is none; a number draws val
-            anew from train and val together.
+            again from train and val together.
         seed: of the draw.
 
     Raises:

@@ -18,7 +18,7 @@ class SplitFigures:
         images: N.
         positives: (C,) images with each label.
         unknown: (C,) images in which the label is unknown.
-        cardinality: labels an image, on average.
+        cardinality: labels per image, on average.
         unlabelled: images without any label.
     """
 
@@ -30,7 +30,7 @@ class SplitFigures:
 
 
 def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
-    """The figures of each split that is there, in the order train, val, test."""
+    """The figures of each split that exists, in the order train, val, test."""
     figures = {}
     for split in SPLITS:
         targets = manifest.targets[manifest.rows_of(split)]
@@ -63,7 +63,7 @@ def frequent_pairs(manifest: Manifest, count: int) -> list[tuple[str, str, int]]
 
 
 def draw_figures(manifest: Manifest, path: Path) -> None:
-    """An image (by its ending: png, svg, pdf): positives by split, labels an image, and which labels go together."""
+    """An image (by its ending: png, svg, pdf): positives by split, labels per image, and which labels go together."""
     import matplotlib as mpl
 
     mpl.use("agg")

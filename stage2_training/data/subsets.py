@@ -56,7 +56,7 @@ def reduce_training(manifest: Manifest, subset: Subset, seed: int) -> Manifest:
         remaining = np.sort(np.concatenate([np.flatnonzero(splits != "train"), train[kept]]))
         manifest = replace(manifest, targets=targets).only(remaining)
         targets, train = manifest.targets.copy(), manifest.rows_of("train")
-        said.append(f"{subset.shots} training images a label, {len(train)} in all")
+        said.append(f"{subset.shots} training images per label, {len(train)} in all")
     if subset.known_fraction < 1:
         known = known_cells([manifest.ids[row] for row in train], targets.shape[1], subset.known_fraction, seed)
         targets[train] = np.where(known, targets[train], -1)

@@ -21,7 +21,7 @@ def average_precision(
 
     Args:
         scores: (N,), higher means more likely; only their order matters.
-        positive: (N,), whether the label is there.
+        positive: (N,), whether the label is present.
         weights: (R, N), how often each image counts in each of R resamples; one resample of ones if None.
         form: "non-interpolated": (1/P) sum over positives of the precision at their rank (scikit-learn, COCO
             papers); "interpolated": the same over the running maximum of precision from the right (VOC 2010 and

@@ -1,6 +1,6 @@
 """Figures over yes/no decisions: which labels were predicted, and how often that was right.
 
-Everywhere: decisions (N, C) bool, targets (N, C) int8 with 1 there, 0 not there, -1 unknown. Unknown cells enter no
+Everywhere: decisions (N, C) bool, targets (N, C) int8 with 1 present, 0 absent, -1 unknown. Unknown cells enter no
 count. Labels without a positive are left out of means over labels; callers report them.
 """
 

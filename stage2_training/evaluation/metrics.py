@@ -92,7 +92,7 @@ def evaluate_scores(
 
     Args:
         probabilities: (N, C) float32 or float64 in [0, 1]. Lower precision is refused: bf16 scores give wrong ranks.
-        targets: (N, C) with 1 there, 0 not there, -1 unknown; unknown cells are left out of every figure.
+        targets: (N, C) with 1 present, 0 absent, -1 unknown; unknown cells are excluded from every figure.
         labels: the C label keys.
         protocol: definition of AP, threshold, top-k.
         thresholds: per-label thresholds tuned on val; the protocol's one threshold if None.

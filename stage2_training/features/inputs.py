@@ -23,7 +23,7 @@ def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
     """The data set that a configuration names, reduced as it says, under its own root or another.
 
     Raises:
-        UserError: it is not there, or not as it should be.
+        UserError: it is missing, or not as it should be.
     """
     data = config.data
     return load_dataset(

@@ -58,7 +58,7 @@ def kept_features(
 
     A cache entry's key covers the backbone's weights and options, the image files (path, size and time of
     change) in order, the view, and the form of the entry; environment.json beside the arrays says where they were
-    computed. Splits drawn from others take theirs where they are there,
+    computed. Splits drawn from others take theirs where those are cached,
     and where most of those others' images are wanted, they are computed whole: other draws can then take them too.
 
     Raises:

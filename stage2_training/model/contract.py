@@ -13,7 +13,7 @@ from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.views import mean_over_branches
 
-# What a head computed from the label texts; which tensors, each (C, ...), is its own affair.
+# What a head computed from the label texts; which tensors, each (C, ...), is up to the head.
 LabelFeatures = Mapping[str, Tensor]
 
 

@@ -37,7 +37,7 @@ def knowledge_aware_features(backbone: Backbone, knowledge: Knowledge, options: 
     """T_ka (S, d) and the label (an index, (S,)) that each of its rows belongs to.
 
     Image-independent and parameter-free, so computed once and cached under the knowledge hash. One row
-    a label; one a sentence where `options.average` is "logits".
+    per label; one per description where `options.average` is "logits".
     """
     prompts = knowledge_prompts(knowledge, options.template)
     texts = [prompt for of_label in prompts for prompt in of_label]

@@ -40,7 +40,7 @@ class KapOptions(Options):
         "A photo of a {label}. {sentence}", description="what joins name and sentence"
     )
     average: Literal["embeddings", "logits"] = Field(
-        "embeddings", description="of several sentences a label (reconstruction)"
+        "embeddings", description="of several descriptions per label (reconstruction)"
     )
 
 
@@ -51,7 +51,7 @@ class CapOptions(Options):
     initial_words: str | None = Field(
         "a photo of a", description="words whose embeddings start the context; null: random (reconstruction)"
     )
-    class_specific: bool = Field(False, description="a context for each label in place of a shared one")
+    class_specific: bool = Field(False, description="a context per label instead of a shared one")
 
 
 class DsfOptions(Options):
@@ -59,7 +59,7 @@ class DsfOptions(Options):
 
     enabled: bool = Field(True, description="off: T_ca is the label's own text")
     scale: PositiveFloat = Field(10.0, description="of the cosine, at the start (reconstruction)")
-    residual: bool = Field(False, description="T + A X in place of A X (reconstruction)")
+    residual: bool = Field(False, description="T + A X instead of A X (reconstruction)")
 
 
 class QsmOptions(Options):

@@ -1,4 +1,4 @@
-"""QSM, quaternion semantic modelling: two text views and the image synthesized into one feature a label.
+"""QSM, quaternion semantic modelling: two text views and the image synthesized into one feature per label.
 
 Legend: B images, C labels, d width of the joint space.
 """

@@ -47,7 +47,7 @@ class Recognizer(nn.Module):
 
 @contextmanager
 def weights_of(source: nn.Module, target: nn.Module) -> Iterator[None]:
-    """Within the block `target` has the parameters and buffers of `source`; then, bit by bit, its own again."""
+    """Within the block `target` has the parameters and buffers of `source`; then its own, restored bit for bit."""
     own = {name: value.detach().clone() for name, value in target.state_dict().items()}
     target.load_state_dict(source.state_dict())
     try:

@@ -1,4 +1,4 @@
-"""The soft aggregator: from similarities of regions and labels to one score a label.
+"""The soft aggregator: from similarities of regions and labels to one score per label.
 
 Legend: B images, M regions, C labels, d width of the joint space.
 """

@@ -1,6 +1,6 @@
 """SSPA: split, synthesize, align, aggregate. The whole figure, box by box.
 
-Legend: B images, M regions, C labels, S text rows (one a label, or one a sentence where logits are
+Legend: B images, M regions, C labels, S text rows (one per label, or one per description where logits are
 averaged), d width of the backbone's joint space, w width of the boxes.
 """
 
@@ -34,7 +34,7 @@ class SSPA(Head):
     open_vocabulary = True
     t_ka: Tensor
     label_of_row: Tensor
-    rows_a_label: Tensor
+    rows_per_label: Tensor
     mean_of_rows: Tensor
 
     def __init__(self, options: SspaOptions, backbone_width: int) -> None:
@@ -56,9 +56,9 @@ class SSPA(Head):
         t_ka, label_of_row = knowledge_aware_features(backbone, knowledge, self.options.kap)
         self.register_buffer("t_ka", t_ka, persistent=False)
         self.register_buffer("label_of_row", label_of_row, persistent=False)
-        rows_a_label = torch.bincount(label_of_row)  # (C,)
-        mean_of_rows = F.one_hot(label_of_row) / rows_a_label  # (S, C)
-        self.register_buffer("rows_a_label", rows_a_label, persistent=False)
+        rows_per_label = torch.bincount(label_of_row)  # (C,)
+        mean_of_rows = F.one_hot(label_of_row) / rows_per_label  # (S, C)
+        self.register_buffer("rows_per_label", rows_per_label, persistent=False)
         self.register_buffer("mean_of_rows", mean_of_rows, persistent=False)
         for prompts in (self.cap, self.global_cap):
             if prompts is not None:
@@ -106,7 +106,7 @@ class SSPA(Head):
             region_weights=self._by_label(weights),
             dsf_attention=None if dsf_attention is None else self._by_label(dsf_attention.mT).mT,
             v_to_s=None if text.attention is None else self._by_label(text.attention.mT).mT,
-            s_to_v=None if image.attention is None else self._by_label(image.attention) * self.rows_a_label,
+            s_to_v=None if image.attention is None else self._by_label(image.attention) * self.rows_per_label,
             text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
             image_gate=image.gate,
         )

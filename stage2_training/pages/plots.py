@@ -105,7 +105,7 @@ def class_bars(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, s
 
 
 def class_dots(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Markup:
-    """AP of each label in percent, a dot a run; the labels by the first run's AP.
+    """AP of each label in percent, one dot per run; the labels by the first run's AP.
 
     Args:
         figures: AP by label key, by run; a run may lack labels.
@@ -128,7 +128,7 @@ def class_dots(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, s
 
 
 def val_curves(lines: Mapping[str, Sequence[EpochRecord]]) -> Markup:
-    """mAP on val over the epochs of metrics.jsonl, a curve a run."""
+    """mAP on val over the epochs of metrics.jsonl, one curve per run."""
     with plot("mAP on val, by run") as drawn:
         for run, of_run in lines.items():
             values = [100 * line.val["both"].mAP for line in of_run]
@@ -172,7 +172,7 @@ def training_curves(lines: Sequence[EpochRecord]) -> list[Markup]:
 def precision_recall_curves(
     probabilities: Mapping[str, Floats], targets: NDArray[np.int8] | Mapping[str, NDArray[np.int8]]
 ) -> Markup:
-    """Precision over recall of all known cells together, a curve a branch, or a run with targets of its own."""
+    """Precision over recall of all known cells together, one curve per branch, or a run with targets of its own."""
     from sklearn.metrics import precision_recall_curve
 
     with plot("Precision and recall") as drawn:
@@ -191,7 +191,7 @@ def precision_recall_curves(
 def reliability_curve(
     probabilities: Mapping[str, Floats], targets: NDArray[np.int8] | Mapping[str, NDArray[np.int8]]
 ) -> Markup:
-    """How often a label is there, over how probable the model called it; on the diagonal it knows."""
+    """How often a label is present, over how probable the model called it; on the diagonal it knows."""
     with plot("Reliability") as drawn:
         drawn.axes.plot([0, 100], [0, 100], color="gray", linestyle=":", linewidth=1)
         for branch, values in probabilities.items():

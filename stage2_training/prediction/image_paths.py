@@ -16,7 +16,7 @@ def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) 
 
     Args:
         arguments: a file; a folder (every image below it, by name); a pattern as in `photos/**/*.jpg`; or
-            `-`: one path a line from standard input.
+            `-`: one path per line from standard input.
         standard_input: sys.stdin by default.
 
     Raises:

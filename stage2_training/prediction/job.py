@@ -19,7 +19,7 @@ _LISTED = 20
 
 
 def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top: int, as_json: bool) -> None:
-    """JSON lines; or a table on a terminal, and elsewhere a line a label: path, label, probability, by tabs.
+    """JSON lines; or a table on a terminal, and elsewhere one line per label: path, label, probability, by tabs.
 
     Raises:
         UserError: none of the images can be read.
@@ -69,7 +69,7 @@ def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_si
     done = file.done()
     left = [path for path in paths if str(path) not in done]
     if done:
-        say(f"{out}: going on; {len(paths) - len(left):,} of {len(paths):,} images are tagged already")
+        say(f"{out}: resuming; {len(paths) - len(left):,} of {len(paths):,} images are tagged already")
     written = len(paths) - len(left)
     try:
         with progress("tagging", len(left), "images") as bar:
@@ -105,6 +105,6 @@ def _readable(
         first = unreadable[0].reason
         raise UserError(first if len(paths) == 1 else f"none of the {len(paths)} images can be read; {first}")
     for item in unreadable[:_LISTED]:
-        say(f"left out: {item.reason}")
+        say(f"skipped: {item.reason}")
     if len(unreadable) > _LISTED:
-        say(f"left out: {len(unreadable) - _LISTED} more that cannot be read")
+        say(f"skipped: {len(unreadable) - _LISTED} more that cannot be read")

@@ -98,7 +98,7 @@ class PredictionFile:
         return sorted(self.parts.glob("*.parquet"))
 
     def _table(self) -> Any:
-        """What is waiting as a table, a row an image and label."""
+        """What is waiting as a table, one row per image and label."""
         import pyarrow as pa
 
         images, labels = len(self._waiting), self.tagger.labels

@@ -51,7 +51,7 @@ def confident_errors(
     """The cells where the model was most sure and wrong, the worst first.
 
     Args:
-        missed: labels that are there and got the lowest probabilities; otherwise labels that are not there
+        missed: labels that are present and got the lowest probabilities; otherwise absent labels
             and got the highest. Only cells that the threshold decides wrongly.
     """
     if missed:

@@ -78,9 +78,11 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
             f"start {before} again (torchrun --nproc-per-node={before}), or train into another folder"
         )
     if started.data.hash != dataset.content_hash:
-        raise UserError(f"{folder.path}: the data {dataset.name} has changed since the run was started; train anew")
+        raise UserError(
+            f"{folder.path}: the data {dataset.name} has changed since the run was started; train from the start"
+        )
     if started.knowledge.hash != knowledge.content_hash:
-        raise UserError(f"{folder.path}: {knowledge.path} has changed since the run was started; train anew")
+        raise UserError(f"{folder.path}: {knowledge.path} has changed since the run was started; train from the start")
     for name, version in started.environment.libraries.items():
         if (now := library_version(name)) != version:
             say(f"{folder.path}: was started with {name} {version}, goes on with {now}: last digits may differ")

@@ -52,10 +52,10 @@ class RunFolder:
     """The paths of one run's files.
 
     run.json: version, environment, hashes, label order. config.json: the resolved configuration.
-    knowledge.parquet: the knowledge that was used. metrics.jsonl: one line an epoch, the same however often the run was
-    interrupted. times.jsonl: what each epoch took. checkpoints/: what an unfinished run goes on from.
+    knowledge.parquet: the knowledge that was used. metrics.jsonl: one line per epoch, the same however often the
+    run was interrupted. times.jsonl: what each epoch took. checkpoints/: what an unfinished run resumes from.
     weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
-    predictions.safetensors: probabilities and targets of the test split. thresholds.json: of each label, tuned on
+    predictions.safetensors: probabilities and targets of the test split. thresholds.json: per label, tuned on
     val. report.html: all of it to read.
     """
 
@@ -169,7 +169,7 @@ class RunFolder:
         except SafetensorError as error:
             raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
         targets = tensors.pop("targets").numpy()
-        # The file keeps its tensors by the alphabet.
+        # The file keeps its tensors in alphabetical order.
         order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
         return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
 
@@ -209,7 +209,7 @@ def check_free(path: Path | None) -> None:
     if path is None or not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if (path / "run.json").is_file() and not RunFolder(path).finished:
-        raise UserError(f"{path}: holds an unfinished run; go on with it by --resume, or choose another --out")
+        raise UserError(f"{path}: holds an unfinished run; resume it with --resume, or choose another --out")
     raise UserError(f"{path}: exists already; nothing in it was changed. Choose another folder with --out")
 
 

@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, optimization: Optimization, state: TrainState,
 def load_checkpoint(folder: Path, optimization: Optimization, processes: Processes) -> TrainState:
     """Bring everything back from the newest whole checkpoint.
 
-    Newer ones that are damaged are named and removed, since training writes them anew.
+    Newer ones that are damaged are named and removed, since training writes them again.
 
     Raises:
         UserError: all are damaged, or one was made by a newer version.
@@ -89,7 +89,7 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
         reason = str(error.__cause__ or error)
         raise UserError(
             f"{path}: this checkpoint cannot be written ({reason}); the one before is kept: "
-            "make room, then go on with --resume"
+            "make room, then resume with --resume"
         ) from error
     for old in _checkpoints(folder)[_KEPT:]:
         shutil.rmtree(old)
@@ -120,7 +120,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if version < FORMAT_VERSION:
             raise UserError(
                 f"{path}: was made by an earlier sspa (format {version}, this one reads {FORMAT_VERSION}), "
-                "whose models had other parameters; train anew, into another folder"
+                "whose models had other parameters; train from the start, into another folder"
             )
         told = content.pop("hash")
         if told != _hash(content):
@@ -169,7 +169,9 @@ def _restore_optimizer(optimization: Optimization, saved: list[dict[str, Any]], 
         own = [names[parameter] for parameter in group["params"]]
         (same,) = [other for other in saved if other["name"] == group["name"]]
         if sorted(same["params"]) != sorted(own):
-            raise UserError(f"the checkpoint's parameter group {group['name']!r} holds other parameters; train anew")
+            raise UserError(
+                f"the checkpoint's parameter group {group['name']!r} holds other parameters; train from the start"
+            )
         groups.append({**same, "params": list(range(position, position + len(own)))})
         for place, name in enumerate(own, start=position):
             of_one = {

@@ -105,13 +105,13 @@ class Optimization:
         return float(rates.get("weights", next(iter(rates.values()))))
 
 
-def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_an_epoch: int) -> Optimization:
+def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_per_epoch: int) -> Optimization:
     """AdamW, cosine with warm-up by steps, timm's EMA over what is trained with its own warm-up."""
     optimizer = torch.optim.AdamW(parameter_groups(recognizer, options))
     schedule = CosineLRScheduler(
         optimizer,
-        t_initial=max(1, options.epochs * steps_an_epoch),
-        warmup_t=round(options.warmup_epochs * steps_an_epoch),
+        t_initial=max(1, options.epochs * steps_per_epoch),
+        warmup_t=round(options.warmup_epochs * steps_per_epoch),
         warmup_lr_init=0.0,
         warmup_prefix=False,
         t_in_epochs=False,

@@ -68,7 +68,7 @@ def run(
         processes: of which this is one; the first of them writes.
 
     Raises:
-        UserError: whatever the user can mend, before anything is written where that can be told; a folder to resume
+        UserError: whatever the user can fix, where possible before anything is written; a folder to resume
             that holds a finished run.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after saving.
     """
@@ -98,7 +98,7 @@ def run(
             try:
                 return training.train_and_score(folder, interruption)
             except (KeyboardInterrupt, SystemExit):
-                say(f"stopped; go on with the same command and --resume, or with --resume --out {folder.path}")
+                say(f"stopped; resume with the same command and --resume, or with --resume --out {folder.path}")
                 raise
 
 
@@ -143,7 +143,7 @@ class _Training:
         started = time.monotonic()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        processes.once_a_machine(self._keep_features)
+        processes.once_per_machine(self._keep_features)
         batches = processes.everywhere(self.inputs.training)
         resumed = processes.first(lambda: has_checkpoint(checkpoints))
         if not resumed:
@@ -156,7 +156,7 @@ class _Training:
         if resumed:
             state = processes.everywhere(lambda: load_checkpoint(checkpoints, optimization, processes))
             processes.first(lambda: folder.cut_metrics(state.metrics_length))
-            say(f"going on in {folder.path} from epoch {state.epoch}, step {state.step}")
+            say(f"resuming in {folder.path} from epoch {state.epoch}, step {state.step}")
         else:
             state = self._first_scores(folder)
         state = self._train(folder, optimization, batches, state, interruption)

@@ -38,7 +38,7 @@ def check_steps(config: RunConfig, device: torch.device) -> None:
     """Refuse what cannot be trained, before anything is read.
 
     Raises:
-        UserError: a precision that the device has not, or a loss that does not come in parts.
+        UserError: a precision that the device does not support, or a loss whose batch cannot be split.
     """
     options = config.training
     if options.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():

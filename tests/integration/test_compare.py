@@ -48,7 +48,7 @@ def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
     assert "run 4 of 4: one unseen, sspa shuffled, seed 0" in ended.messages
     ended = sspa_train(*command)
     assert ended.code == 0, ended.messages
-    assert "4 of 8 runs are there already" in ended.messages
+    assert "4 of 8 runs exist already" in ended.messages
     # Both conditions, all variants and seeds read the same three splits of features, in two views.
     assert ended.messages.count("keeping the frozen tower's features") == 0
     for cell in ("half known", "unseen", "sspa shuffled", "difference [95%]"):

@@ -109,7 +109,7 @@ def _type_a_new_label(page: "Page", tagger: Tagger, images: "torch.Tensor") -> N
     # The same name again is said to be there; the labels are gone when they are removed.
     page.fill("#name input, #name textarea", TYPED.text.upper())
     page.click("#add")
-    page.locator("#message").get_by_text("is there already").wait_for()
+    page.locator("#message").get_by_text("exists already").wait_for()
     page.click("#clear")
     page.wait_for_function(
         "document.querySelectorAll('#seen button.confidence-set, #others button.confidence-set').length == 3"

@@ -58,7 +58,7 @@ def test_onnx(sspa_train: Command, trained_run: Path, squares: Path, tmp_path: P
     ended = sspa_train("export", trained_run, "--to", "onnx", "--out", out)
     assert (ended.code, ended.output.strip()) == (0, str(out)), ended.messages
     assert "checked on 24 test images of squares: largest difference" in ended.messages
-    assert "speed at 8 images a batch, median: torch" in ended.messages
+    assert "speed at 8 images per batch, median: torch" in ended.messages
     session = runtime.InferenceSession(out)
     (given,), (returned,) = session.get_inputs(), session.get_outputs()
     metadata = session.get_modelmeta().custom_metadata_map

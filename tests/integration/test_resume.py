@@ -287,7 +287,7 @@ def test_wrong_use_is_one_line(driver: Driver, tmp_path: Path) -> None:
 
     assert "another configuration (training.lr: 0.01, now 0.02); give" in refused("training.lr=0.02", resume=True)
     assert "was started with 1 processes and cannot go on with 2" in refused(resume=True, world=2)
-    assert "holds an unfinished run; go on with it by --resume" in refused()
+    assert "holds an unfinished run; resume it with --resume" in refused()
     # So large a file may not be written: what a full disk does to a checkpoint.
     assert "this checkpoint cannot be written" in refused(resume=True, file_size_limit=200_000)
     about = json.loads((out / "run.json").read_text())

@@ -146,7 +146,7 @@ def test_other_labels_from_now_on(trained_run: Path, squares: Path) -> None:
     tagger.bind(own.with_labels({Label("umbrella", "red umbrella"): "", Label("kite", "kite"): "A kite flies."}))
     (tags,) = tagger(path)
     assert set(tags.predicted) == {*(label.key for label in LABELS.labels), "umbrella", "kite"}
-    with pytest.raises(UserError, match="'UMBRELLA' is there already, as 'umbrella'"):
+    with pytest.raises(UserError, match="'UMBRELLA' exists already, as 'umbrella'"):
         tagger.knowledge.with_labels({Label("UMBRELLA", "umbrella"): ""})
 
     # What the tower cannot hold leaves everything as it was.

@@ -78,7 +78,7 @@ class Adapter(ABC):
             if len(self.missing(candidate)) < len(self.layout.split("\n")):
                 return candidate
         wanted = self.layout.replace("\n", ", ")
-        raise UserError(f"{root}: holds no {self.title} (looked for: {wanted}); to be had: {self.download}")
+        raise UserError(f"{root}: holds no {self.title} (looked for: {wanted}); download: {self.download}")
 
     @abstractmethod
     def read(self, root: Path, protocol: Protocol) -> Manifest:
@@ -104,7 +104,7 @@ class Adapter(ABC):
         """The built-in labels in the order of the data set's own names for them, so that knowledge about them fits.
 
         Names that differ in case and punctuation only are one ("BaseballField", "baseball field"). Where at least five
-        are known and all of these stand at their own place, the others (a misspelling mended in one copy, a prefix
+        are known and all of these stand at their own place, the others (a misspelling corrected in one copy, a prefix
         left out) are known by theirs. A name that stays unknown is its own text.
         """
         known = built_in_label_set(self.label_set)

@@ -149,7 +149,7 @@ def _rows(numbers: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _targets(values: NDArray[Any]) -> NDArray[np.int8]:
-    """(N, C): 1 there, 0 not there; any other mark (RAP's 2) is unknown."""
+    """(N, C): 1 present, 0 absent; any other mark (RAP's 2) is unknown."""
     return np.where(values == 1, 1, np.where(values == 0, 0, -1)).astype(np.int8)
 
 

@@ -15,7 +15,7 @@ from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Difficult, Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
-# In the devkit's class files 0 means "only difficult objects"; ours says 1 there, 0 not there, -1 unknown.
+# In the devkit's class files 0 means "only difficult objects"; ours says 1 present, 0 absent, -1 unknown.
 _DIFFICULT: dict[Difficult, int] = {"ignore": -1, "negative": 0, "positive": 1}
 
 
@@ -30,7 +30,7 @@ class _Voc(Adapter):
         for split, list_name in self.lists.items():
             ids = [line.split()[0] for line in read_lines(folder / f"{list_name}.txt")]
             columns = [_read_class_file(folder / f"{key}_{list_name}.txt", ids) for key in labels.keys]
-            marks = np.stack(columns, axis=1)  # (N, C): 1, 0 only difficult, -1 not there
+            marks = np.stack(columns, axis=1)  # (N, C): 1, 0 only difficult, -1 absent
             targets = np.where(marks == 1, 1, np.where(marks == 0, _DIFFICULT[protocol.difficult], 0)).astype(np.int8)
             blocks.append(Block(split, ids, [f"JPEGImages/{key}.jpg" for key in ids], targets))
         return self.manifest(labels, protocol, blocks)

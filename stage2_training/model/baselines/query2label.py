@@ -1,4 +1,4 @@
-"""Query2Label: a transformer with one learnable query a label.
+"""Query2Label: a transformer with one learnable query per label.
 
 Legend: B images, M regions, C labels, w width of the transformer, d width of the joint space.
 """

@@ -18,7 +18,7 @@ from sspa.stage2_training.model.options import KapOptions, Options
 
 
 class ZeroShotOptions(Options):
-    """CLIP's zero-shot classifier (Radford et al., CLIP, ICML 2021, section 3.1.2), one decision a label."""
+    """CLIP's zero-shot classifier (Radford et al., CLIP, ICML 2021, section 3.1.2), one decision per label."""
 
     head: Literal["zero-shot"] = "zero-shot"
     kap: KapOptions = KapOptions(template="A photo of a {label}.")

@@ -78,7 +78,7 @@ def test_shots_are_nested_and_enough_of_every_label() -> None:
         assert len(kept) <= shots * len(KEYS)
         assert before <= set(kept)
         before = set(kept)
-    assert "16 training images a label" in reduced.note
+    assert "16 training images per label" in reduced.note
 
 
 def test_unseen_labels_are_masked_in_train_and_val_only() -> None:

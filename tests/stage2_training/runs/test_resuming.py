@@ -57,7 +57,7 @@ def test_a_named_folder_may_be_new_and_must_be_of_this_configuration(tmp_path: P
 
 def test_a_folder_in_use_is_told_from_a_finished_and_an_unfinished_one(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "run", _config())
-    with pytest.raises(UserError, match="unfinished run; go on with it by --resume"):
+    with pytest.raises(UserError, match="unfinished run; resume it with --resume"):
         check_free(folder.path)
     (folder.path / ".weights.safetensors.abcd1234").write_text("half")
     (folder.path / ".mine.txt").write_text("a user's own")

@@ -34,7 +34,7 @@ def _state(optimization: Optimization) -> dict[str, torch.Tensor]:
 
 def test_training_goes_on_in_the_same_bits(recognizer: Recognizer, tmp_path: Path) -> None:
     options = TrainingOptions(lr=0.1)
-    optimization = make_optimization(recognizer, options, steps_an_epoch=4)
+    optimization = make_optimization(recognizer, options, steps_per_epoch=4)
     _step(recognizer, optimization)
     state = TrainState(epoch=3, step=1, losses=0.1 + 0.2, recent=[1 / 3], best_map=2 / 3)
     save_checkpoint(tmp_path, optimization, state, ALONE)
@@ -45,7 +45,7 @@ def test_training_goes_on_in_the_same_bits(recognizer: Recognizer, tmp_path: Pat
     with torch.no_grad():
         for parameter in recognizer.head.parameters():
             parameter.fill_(0.5)
-    again = make_optimization(recognizer, options, steps_an_epoch=4)
+    again = make_optimization(recognizer, options, steps_per_epoch=4)
     assert load_checkpoint(tmp_path, again, ALONE) == state
     assert again.learning_rate > 0
     _step(recognizer, again)
@@ -58,7 +58,7 @@ def test_training_goes_on_in_the_same_bits(recognizer: Recognizer, tmp_path: Pat
 def test_the_newest_two_are_kept_and_a_damaged_one_is_named(
     recognizer: Recognizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     assert not has_checkpoint(tmp_path)
     for epoch in (1, 2, 10):
         save_checkpoint(tmp_path, optimization, TrainState(epoch=epoch), ALONE)
@@ -77,7 +77,7 @@ def test_the_newest_two_are_kept_and_a_damaged_one_is_named(
 
 
 def test_a_newer_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
     (file,) = tmp_path.glob("*/state.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
@@ -86,7 +86,7 @@ def test_a_newer_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> N
 
 
 def test_an_earlier_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
     (file,) = tmp_path.glob("*/state.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
@@ -95,14 +95,14 @@ def test_an_earlier_version_is_refused(recognizer: Recognizer, tmp_path: Path) -
 
 
 def test_moments_are_kept_by_name_whatever_the_order(recognizer: Recognizer, tmp_path: Path) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_per_epoch=4)
     _step(recognizer, optimization)
     save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
     moments = optimization.optimizer.state
     wanted = {name: moments[value]["exp_avg"] for name, value in optimization.trained.items() if value in moments}
     assert len(wanted) > 10
 
-    other = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_an_epoch=4)
+    other = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_per_epoch=4)
     other.optimizer.param_groups.reverse()
     for group in other.optimizer.param_groups:
         group["params"].reverse()
@@ -118,7 +118,7 @@ def test_moments_are_kept_by_name_whatever_the_order(recognizer: Recognizer, tmp
 def test_a_full_disk_is_one_line_and_keeps_the_one_before(
     recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     save_checkpoint(tmp_path, optimization, TrainState(epoch=1), ALONE)
     before = list(tmp_path.iterdir())
 

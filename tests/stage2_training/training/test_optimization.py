@@ -27,7 +27,7 @@ def test_every_trained_parameter_is_in_one_group_with_its_own_rate_and_decay(rec
 
 def test_warm_up_rises_and_the_cosine_falls_to_zero(recognizer: Recognizer) -> None:
     options = TrainingOptions(epochs=2, warmup_epochs=0.5, lr=1.0, clip_norm=1e9)
-    optimization = make_optimization(recognizer, options, steps_an_epoch=10)
+    optimization = make_optimization(recognizer, options, steps_per_epoch=10)
     rates = [optimization.learning_rate]
     for step in range(1, 21):
         optimization.schedule.step_update(step)
@@ -40,7 +40,7 @@ def test_warm_up_rises_and_the_cosine_falls_to_zero(recognizer: Recognizer) -> N
 
 
 def test_averaged_weights_stand_in_only_within_the_block(recognizer: Recognizer) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_per_epoch=4)
     for _ in range(3):
         optimization.step(recognizer(some_features(4)).logits["region"].square().sum())
     own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
@@ -55,7 +55,7 @@ def test_averaged_weights_stand_in_only_within_the_block(recognizer: Recognizer)
 
 def test_the_average_holds_what_is_trained_and_no_more(recognizer: Recognizer) -> None:
     set_trainable(recognizer.backbone, "last:1")
-    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     trained = {name for name, value in optimization.modules.named_parameters() if value.requires_grad}
     assert {name.replace("/", ".") for name in optimization.ema.module.state_dict()} == trained
     assert len(trained) < len(optimization.modules.state_dict())
@@ -63,7 +63,7 @@ def test_the_average_holds_what_is_trained_and_no_more(recognizer: Recognizer) -
 
 
 def test_half_precision_scales_the_loss_and_lets_a_bad_step_pass(recognizer: Recognizer) -> None:
-    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1, precision="fp16"), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(lr=0.1, precision="fp16"), steps_per_epoch=4)
     before = optimization.scaler.get_scale()
     own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
     optimization.step(recognizer(some_features(4)).logits["region"].sum() * float("inf"))

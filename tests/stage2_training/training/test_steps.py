@@ -42,7 +42,7 @@ def _batches() -> FeatureBatches:
 
 
 def _losses(recognizer: Recognizer, config: RunConfig, state: TrainState) -> list[float]:
-    optimization = make_optimization(recognizer, config.training, steps_an_epoch=4)
+    optimization = make_optimization(recognizer, config.training, steps_per_epoch=4)
     return [step.loss for step in train_steps(recognizer, optimization, _batches(), config, state, ALONE)]
 
 
@@ -108,7 +108,7 @@ def test_a_frozen_tower_has_no_activations_to_save(recognizer: Recognizer) -> No
 def test_a_loss_that_is_no_number_stops_and_names_the_step(recognizer: Recognizer) -> None:
     batches, state = _batches(), TrainState(epoch=2, best_epoch=1)
     batches.views[0].pooled[0][batches._order(2)[8:16]] = math.nan
-    optimization = make_optimization(recognizer, TrainingOptions(), steps_an_epoch=4)
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     steps = train_steps(recognizer, optimization, batches, _config(), state, ALONE)
     next(steps)
     own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
