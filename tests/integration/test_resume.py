@@ -141,7 +141,7 @@ def test_killed_at_ten_random_steps(driver: Driver, whole: Path, tmp_path: Path)
         assert codes == [-signal.SIGKILL], said(out)
     assert driver.run(out, resume=True) == [0], said(out)
     assert left(out) == left(whole)
-    assert said(out).count("going on in") >= 6
+    assert said(out).count("resuming in") >= 6
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_an_earlier_version_is_refused(recognizer: Recognizer, tmp_path: Path) -
     save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
     (file,) = tmp_path.glob("*/state.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
-    with pytest.raises(UserError, match=r"earlier sspa.*train anew"):
+    with pytest.raises(UserError, match=r"earlier sspa.*train from the start"):
         load_checkpoint(tmp_path, optimization, ALONE)
 
 
