@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args
 
 from sspa.shared.suggestions import nearest
@@ -21,6 +22,7 @@ class Variants:
     fields: Mapping[str, frozenset[str]]
 
 
+@cache
 def variant_sections() -> dict[str, Variants]:
     """The sections with several forms, by name."""
     found = {}
@@ -33,9 +35,10 @@ def variant_sections() -> dict[str, Variants]:
     return found
 
 
-def setting_keys() -> list[str]:
+@cache
+def setting_keys() -> tuple[str, ...]:
     """Every key that --set and --config accept, dotted."""
-    return sorted(_keys(RunConfig.model_json_schema()))
+    return tuple(sorted(_keys(RunConfig.model_json_schema())))
 
 
 def explained(kind: str, location: tuple[int | str, ...], value: Any, message: str) -> str:

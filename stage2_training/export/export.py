@@ -54,5 +54,5 @@ def export_run(run: Path, to: str, out: Path | None, check: Sequence[str] = ()) 
             seconds = seconds_a_batch({"torch": tagger.probabilities, target.runtime: exported}, images)
             figures = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
             ratio = seconds["torch"] / seconds[target.runtime]
-            say(f"speed at {count} image{'s' * (count > 1)} a batch, median: {figures} ({ratio:.2f} times as fast)")
+            say(f"speed at {count} image{'s' * (count > 1)} per batch, median: {figures} ({ratio:.2f} times as fast)")
     return out

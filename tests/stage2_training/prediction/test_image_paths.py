@@ -34,7 +34,7 @@ def test_patterns_files_and_lists_each_image_once(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("none*.png", "no images there"), ("none.png", "no such image or folder"), ("-", "standard input: no pict")],
+    [("none*.png", "no images there"), ("none.png", "no such image or folder"), ("-", "standard input: no ima")],
 )
 def test_what_names_nothing(folder: Path, argument: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.losses import BceOptions, Loss, total_loss
@@ -42,11 +43,15 @@ def _targets() -> torch.Tensor:
     return torch.randint(-1, 2, (6, len(LABELS)), generator=torch.Generator().manual_seed(5))
 
 
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return small_backbone(tmp_path_factory.mktemp("backbone")).double()
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.kind)
 @pytest.mark.parametrize("name", HEADS)
-def test_of_every_head_under_every_loss(name: str, loss: Loss, tmp_path: Path) -> None:
+def test_of_every_head_under_every_loss(name: str, loss: Loss, backbone: Backbone) -> None:
     torch.manual_seed(0)
-    backbone = small_backbone(tmp_path).double()
     head = create_head(HEADS[name], backbone.width)
     head.bind(backbone, some_knowledge())
     head.initialise(some_features(32))
