@@ -11,6 +11,7 @@ import numpy as np
 
 from sspa.stage2_training.config.resolving import differing_keys
 from sspa.stage2_training.config.trees import flat
+from sspa.stage2_training.runs.records import RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 Pair = tuple[Any, Any]
@@ -68,10 +69,7 @@ def difference(one: RunFolder, other: RunFolder) -> RunDifference:
     """
     records = one.record(), other.record()
     ids = one.test_ids(), other.test_ids()
-    environments = [
-        flat({**record.environment.model_dump(), "device": record.device, "processes": record.processes})
-        for record in records
-    ]
+    environments = [_environment(record) for record in records]
     data = [
         {
             **record.data.model_dump(include={"name", "hash"}),
@@ -90,6 +88,12 @@ def difference(one: RunFolder, other: RunFolder) -> RunDifference:
         figures=_differing(_figures(one), _figures(other)),
         probabilities=_probabilities(one, other) if same_cells else None,
     )
+
+
+def _environment(record: RunRecord) -> dict[str, Any]:
+    """By dotted key; what a run did not record is absent."""
+    whole = {**record.environment.model_dump(), "device": record.device, "processes": record.processes}
+    return {key: value for key, value in flat(whole).items() if value not in (None, {})}
 
 
 def _configuration(one: RunFolder, other: RunFolder) -> dict[str, Pair]:
