@@ -11,7 +11,7 @@ import yaml
 
 from sspa.shared.files import replacing
 from sspa.shared.knowledge_format import read_table
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.evaluation.bootstrap import map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.protocols import get_protocol
@@ -64,7 +64,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
         licences=licences_of(config.backbone),
         image_size=tagger.recognizer.backbone.image_size,
         open_vocabulary=tagger.recognizer.head.open_vocabulary,
-        backbone=_backbone(config, result.backbone.description),
+        backbone=_backbone(config.backbone, result.backbone.description),
         version=metadata.version("sspa-multilabel"),
     )
     with replacing(path) as beside:
@@ -113,9 +113,9 @@ def _front_matter(name: str, about: RunRecord, both: Metrics, config: RunConfig)
     }
 
 
-def _backbone(config: RunConfig, description: str) -> str:
+def _backbone(options: BackboneOptions, description: str) -> str:
     """The backbone in words; of local files not where they lay."""
-    name, weights = config.backbone.name, config.backbone.weights
+    name, weights = options.name, options.weights
     if name.startswith("local-dir:"):
         return "in the folder `backbone`"
     if weights is not None and Path(weights).is_file():

@@ -209,7 +209,7 @@ class _Training:
         )
         with interruption.deferred():
             try:
-                while state.epoch <= options.epochs and not _stops_early(state, self.config):
+                while state.epoch <= options.epochs and not _stops_early(state, options.early_stopping):
                     self._train_epoch(folder, optimization, batches, state, interruption, log)
                     self._score_epoch(folder, optimization, len(batches), state, interruption, log)
                     save_checkpoint(checkpoints, optimization, state, self.processes)
@@ -336,8 +336,7 @@ class _Training:
             return score_together(self.recognizer, views, len(split), done)
 
 
-def _stops_early(state: TrainState, config: RunConfig) -> bool:
-    patience = config.training.early_stopping
+def _stops_early(state: TrainState, patience: int | None) -> bool:
     if patience is None or state.step or state.epoch - 1 - state.best_epoch < patience:
         return False
     say(f"early stopping: no better val mAP in {patience} epochs")
