@@ -168,7 +168,7 @@ READERS = {
     "check": ("check", "artifacts/mine.parquet"),
     "diff": ("diff", "artifacts/mine.parquet", "artifacts/mine.parquet"),
     "export": ("export", "artifacts/mine.parquet", "out.csv"),
-    "import": ("import", "artifacts/mine.parquet", "mended.csv"),
+    "import": ("import", "artifacts/mine.parquet", "corrected.csv"),
     "control": ("control", "artifacts/mine.parquet", "--kind", "shuffled"),
     "migrate": ("migrate", "artifacts/mine.parquet"),
 }
@@ -180,16 +180,16 @@ def test_a_hostile_table(
     folder: Path, recorded: Path, refused: Refused, damage: Callable[[Path], None], command: str
 ) -> None:
     damage(folder / "artifacts" / "mine.parquet")
-    (folder / "mended.csv").write_text("label,sample,description\ncat,0,A cat.\n")
+    (folder / "corrected.csv").write_text("label,sample,description\ncat,0,A cat.\n")
     said = refused(*READERS[command])
     assert said.startswith("error: artifacts/mine.parquet: ")
     assert DAMAGES[damage] in said
 
 
 def test_an_import_with_unknown_labels(folder: Path, refused: Refused) -> None:
-    (folder / "mended.csv").write_text("label,sample,description\ncat,0,A cat sits.\nwolf,0,A wolf.\n")
-    assert "mended.csv, line 3: artifacts/mine.parquet has no label 'wolf'" in refused(
-        "import", "artifacts/mine.parquet", "mended.csv"
+    (folder / "corrected.csv").write_text("label,sample,description\ncat,0,A cat sits.\nwolf,0,A wolf.\n")
+    assert "corrected.csv, line 3: artifacts/mine.parquet has no label 'wolf'" in refused(
+        "import", "artifacts/mine.parquet", "corrected.csv"
     )
 
 
@@ -206,11 +206,11 @@ def files_up_to(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("command", ["import", "control", "export"])
 def test_a_write_that_the_system_refuses(folder: Path, refused: Refused, command: str) -> None:
-    (folder / "mended.csv").write_text("label,sample,description\ncat,0,A cat sits on a mat.\n")
+    (folder / "corrected.csv").write_text("label,sample,description\ncat,0,A cat sits on a mat.\n")
     many = [{"label": f"thing {number}", "description": f"A thing {number} is {number**9}."} for number in range(200)]
     write_knowledge(folder / "artifacts" / "many.parquet", [*ROWS, *many])
     arguments = {
-        "import": ("import", "artifacts/many.parquet", "mended.csv"),
+        "import": ("import", "artifacts/many.parquet", "corrected.csv"),
         "control": ("control", "artifacts/many.parquet", "--kind", "shuffled"),
         "export": ("export", "artifacts/many.parquet", "out.csv"),
     }[command]

@@ -229,9 +229,9 @@ def test_the_second_run_on_one_output_says_who_holds_it(make_job, teller, tmp_pa
         with pytest.raises(UserError, match="process 7 on thishost is writing it"):
             generate(job, teller)
         write_knowledge(job.output, [{"label": "cat", "description": "x"}])
-        (tmp_path / "mended.csv").write_text("label,sample,description\ncat,0,y\n")
+        (tmp_path / "corrected.csv").write_text("label,sample,description\ncat,0,y\n")
         with pytest.raises(UserError, match="process 7 on thishost is writing it"):
-            import_(job.output, tmp_path / "mended.csv")
+            import_(job.output, tmp_path / "corrected.csv")
     assert not teller.asked
 
 

@@ -32,7 +32,7 @@ def rows(path: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_an_exported_file_comes_back_as_it_was_and_mended(
+def test_an_exported_file_comes_back_as_it_was_and_corrected(
     table: Path, tmp_path: Path, ending: str, make_job, teller
 ) -> None:
     target = tmp_path / f"out.{ending}"
@@ -54,15 +54,20 @@ def test_an_exported_file_comes_back_as_it_was_and_mended(
         entries[3]["description"] = sentence
         target.write_text("\n".join(json.dumps(entry) for entry in entries))
     assert exchange.import_(table, target) == 1
-    mended = rows(table)[3]
-    assert (mended["label"], mended["sample"], mended["description"]) == ("dog", 1, sentence)
-    assert (mended["origin"], mended["verdict"], mended["model"], mended["key"]) == ("human", "good", "", "")
-    assert mended["clip_tokens"] > 10
+    corrected = rows(table)[3]
+    assert (corrected["label"], corrected["sample"], corrected["description"]) == ("dog", 1, sentence)
+    assert (corrected["origin"], corrected["verdict"], corrected["model"], corrected["key"]) == (
+        "human",
+        "good",
+        "",
+        "",
+    )
+    assert corrected["clip_tokens"] > 10
     teller.asked.clear()
     job = make_job("cat", "dog", "cow", "ox", samples=2)
     generate(job, teller)
     assert len(teller.asked) == 2
-    assert rows(table)[3] == mended
+    assert rows(table)[3] == corrected
 
 
 @pytest.mark.parametrize(
