@@ -47,16 +47,20 @@ Describe = Annotated[
 
 
 def command_device(wanted: str) -> "torch.device":
-    """The device that a command computes on; on a CPU, the process keeps freed memory from here on.
+    """The device that a command computes on, made the process's own: a CPU keeps freed memory, a numbered GPU is current.
 
     Raises:
         UserError: see `choose_device`.
     """
+    import torch
+
     from sspa.stage2_training.compute.device import choose_device, keep_freed_memory
 
     device = choose_device(wanted)
     if device.type == "cpu":
         keep_freed_memory()
+    elif device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 
