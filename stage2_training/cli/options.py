@@ -47,7 +47,7 @@ Describe = Annotated[
 
 
 def command_device(wanted: str) -> "torch.device":
-    """The device that a command computes on, made the process's own: a CPU keeps freed memory, a numbered GPU is current.
+    """The device that a command computes on; a CPU then keeps freed memory, and a numbered GPU is the current one.
 
     Raises:
         UserError: see `choose_device`.
