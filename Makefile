@@ -8,6 +8,8 @@ EXTRAS := embedded,data,export,demo,tensorboard,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sspa-$(EXTRA)
+# Where this variable is set, as in many containers, every process would compile torch and vLLM's sources anew.
+export PYTHONDONTWRITEBYTECODE :=
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
 .PHONY: demo test check format setup constraints clean

@@ -1,4 +1,4 @@
-"""100,000 labels with 3 sentences each through the replay engine, and the same command again when all is known.
+"""100,000 labels with 3 descriptions each through the replay engine, and the same command again when all is known.
 
 Run: python benchmarks/replay_at_scale.py [LABELS] [SAMPLES]
 
@@ -23,7 +23,7 @@ from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import built_in_prompt
 
 COMMAND = Path(sys.executable).with_name("sspa-knowledge")
-# Different words for each answer, so that tokens are counted and sentences compared as for real ones.
+# Different words for each answer, so that tokens are counted and descriptions compared as for real ones.
 WORDS = """
 red orange yellow green blue purple pink brown black white grey silver golden beige pale dark
 round square oval flat long short narrow wide thin thick curved straight hollow pointed tall small
@@ -32,14 +32,14 @@ handle lid wheel leg door window roof button screen strap blade rope frame panel
 COLOURS, FORMS, PARTS = (line.split() for line in WORDS.strip().splitlines())
 
 
-def sentence(name: str, sample: int) -> str:
-    """A sentence that the verdicts find good, drawn from a hash of its label and sample."""
+def description(name: str, sample: int) -> str:
+    """A description that the verdicts find good, drawn from a hash of its label and sample."""
     drawn = hashlib.sha256(f"{name} {sample}".encode()).digest()
     lists = (COLOURS, FORMS, PARTS, PARTS, COLOURS, FORMS)
     colour, form, first, second, third, fourth = (
         words[byte % len(words)] for words, byte in zip(lists, drawn, strict=False)
     )
-    # Words of nobody's vocabulary: they need many CLIP tokens, and keep the sentences apart.
+    # Words of nobody's vocabulary: they need many CLIP tokens, and keep the descriptions apart.
     maker, place, friend = ("".join(chr(97 + byte % 26) for byte in drawn[at : at + 6]) for at in (6, 12, 18))
     return (
         f"A {name} is a {form} {colour} thing with a {first} of {maker}, a {third} side of {fourth} {place} "
@@ -54,7 +54,7 @@ def answers(asker: Asker, names: list[str], samples: int) -> Iterator[tuple[str,
             if number % 10 == 0:
                 yield question.key, Answer("", "stop", 180, 1)
                 question.answers.append(Answer("", "stop", 180, 1))
-            yield asker.key(question), Answer(sentence(name, question.sample), "stop", 180, 40)
+            yield asker.key(question), Answer(description(name, question.sample), "stop", 180, 40)
 
 
 def measured(arguments: list[str]) -> None:

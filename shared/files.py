@@ -1,4 +1,4 @@
-"""Files that are never left half-written, and the folder where built things are kept."""
+"""Atomic writes, and the cache folder."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ from sspa.shared.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; when the block ends well it takes the place of `path`.
+    """Yield a temporary path beside `path` to write to; when the block succeeds, it replaces `path`.
 
-    The bytes are flushed to the disk before the rename, so that after a crash the file holds either
-    the old content or the new, never a part. When the block raises, the old file is left as it was.
+    The bytes are flushed to disk before the rename, so that after a crash the file holds either the old
+    content or the new, never part of it. If the block raises, the old file is unchanged.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         beside = Path(name)
         os.close(handle)
         yield beside
-        # mkstemp makes a private file, and so does safetensors; the finished one gets the mode any new file would have.
+        # mkstemp and safetensors create private files; the finished one gets the mode of any new file.
         beside.chmod(0o666 & ~_umask())
         _flush(beside)
         beside.replace(path)
@@ -43,9 +43,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Like `replacing`, for a folder that is built once: `path` appears whole or not at all.
+    """Like `replacing`, for a folder that is built once: `path` appears complete or not at all.
 
-    Where another process finished the same folder first, its copy stays and ours is dropped.
+    If another process finishes the same folder first, its copy is kept and ours is discarded.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def cache_folder(name: str) -> Path:
-    """The folder `name` under the user's cache: $SSPA_CACHE, or the platform's usual place."""
+    """The folder `name` in the user's cache: under $SSPA_CACHE, or the platform's usual place."""
     root = os.environ.get("SSPA_CACHE") or platformdirs.user_cache_dir("sspa")
     folder = Path(root) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"the cache folder {folder} cannot be made ({error.strerror}); set SSPA_CACHE to a folder you can write"
+            f"the cache folder {folder} cannot be created ({error.strerror}); set SSPA_CACHE to a writable folder"
         ) from error
     return folder
 

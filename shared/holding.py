@@ -1,4 +1,4 @@
-"""Who may write a file or a folder: one process at a time, and the second one is told who that is."""
+"""Locks: one process at a time writes a file or a folder, and a second one is told which process that is."""
 
 import os
 import platform
@@ -13,15 +13,15 @@ from sspa.shared.errors import UserError
 
 @contextmanager
 def held(path: Path, remedy: str, inside: bool = False) -> Iterator[None]:
-    """Hold `path` for this process; the lock dies with it, however it dies.
+    """Lock `path` for this process; the lock ends with the process, however it ends.
 
     Args:
-        path: a file, there or not yet, or a folder.
-        remedy: what a second process is told to do, "wait for it".
-        inside: `path` is a folder that exists; the lock lies in it and not beside it.
+        path: a file, existing or not, or a folder.
+        remedy: what a second process is told to do, such as "wait for it".
+        inside: `path` is an existing folder, and the lock file lies in it instead of beside it.
 
     Raises:
-        UserError: another process holds it, or its folder cannot be written.
+        UserError: another process holds the lock, or the folder is not writable.
     """
     folder, name = (path, "") if inside else (path.parent, f".{path.name}")
     lock_file, holder = folder / f"{name}.lock", folder / f"{name}.holder"
@@ -41,7 +41,7 @@ def held(path: Path, remedy: str, inside: bool = False) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
-        # Before the release: a process that opened it meanwhile is told by filelock that it is gone.
+        # Before the release: filelock notices if the file that another process has just opened was removed.
         lock_file.unlink(missing_ok=True)
         lock.release()
 
@@ -50,5 +50,5 @@ def _who(holder: Path) -> str:
     try:
         return holder.read_text().strip() or "another process"
     except FileNotFoundError:
-        # It ended, or has only just begun.
+        # That process has just ended, or just started.
         return "another process"

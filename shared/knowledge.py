@@ -1,4 +1,4 @@
-"""Knowledge as stage two reads it: the sentences of each label, in the order of its own labels."""
+"""Knowledge as stage two reads it: the descriptions of each label, in the order of its own labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from sspa.shared.label_sets import Label, LabelSet, fold
 
 @dataclass(frozen=True)
 class Knowledge:
-    """The sentences a knowledge file holds.
+    """The contents of a knowledge file.
 
-    `sentences` maps a label's key to its sentences in sample order. `content_hash` (hex) covers labels,
-    texts and sentences, not their order nor where they came from.
+    `descriptions` maps a label's key to its descriptions in sample order. `content_hash` (hex) covers keys,
+    texts and descriptions, but neither their order nor their provenance.
     """
 
     path: Path
     labels: tuple[Label, ...]
     domain: str
     content_hash: str
-    sentences: Mapping[str, tuple[str, ...]]
+    descriptions: Mapping[str, tuple[str, ...]]
 
     def for_labels(self, keys: Sequence[str]) -> "Knowledge":
-        """The same knowledge for these labels, in this order. The hash is that of what remains.
+        """The knowledge of these labels only, in this order; the hash is recomputed.
 
         Raises:
             UserError: a label has no knowledge; the message names all such labels and how to get theirs.
@@ -41,11 +41,11 @@ class Knowledge:
             self.path,
             tuple(known[key] for key in keys),
             self.domain,
-            {key: self.sentences[key] for key in keys},
+            {key: self.descriptions[key] for key in keys},
         )
 
     def with_labels(self, more: Mapping[Label, str]) -> "Knowledge":
-        """The same knowledge and, after it, further labels, each with a sentence or "".
+        """This knowledge followed by further labels, each with a description or "".
 
         Raises:
             UserError: a further label exists already, also after folding case and spaces.
@@ -59,7 +59,7 @@ class Knowledge:
             self.path,
             (*self.labels, *more),
             self.domain,
-            {**self.sentences, **{label.key: (sentence,) for label, sentence in more.items()}},
+            {**self.descriptions, **{label.key: (description,) for label, description in more.items()}},
         )
 
 
@@ -67,31 +67,31 @@ def read_knowledge(path: Path) -> Knowledge:
     """Read a knowledge file, verifying checksums, schema and content hash.
 
     Raises:
-        UserError: the file is missing, cut short, damaged, of another schema, or breaks the contract.
+        UserError: the file is missing, truncated, damaged, of another schema, or breaks the contract.
     """
     table, _ = read_table(path)
     columns = {name: table[name].to_pylist() for name in ("label", "text", "hint", "description")}
     labels: dict[str, Label] = {}
-    sentences: dict[str, list[str]] = {}
-    for key, text, hint, sentence in zip(*columns.values(), strict=True):
+    descriptions: dict[str, list[str]] = {}
+    for key, text, hint, description in zip(*columns.values(), strict=True):
         labels.setdefault(key, Label(key=key, text=text, hint=hint))
-        sentences.setdefault(key, []).append(sentence)
+        descriptions.setdefault(key, []).append(description)
     domain = table["domain"][0].as_py()
-    return _knowledge(path, tuple(labels.values()), domain, {key: tuple(kept) for key, kept in sentences.items()})
+    return _knowledge(path, tuple(labels.values()), domain, {key: tuple(kept) for key, kept in descriptions.items()})
 
 
 def names_only(labels: LabelSet) -> Knowledge:
-    """Labels without a sentence: their prompts hold the bare name."""
+    """Labels without descriptions: their prompts consist of the bare name."""
     return _knowledge(Path(labels.name), labels.labels, labels.domain, dict.fromkeys(labels.keys, ("",)))
 
 
 def _knowledge(
-    path: Path, labels: tuple[Label, ...], domain: str, sentences: Mapping[str, tuple[str, ...]]
+    path: Path, labels: tuple[Label, ...], domain: str, descriptions: Mapping[str, tuple[str, ...]]
 ) -> Knowledge:
     rows = [
-        (label.key, label.text, sample, sentence)
+        (label.key, label.text, sample, description)
         for label in labels
-        for sample, sentence in enumerate(sentences[label.key])
+        for sample, description in enumerate(descriptions[label.key])
     ]
     keys, texts, samples, kept = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Knowledge(
@@ -99,5 +99,5 @@ def _knowledge(
         labels=labels,
         domain=domain,
         content_hash=content_hash(keys, texts, samples, kept),
-        sentences=MappingProxyType(dict(sentences)),
+        descriptions=MappingProxyType(dict(descriptions)),
     )

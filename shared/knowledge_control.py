@@ -1,4 +1,4 @@
-"""Controls: knowledge that cannot help, without which nobody can say that knowledge helped."""
+"""Controls: knowledge that cannot help. Without them nobody can say that knowledge helped."""
 
 import random
 from pathlib import Path
@@ -11,13 +11,13 @@ KINDS = ("name-only", "shuffled", "random-words")
 
 
 def control_rows(path: Path, kind: str, seed: int = 0) -> list[dict[str, Any]]:
-    """The rows of a control of a knowledge file: the same labels and numbers of sentences, without the knowledge.
+    """The rows of a control: the labels and numbers of descriptions of a knowledge file, without the knowledge.
 
-    `name-only` leaves every sentence empty; `shuffled` gives every label the sentences of another;
-    `random-words` keeps each sentence's number of words, drawn from all words of the table.
+    `name-only` leaves every description empty; `shuffled` gives every label the descriptions of another;
+    `random-words` keeps each description's number of words, drawn from all words of the table.
 
     Returns:
-        Rows for `write_knowledge`; what they do not name has its default.
+        Rows for `write_knowledge`; columns they leave out get their defaults.
 
     Raises:
         UserError: an unreadable file, an unknown kind, or too few labels to shuffle.
@@ -26,7 +26,7 @@ def control_rows(path: Path, kind: str, seed: int = 0) -> list[dict[str, Any]]:
         raise UserError(f"control {kind}: unknown; choose one of {', '.join(KINDS)}")
     rows = read_table(path)[0].to_pylist()
     draw = random.Random(seed)
-    sentences = {
+    descriptions = {
         "name-only": lambda: [""] * len(rows),
         "shuffled": lambda: _shuffled(rows, draw, path),
         "random-words": lambda: _random_words(rows, draw),
@@ -34,16 +34,16 @@ def control_rows(path: Path, kind: str, seed: int = 0) -> list[dict[str, Any]]:
     kept = ("label", "text", "hint", "domain", "sample")
     about = {"origin": "control", "attempts": 0, "prompt": f"control: {kind}", "seed": seed}
     return [
-        {**{name: row[name] for name in kept}, "description": sentence, **about}
-        for row, sentence in zip(rows, sentences, strict=True)
+        {**{name: row[name] for name in kept}, "description": description, **about}
+        for row, description in zip(rows, descriptions, strict=True)
     ]
 
 
 def _shuffled(rows: list[dict[str, Any]], draw: random.Random, path: Path) -> list[str]:
-    """Each label gets the sentences of another, no label its own (Sattolo's cycle)."""
+    """Each label gets the descriptions of another, none its own (Sattolo's algorithm)."""
     labels = list(dict.fromkeys(row["label"] for row in rows))
     if len(labels) < 2:
-        raise UserError(f"{path}: one label has no other to take sentences from")
+        raise UserError(f"{path}: one label has no other to take descriptions from")
     others = labels[:]
     for last in range(len(others) - 1, 0, -1):
         swap = draw.randrange(last)
@@ -52,7 +52,7 @@ def _shuffled(rows: list[dict[str, Any]], draw: random.Random, path: Path) -> li
     own: dict[str, list[str]] = {label: [] for label in labels}
     for row in rows:
         own[row["label"]].append(row["description"])
-    # A label with more samples than its source goes round.
+    # A label with more samples than its source cycles through them.
     return [own[source[row["label"]]][row["sample"] % len(own[source[row["label"]]])] for row in rows]
 
 

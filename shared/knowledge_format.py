@@ -1,9 +1,9 @@
 """The knowledge file: the Parquet contract in which stage one and stage two meet.
 
-One row a label and sample, in the order of the label file, samples counted from 0. All columns are
-plain strings and integers, so that any Parquet reader shows them. The file's metadata carries the
-schema version and the content hash; pages carry checksums, because neither pyarrow nor DuckDB
-notices a flipped byte without them.
+One row per label and sample, in the order of the label file, samples counted from 0. All columns are
+plain strings and integers, which any Parquet reader can show. The file's metadata carries the schema
+version and the content hash; pages carry checksums, because without them neither pyarrow nor DuckDB
+notices a flipped byte.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 VERDICTS = ("good", "doubtful")
-# Who wrote a sentence: a language model, a person, or `sspa-knowledge control`.
+# Who wrote a description: a language model, a person, or `sspa-knowledge control`.
 ORIGINS = ("model", "human", "control")
 
-# Name, type and the value a row gets that does not say its own. `label` and `description` have none.
+# Name, type and default. `label` and `description` have no default.
 COLUMNS: tuple[tuple[str, str, str | int | None], ...] = (
     ("label", "string", None),  # the data set's own name
     ("text", "string", ""),  # shown to models; the label itself where a row leaves it out
     ("hint", "string", ""),  # what is meant, where the bare name misleads
-    ("domain", "string", "natural"),  # which kind of picture the prompt spoke of
+    ("domain", "string", "natural"),  # the kind of image the prompt was about
     ("sample", "int32", 0),
     ("description", "string", None),
     ("verdict", "string", "good"),
     ("reason", "string", ""),  # why a row is doubtful, with the figure behind it
     ("origin", "string", "model"),
-    ("clip_tokens", "int32", 0),  # what "A photo of a {text}. {description}" needs of CLIP's 77; 0 where not counted
-    ("clip_cut", "string", ""),  # the end of the description that CLIP does not read
+    ("clip_tokens", "int32", 0),  # tokens of "A photo of a {text}. {description}", of CLIP's 77; 0: not counted
+    ("clip_cut", "string", ""),  # the truncated end of the description, which CLIP does not read
     ("attempts", "int32", 1),  # how often the model was asked
     ("answers", "string", "[]"),  # all its answers in order, as JSON: text, finish, tokens
     ("model", "string", ""),
@@ -46,16 +46,16 @@ COLUMNS: tuple[tuple[str, str, str | int | None], ...] = (
     ("prompt_hash", "string", ""),  # SHA-256 of the prompt file
     ("answer_form", "string", ""),  # sentence or fields
     ("sampling", "string", "{}"),  # sampling parameters as JSON
-    ("seed", "int64", 0),  # of the answer that was kept
-    ("key", "string", ""),  # what was asked first, content-addressed; "" where no model was
+    ("seed", "int64", 0),  # the seed of the answer that was kept
+    ("key", "string", ""),  # content-addressed key of the first attempt; "" where no model was asked
 )
 
-# What each version added; `sspa-knowledge migrate` fills these with their defaults.
+# The columns added since each version; `sspa-knowledge migrate` fills them with their defaults.
 ADDED_SINCE: dict[int, tuple[str, ...]] = {
     1: ("origin", "clip_tokens", "clip_cut", "answers", "revision", "quantisation", "answer_form"),
 }
 
-# Limits against files that claim more than anyone would write: checked in the footer, before any page is read.
+# Limits against files that claim more than anyone would write; checked in the footer, before any page is read.
 MAX_ROWS = 5_000_000
 MAX_BYTES = 4 << 30
 
@@ -64,31 +64,33 @@ _VERSION_KEY = b"sspa.schema_version"
 _HASH_KEY = b"sspa.content_hash"
 
 
-def content_hash(labels: Sequence[str], texts: Sequence[str], samples: Sequence[int], sentences: Sequence[str]) -> str:
-    """SHA-256 (hex) over labels, texts and sentences, whatever the order of the rows.
+def content_hash(
+    labels: Sequence[str], texts: Sequence[str], samples: Sequence[int], descriptions: Sequence[str]
+) -> str:
+    """SHA-256 (hex) over labels, texts and descriptions, independent of the order of rows.
 
-    Two files with the same hash give stage two the same knowledge, wherever the sentences came from.
+    Two files with the same hash give stage two the same knowledge, whatever the provenance of the descriptions.
     """
     digest = hashlib.sha256()
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    for row in sorted(zip(labels, samples, texts, sentences, strict=True)):
+    for row in sorted(zip(labels, samples, texts, descriptions, strict=True)):
         digest.update(encode(row).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 
 
 def arrow_schema() -> "pa.Schema":
-    """The schema of the current version: names and types, nothing nullable."""
+    """The schema of the current version; no column is nullable."""
     import pyarrow as pa
 
     return pa.schema([pa.field(name, pa.type_for_alias(kind), nullable=False) for name, kind, _ in COLUMNS])
 
 
 def knowledge_table(rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
-    """A table from rows that name at least `label` and `description`; the rest has defaults.
+    """A table from rows with at least `label` and `description`; the other columns have defaults.
 
     Raises:
-        UserError: a row has an unknown column, or lacks a needed one.
+        UserError: a row has an unknown column, or lacks a required one.
 
     Example:
         >>> knowledge_table([{"label": "cat", "description": "A small animal with pointed ears."}]).num_rows
@@ -112,7 +114,7 @@ def knowledge_table(rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
 
 
 def write_knowledge(path: Path, rows: "Iterable[Mapping[str, Any]] | pa.Table") -> str:
-    """Check and write a knowledge file, beside and moved over; the same rows give the same bytes.
+    """Check and write a knowledge file atomically; the same rows give the same bytes.
 
     Returns:
         The content hash.
@@ -126,7 +128,7 @@ def write_knowledge(path: Path, rows: "Iterable[Mapping[str, Any]] | pa.Table") 
     table = rows if isinstance(rows, pa.Table) else knowledge_table(rows)
     check_table(table, str(path))
     digest = _hash_of(table)
-    # RFC 3339 stamps, latencies and hosts stay out: they would change the bytes of equal content.
+    # No time stamps, latencies or host names: equal content must give equal bytes.
     table = table.replace_schema_metadata({_VERSION_KEY: str(SCHEMA_VERSION).encode(), _HASH_KEY: digest.encode()})
     with replacing(path) as beside:
         pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
@@ -140,7 +142,7 @@ def read_table(path: Path) -> tuple["pa.Table", str]:
         The table and its content hash.
 
     Raises:
-        UserError: whatever is wrong with the file, in one line.
+        UserError: the file fails one of these checks; the message says which.
     """
     table, stored, _ = _read(path, older=False)
     check_table(table, str(path))
@@ -148,13 +150,13 @@ def read_table(path: Path) -> tuple["pa.Table", str]:
 
 
 def migrate(path: Path) -> int:
-    """Rewrite a file of an older schema version in the current one; what it lacks gets its default.
+    """Upgrade a file to the current schema version; missing columns get their defaults.
 
     Returns:
         The version the file had.
 
     Raises:
-        UserError: the file is damaged, newer, or of the current version already.
+        UserError: the file is damaged, newer, or already of the current version.
     """
     import pyarrow as pa
 
@@ -174,7 +176,7 @@ def migrate(path: Path) -> int:
 def check_table(table: "pa.Table", where: str) -> None:
     """Check what stage two relies on.
 
-    At least one row; the current schema without nulls; one domain; known verdicts; for each label one
+    At least one row; the current schema without nulls; one domain; known verdicts and origins; per label one
     text, one hint and samples 0, 1, 2, ... in consecutive rows.
 
     Raises:
@@ -183,7 +185,7 @@ def check_table(table: "pa.Table", where: str) -> None:
     if table.schema.remove_metadata() != arrow_schema():
         raise UserError(f"{where}: not the columns of schema version {SCHEMA_VERSION}; generate it again")
     if table.num_rows == 0:
-        raise UserError(f"{where}: holds no row")
+        raise UserError(f"{where}: has no rows")
     columns = {name: table[name].to_pylist() for name in _CHECKED}
     first_row: dict[str, int] = {}
     previous, expected = None, 0
@@ -213,7 +215,7 @@ def _hash_of(table: "pa.Table") -> str:
 
 
 def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
-    """Table, content hash and version of a file whose bytes and columns are as they should be."""
+    """Table, content hash and version of a file whose bytes and columns are intact."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -250,7 +252,7 @@ def _check_footer(footer: Any, path: Path) -> None:
 
 
 def _check_version(metadata: Mapping[bytes, bytes], path: Path, older: bool) -> tuple[str, int]:
-    """Refuse what this version cannot read; return the recorded content hash and the version."""
+    """Reject versions that cannot be read; return the recorded content hash and the version."""
     if _VERSION_KEY not in metadata or _HASH_KEY not in metadata:
         raise UserError(f"{path}: a Parquet file, but no knowledge file; make one with `sspa-knowledge generate`")
     written = metadata[_VERSION_KEY].decode(errors="replace")

@@ -47,13 +47,13 @@ class LabelSet:
 
 
 def built_in_names() -> tuple[str, ...]:
-    """Names of the label sets that come with the package, sorted."""
+    """Names of the label sets that ship with the package, sorted."""
     folder = resources.files("sspa.shared").joinpath("built_in_labels")
     return tuple(sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")))
 
 
 def built_in_label_set(name: str) -> LabelSet:
-    """The label set of that name that comes with the package, whatever the current folder holds.
+    """The label set of that name that ships with the package, whatever the current folder contains.
 
     Raises:
         UserError: there is none of that name.
@@ -65,15 +65,15 @@ def built_in_label_set(name: str) -> LabelSet:
 
 
 def read_label_set(file_or_name: str | Path) -> LabelSet:
-    """Read a label file, or the built-in set of that name (with or without `.txt`) where no such file exists.
+    """Read a label file, or the built-in set of that name (with or without `.txt`) if there is no such file.
 
-    A file has one label per line, optionally `label<TAB>text<TAB>hint`. Lines that begin with `#` are comments;
-    `# domain: pedestrian` among them names the prompt domain. Empty lines are skipped. Where both a file or folder and
-    a built-in set have the name, a line says which is read.
+    A file has one label per line, optionally `label<TAB>text<TAB>hint`. Lines that start with `#` are comments;
+    `# domain: pedestrian` among them sets the prompt domain. Empty lines are skipped. If a built-in set has the same
+    name as a file or folder, a message says which is read.
 
     Raises:
-        UserError: nothing of that name, not UTF-8 text, no label, a label twice (also after folding
-            case and spaces), or a label with characters that do not belong into a name.
+        UserError: nothing of that name, not UTF-8 text, no label, a duplicate label (also after folding
+            case and spaces), or a label with characters that do not belong in a name.
     """
     path = Path(file_or_name)
     name = str(file_or_name).removesuffix(".txt")
@@ -99,7 +99,7 @@ def read_label_set(file_or_name: str | Path) -> LabelSet:
 
 
 def parse_label_set(content: bytes, name: str, source: str) -> LabelSet:
-    """Parse the bytes of a label file; `source` is how errors call it.
+    """Parse the bytes of a label file; errors refer to it as `source`.
 
     Raises:
         UserError: see `read_label_set`.
@@ -112,7 +112,7 @@ def parse_label_set(content: bytes, name: str, source: str) -> LabelSet:
     labels: list[Label] = []
     seen: dict[str, tuple[int, str]] = {}
     domain = "natural"
-    # Not splitlines(): it would take a form feed or U+2028 inside a label for the end of a line.
+    # Not splitlines(): it would take a form feed or U+2028 inside a label for a line break.
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.removesuffix("\r")
         where = f"{source}, line {number}"
@@ -132,12 +132,12 @@ def parse_label_set(content: bytes, name: str, source: str) -> LabelSet:
         seen[folded] = (number, label.key)
         labels.append(label)
     if not labels:
-        raise UserError(f"{source}: holds no label; write one label per line")
+        raise UserError(f"{source}: has no labels; write one label per line")
     return LabelSet(name=name, labels=tuple(labels), domain=domain)
 
 
 def fold(name: str) -> str:
-    """A name without differences of case, width and spacing: two labels that fold alike are one.
+    """A name without differences of case, width and spacing; labels that fold to the same name are duplicates.
 
     Example:
         >>> fold("Dining  Table") == fold("dining table")
@@ -157,7 +157,7 @@ def _parse_line(line: str, where: str) -> Label:
 
 
 def _checked(field: str, where: str) -> str:
-    """The field, trimmed and in Unicode normal form C, once every character is known to be harmless."""
+    """The field, trimmed and in Unicode normal form C, once every character is known to be safe."""
     name = unicodedata.normalize("NFC", field.strip(" "))
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     if len(name) > MAX_CHARACTERS:

@@ -1,4 +1,4 @@
-"""SQL over tables in memory, with DuckDB locked down: a query may be the user's own, or copied from anywhere."""
+"""SQL over in-memory tables, with DuckDB locked down: a query may be the user's own, or copied from anywhere."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 MEMORY = "1GB"
 THREADS = 2
-# Rows leave DuckDB's own memory limit when they are fetched.
+# Fetched rows no longer count towards DuckDB's memory limit.
 MAX_ROWS = 1_000_000
 
 
@@ -19,13 +19,13 @@ def run_locked(
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Run one SQL statement over the tables, and over views made from them.
 
-    DuckDB may open no file, not even to spill, reach no network, load no extension, and change none of these settings.
+    DuckDB cannot open files (not even to spill), reach the network, load extensions or change these settings.
 
     Returns:
         Column names and rows.
 
     Raises:
-        UserError: DuckDB refuses the statement, or it gives more than `MAX_ROWS` rows.
+        UserError: DuckDB rejects the statement, or it returns more than `MAX_ROWS` rows.
     """
     import duckdb
 
@@ -49,7 +49,7 @@ def run_locked(
         except duckdb.Error as error:
             message = " ".join(str(error).split())
             there = ", ".join((*tables, *(views or {})))
-            raise UserError(f"query refused: {message[:300]}; there is: {there}") from error
+            raise UserError(f"query refused: {message[:300]}; tables: {there}") from error
     if len(rows) > MAX_ROWS:
-        raise UserError(f"query gives more than {MAX_ROWS:,} rows; add a LIMIT or a WHERE")
+        raise UserError(f"query returns more than {MAX_ROWS:,} rows; add a LIMIT or a WHERE")
     return columns, rows

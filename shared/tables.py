@@ -1,4 +1,4 @@
-"""One way to print tables: cells are escaped, numbers are set right, what is missing is a dash."""
+"""The one way to print tables: cells are escaped, numbers right-aligned, missing values shown as a dash."""
 
 import math
 from collections.abc import Collection, Iterable, Sequence
@@ -15,12 +15,13 @@ def print_table(
     title: str | None = None,
     left: Collection[str] | None = None,
 ) -> None:
-    """Print a table to standard output; a line separates its sections.
+    """Print a table to standard output, with a line between sections.
 
     Args:
-        columns: the titles.
+        columns: the column headings.
         sections: the rows of each section; a cell is shown as `str(cell)`, None as a dash.
-        left: the columns that are set left; the others, numbers, are set right. None: all are set left.
+        title: shown above the table.
+        left: the left-aligned columns; the others hold numbers and are right-aligned. None: all are left-aligned.
     """
     from rich import box
     from rich.markup import escape
@@ -38,7 +39,7 @@ def print_table(
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The same as Markdown, for figures that are pasted into a document."""
+    """The same as Markdown, for pasting into a document."""
     return "\n".join(map(markdown_row, (columns, ["---"] * len(columns), *rows)))
 
 
@@ -48,10 +49,10 @@ def markdown_row(cells: Sequence[object]) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number with so many digits; a dash for None and for nan."""
+    """A number with `digits` decimals; a dash for None and NaN."""
     return MISSING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """A share of 1 in percent, without the sign; a dash for None and for nan."""
+    """A fraction in percent, without the percent sign; a dash for None and NaN."""
     return number(None if share is None else 100 * share, digits)

@@ -1,4 +1,4 @@
-"""What both commands show and how they end: messages, progress, exit codes."""
+"""Messages, progress bars and exit codes of both commands."""
 
 import sys
 import time
@@ -11,11 +11,10 @@ from rich.markup import escape
 
 from sspa.shared.errors import UserError
 
-# Wide enough for every table: where nobody looks at a terminal, nothing is cut.
+# Wide enough for every table, so that nothing is cut off in a pipe or a file.
 _PIPED_WIDTH = 160
 
-# Results go to standard output, everything said along the way to standard error, so that
-# `--json` and tables can be piped.
+# Results go to standard output, messages to standard error, so that `--json` and tables can be piped.
 output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -23,12 +22,12 @@ _LINE_EVERY_S = 10.0
 
 
 def say(message: str) -> None:
-    """One plain line to standard error; markup in `message` is shown as it is."""
+    """Print one line to standard error; markup in `message` is shown literally."""
     messages.print(escape(message))
 
 
 def run_command(app: Any) -> None:
-    """Run a typer application: a UserError becomes one line and exit code 2, a fault keeps its traceback."""
+    """Run a typer app: a UserError becomes one line and exit code 2; any other exception keeps its traceback."""
     try:
         app()
     except UserError as error:
@@ -40,7 +39,7 @@ def run_command(app: Any) -> None:
 
 
 class Progress:
-    """Counts finished items; drawn by `progress`."""
+    """Counts finished items and prints a line now and then; created by `progress`."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -48,7 +47,7 @@ class Progress:
         self._started = self._last_line = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more items as done; `note` is shown behind the figures."""
+        """Count `count` more items as done; `note` is shown after the figures."""
         self.done += count
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_S and self.done < self.total:
@@ -56,7 +55,7 @@ class Progress:
             say(self._line(now, note))
 
     def finish(self) -> None:
-        """Say the last line."""
+        """Print the last line."""
         say(self._line(time.monotonic(), "done"))
 
     def _line(self, now: float, note: str) -> str:
@@ -67,7 +66,7 @@ class Progress:
 
 
 class _BarProgress(Progress):
-    """The same on a terminal: one moving bar with rate and time left."""
+    """The same on a terminal, as a bar with rate and time left."""
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         super().__init__(description, total, unit)
@@ -98,7 +97,7 @@ class _BarProgress(Progress):
 
 @contextmanager
 def progress(description: str, total: int, unit: str) -> Iterator[Progress]:
-    """Show long work: a bar with rate and time left on a terminal, a plain line every ten seconds elsewhere.
+    """Show the progress of long work: a bar on a terminal, a plain line every ten seconds elsewhere.
 
     Example:
         with progress("asking", total=20, unit="labels") as bar:

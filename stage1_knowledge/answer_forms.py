@@ -1,4 +1,4 @@
-"""The two forms of an answer: a free sentence, or fields that a schema constrains."""
+"""The two answer forms: a free sentence, or fields constrained by a schema. Either becomes a description."""
 
 import re
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ _TRAILING = re.compile(r"[\s*_`]+$")
 
 @dataclass(frozen=True)
 class Read:
-    """What an answer says: the sentence to keep, or "" and what is wrong with the form of the answer."""
+    """What an answer says: the description, or "" and what is wrong with the form of the answer."""
 
-    sentence: str
+    description: str
     complete: bool
     fault: str = ""
 
 
 class Fields(BaseModel):
-    """A label's looks in parts; the constraint of the answer form `fields`."""
+    """What a label looks like, part by part; constrains the answer form `fields`."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
@@ -39,7 +39,7 @@ class Fields(BaseModel):
 
 
 class SentenceForm:
-    """The answer is one sentence in plain words; of more, the first is kept."""
+    """The answer is one sentence in plain words; if there are more, the first is kept."""
 
     name = "sentence"
     max_tokens = 80
@@ -55,15 +55,15 @@ class SentenceForm:
         sentences = _SENTENCE_END.split(_DECORATION.sub("", text))
         sentence = _TRAILING.sub("", sentences[0])
         if sentence.endswith('"') and sentence.count('"') == 1:
-            # The other end of a quote around the whole answer, which went with the decoration.
+            # The closing quote of a quoted answer, whose opening quote went with the decoration.
             sentence = sentence[:-1]
-        # The model ran out of room inside the very sentence we keep; a cut second one costs nothing.
+        # Truncated only if the kept sentence itself is; a truncated second one costs nothing.
         cut = answer.finish == "length" and len(sentences) == 1 and not sentence.endswith((".", "!", "?"))
         return Read(sentence, complete=not cut)
 
 
 class FieldsForm:
-    """The answer is JSON of `Fields`, held to its schema while decoding and checked again here."""
+    """The answer is JSON of `Fields`, constrained to its schema while decoding and validated again here."""
 
     name = "fields"
     max_tokens = 240
@@ -74,7 +74,7 @@ class FieldsForm:
         return prompt.chat(label, question="fields_question", answer="demonstration_fields")
 
     def read(self, answer: Answer, prompt: Prompt, label: Label) -> Read:
-        """The sentence that the template's block `fields_sentence` makes of the fields."""
+        """The description that the template's block `fields_sentence` composes from the fields."""
         try:
             fields = Fields.model_validate_json(answer.text)
         except ValidationError as error:
@@ -83,8 +83,8 @@ class FieldsForm:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             return Read("", complete=True, fault=f"not the asked fields: {where}: {first['msg']}")
-        sentence = prompt.block("fields_sentence", label, text=label.text, hint=label.hint, **fields.model_dump())
-        return Read(" ".join(sentence.split()), complete=True)
+        composed = prompt.block("fields_sentence", label, text=label.text, hint=label.hint, **fields.model_dump())
+        return Read(" ".join(composed.split()), complete=True)
 
 
 AnswerForm = SentenceForm | FieldsForm

@@ -1,6 +1,6 @@
-"""A user's answer cache: every answer ever got, by its content-addressed key, in one SQLite file.
+"""A user's answer cache: every answer ever received, by its content-addressed key, in one SQLite file.
 
-It serves other label files and other outputs, and it is what the replay engine repeats a run from.
+It is shared across label files and outputs, and it is what the replay engine reads.
 """
 
 import json
@@ -24,11 +24,11 @@ class AnswerStore:
         """Open the cache in `folder`.
 
         Raises:
-            UserError: the folder holds no cache and `create` is False, or the file is no answer cache.
+            UserError: the folder holds no cache and `create` is False, or the file is not an answer cache.
         """
         self.path = folder / FILE
         if not create and not self.path.is_file():
-            raise UserError(f"{folder}: holds no {FILE}; record one with `sspa-knowledge generate --cache {folder}`")
+            raise UserError(f"{folder}: has no {FILE}; record one with `sspa-knowledge generate --cache {folder}`")
         with self._reported():
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=60)
@@ -41,7 +41,7 @@ class AnswerStore:
             self._database.commit()
 
     def find(self, keys: Iterable[str]) -> Iterator[tuple[str, Answer]]:
-        """The answers that are known, in any order."""
+        """The known answers, in any order."""
         wanted = list(dict.fromkeys(keys))
         with self._reported():
             for start in range(0, len(wanted), _BLOCK):
@@ -54,7 +54,7 @@ class AnswerStore:
                     yield key, Answer(*values)
 
     def add(self, identity: Identity, answers: Iterable[tuple[str, Answer]]) -> None:
-        """Keep answers of an engine; one that is known already stays as it is."""
+        """Store answers of an engine; one that is already known stays as it is."""
         rows = (
             (key, answer.text, answer.finish, answer.prompt_tokens, answer.output_tokens) for key, answer in answers
         )
@@ -64,7 +64,7 @@ class AnswerStore:
             self._database.execute("INSERT OR IGNORE INTO identities VALUES (?)", (known,))
 
     def identities(self) -> list[Identity]:
-        """Every engine and model whose answers are here."""
+        """Every engine and model that has answers in the cache."""
         with self._reported():
             rows = self._database.execute("SELECT identity FROM identities ORDER BY identity").fetchall()
         return [Identity(**json.loads(row[0])) for row in rows]

@@ -1,7 +1,7 @@
-"""Asking: from questions to settled sentences, in rounds, each answer kept before it is judged.
+"""Asking: from questions to settled descriptions, in rounds, each answer kept before it is judged.
 
-All that happens here is a pure function of the answers: whatever order they arrive in, and however
-often the run is killed between, the same answers settle to the same sentences.
+Everything here is a pure function of the answers: whatever order they arrive in, and however often the
+run is killed, the same answers settle on the same descriptions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,15 +15,15 @@ from sspa.stage1_knowledge.keys import messages_digest, request_key
 from sspa.stage1_knowledge.prompt import Prompt
 from sspa.stage1_knowledge.verdicts import Demonstration, Verdict, judge
 
-# Seeds of one question's attempts follow each other; those of the next sample begin this much later.
+# The attempts of one sample use consecutive seeds; those of the next sample start this much later.
 ATTEMPTS_PER_SAMPLE = 1000
-# A cut answer doubles the room of the next attempt, up to this many times the first.
-MOST_ROOM = 4
+# A truncated answer doubles the token limit of the next attempt, up to this multiple of the first.
+MAX_GROWTH = 4
 
 
 @dataclass(slots=True)
 class Question:
-    """One label and sample, with the answers it got so far. `key` is that of its first attempt."""
+    """One label and sample, with its answers so far. `key` is that of its first attempt."""
 
     label: Label
     sample: int
@@ -35,9 +35,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The sentence that was kept, and which attempt it came from."""
+    """The description that was kept, and which attempt it came from."""
 
-    sentence: str
+    description: str
     verdict: Verdict
     attempt: int
 
@@ -46,8 +46,7 @@ class Settled:
 class Asker:
     """What all questions of a run share.
 
-    `retries` is how often a question may be asked again. `known` looks up an answer that need not be
-    asked for.
+    `retries` is how often a question may be asked again. `known` looks up an answer from an earlier run.
     """
 
     prompt: Prompt
@@ -58,7 +57,7 @@ class Asker:
     known: Callable[[str], Answer | None]
 
     def questions(self, label: Label, samples: int) -> list[Question]:
-        """The questions about a label, one for each sample."""
+        """The questions about a label, one per sample."""
         messages_hash = messages_digest(self.form.messages(self.prompt, label))
         asked = [Question(label, sample, messages_hash, key="") for sample in range(samples)]
         for question in asked:
@@ -66,21 +65,21 @@ class Asker:
         return asked
 
     def draw(self, question: Question, attempt: int | None = None) -> tuple[int, int]:
-        """Seed and room (in tokens) of an attempt; of the next one where none is given."""
+        """Seed and token limit of an attempt; of the next one by default."""
         before = question.answers[:attempt]
-        cuts = sum(answer.finish == "length" for answer in before)
-        room = self.sampling.max_tokens * min(2**cuts, MOST_ROOM)
-        return self.sampling.seed + ATTEMPTS_PER_SAMPLE * question.sample + len(before), room
+        truncated = sum(answer.finish == "length" for answer in before)
+        max_tokens = self.sampling.max_tokens * min(2**truncated, MAX_GROWTH)
+        return self.sampling.seed + ATTEMPTS_PER_SAMPLE * question.sample + len(before), max_tokens
 
     def key(self, question: Question, attempt: int | None = None) -> str:
-        """The key of an attempt; of the next one where none is given."""
+        """The key of an attempt; of the next one by default."""
         if question.key and (attempt == 0 or not question.answers):
             return question.key
-        seed, room = self.draw(question, attempt)
-        return request_key(self.common, question.messages_hash, seed, room)
+        seed, max_tokens = self.draw(question, attempt)
+        return request_key(self.common, question.messages_hash, seed, max_tokens)
 
     def advance(self, question: Question) -> bool:
-        """Take up known answers until the question is settled or has to be asked; True if settled."""
+        """Use known answers until the question is settled or has to be asked; True if settled."""
         while not (question.answers and self._settle(question)):
             answer = self.known(self.key(question))
             if answer is None:
@@ -89,12 +88,12 @@ class Asker:
         return True
 
     def ask(self, questions: list[Question], engine: Engine, keep: Callable[[str, Answer], None]) -> Iterator[Question]:
-        """Ask until every question is settled; yield each question when it is.
+        """Ask until every question is settled; yield each question as it settles.
 
         Args:
-            questions: those not settled yet.
-            engine: who answers.
-            keep: called with key and answer before anything else is done with the answer.
+            questions: the unsettled ones.
+            engine: answers them.
+            keep: called with key and answer before anything else happens to the answer.
         """
         pending = questions
         while pending:
@@ -114,21 +113,21 @@ class Asker:
                 raise RuntimeError(f"the engine left {len(waiting)} requests unanswered")
 
     def _requests(self, waiting: dict[str, list[Question]]) -> Iterable[Request]:
-        # The dictionary shrinks while the engine answers: walk over a copy of what is asked.
+        # The dictionary shrinks while the engine answers, so iterate over a copy.
         label: Label | None = None
         messages: tuple[Message, ...] = ()
         for key, first in [(key, questions[0]) for key, questions in waiting.items()]:
             if first.label is not label:
                 label, messages = first.label, tuple(self.form.messages(self.prompt, first.label))
-            seed, room = self.draw(first)
-            yield Request(key, messages, seed, room)
+            seed, max_tokens = self.draw(first)
+            yield Request(key, messages, seed, max_tokens)
 
     def _settle(self, question: Question) -> bool:
-        """Settle the question if its last answer is good or no attempt is left: then the least bad is kept."""
+        """Settle the question if its last answer is good, or on the least bad answer if no attempt is left."""
         last = len(question.answers) - 1
-        sentence, verdict = self.judged(question.answers[last], question.label)
+        description, verdict = self.judged(question.answers[last], question.label)
         if verdict.good:
-            question.settled = Settled(sentence, verdict, last)
+            question.settled = Settled(description, verdict, last)
         elif last >= self.retries:
             all_judged = [self.judged(answer, question.label) for answer in question.answers]
             attempt = min(range(len(all_judged)), key=lambda index: (all_judged[index][1].severity, index))
@@ -136,9 +135,9 @@ class Asker:
         return question.settled is not None
 
     def judged(self, answer: Answer, label: Label) -> tuple[str, Verdict]:
-        """The sentence of an answer, and the verdict on it."""
+        """The description of an answer, and the verdict on it."""
         read = self.form.read(answer, self.prompt, label)
-        return read.sentence, judge(read.sentence, label.text, self.demonstration, read.complete, read.fault)
+        return read.description, judge(read.description, label.text, self.demonstration, read.complete, read.fault)
 
     @cached_property
     def demonstration(self) -> Demonstration:

@@ -1,8 +1,7 @@
-"""How many of the 77 tokens of CLIP's text tower a description needs, and what of it is cut.
+"""How many of the 77 tokens of CLIP's text tower a description needs, and which part of it is truncated.
 
-Built from the vocabulary file that open_clip carries, found without importing open_clip (which would
-load torch): the tokenizer is then the `tokenizers` library's, quick enough for hundreds of thousands of
-sentences.
+Built from the vocabulary file that ships with open_clip, located without importing open_clip (which would
+load torch). The tokenizer is the `tokenizers` library's, fast enough for hundreds of thousands of descriptions.
 """
 
 import gzip
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = 77
-# A start and an end token are always there.
+# The start and end tokens take two.
 _ROOM = CONTEXT - 2
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _BLOCK = 10_000
@@ -26,14 +25,14 @@ def knowledge_prompt(text: str, description: str) -> str:
 
 
 def clip_tokens(texts: Sequence[str], descriptions: Sequence[str]) -> list[tuple[int, str]]:
-    """For each label text and description: the tokens the joined prompt needs, start and end included, and its cut end.
+    """Token count of each joined prompt, start and end tokens included, and the part of it that is truncated.
 
     Example:
         >>> clip_tokens(["cat"], ["A small animal."])
         [(12, '')]
     """
     prompts = [knowledge_prompt(text, description) for text, description in zip(texts, descriptions, strict=True)]
-    # No token crosses a space: each different chunk is counted once, and only what is cut is looked at closer.
+    # No token crosses a space, so each distinct chunk is counted once; only truncated prompts are tokenized in full.
     sizes = _chunk_sizes({chunk for prompt in prompts for chunk in prompt.split()})
     counted = []
     for prompt in prompts:

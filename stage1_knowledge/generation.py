@@ -1,6 +1,6 @@
-"""One run of `sspa-knowledge generate`: what is known is taken over, the rest is asked, the table is written.
+"""One run of `sspa-knowledge generate`: reuse what is known, ask the rest, write the table.
 
-Killed at any moment, the same command goes on where it was: answers are in the journal beside the
+Killed at any moment, the same command resumes where it stopped: answers are in the journal beside the
 output, and the finished table depends on the answers alone.
 """
 
@@ -30,7 +30,7 @@ from sspa.stage1_knowledge.table import StoredTable, Writer
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to make: the resolved options of `generate`."""
+    """What a run has to produce: the resolved options of `generate`."""
 
     labels: LabelSet
     domain: str
@@ -47,8 +47,8 @@ class Job:
 class Plan:
     """What is known and what has to be asked, in the order of the table.
 
-    `rows` holds, for each label and sample, the position of a stored row or a question; `open` are the
-    questions no known answer settles.
+    `rows` holds, for each label and sample, the position of a stored row or a question; `open` holds the
+    questions that no known answer settles.
     """
 
     rows: list[int | Question]
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def up_to_date(self) -> bool:
-        """True where the stored table is already what the job asks for."""
+        """True if the stored table is already what the job asks for."""
         return (
             self.stored is not None
             and len(self.rows) == self.stored.count
@@ -69,7 +69,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did. Times and speeds are kept beside the table, not in it."""
+    """What a run did. Times and speeds are recorded beside the table, not in it."""
 
     rows: int
     asked: int
@@ -83,17 +83,17 @@ class Outcome:
 
 
 def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outcome:
-    """Make the job's table, asking for what is not known.
+    """Write the job's table, asking for what is not known.
 
     Raises:
-        UserError: another run holds the output, the old output is no knowledge file, the engine cannot
-            start, or the disk is full. What was answered is in the journal then.
+        UserError: another run holds the output, the old output is not a knowledge file, the engine cannot
+            start, or the disk is full. The answers so far are then in the journal.
     """
     began = time.monotonic()
     with held(job.output, "wait for it, or choose another --output"):
         journal = Journal(journal_path(job.output))
         try:
-            with _collector_at_rest():
+            with _collector_paused():
                 plan = make_plan(job, engine, journal.answers, cache)
             usage: Counter[str] = Counter()
             try:
@@ -101,16 +101,16 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
                     _ask(plan, engine, journal, usage)
             finally:
                 if cache is not None and any(isinstance(row, Question) for row in plan.rows):
-                    # Those of a run that was killed before, too: they were in its journal only.
+                    # Including those of an earlier, killed run: so far only its journal has them.
                     cache.add(engine.identity, _answers(plan))
             if plan.up_to_date:
                 return Outcome(len(plan.rows), 0, 0, written=False, seconds=time.monotonic() - began)
-            with _collector_at_rest():
+            with _collector_paused():
                 kept_old = _write(job, plan, engine)
         finally:
             journal.close()
             gc.unfreeze()
-        # Only now that the table is safe; what belongs to other settings stays for them.
+        # Only now is the table safe. Answers to other settings' questions stay in the journal.
         journal.forget({key for key, _ in _answers(plan)})
     outcome = Outcome(
         rows=len(plan.rows),
@@ -129,10 +129,10 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """What is made in the block is kept to the end of the run: the collector leaves it alone until then.
+def _collector_paused() -> Iterator[None]:
+    """Pause garbage collection, and exempt what the block creates until the end of the run.
 
-    It would walk hundreds of thousands of questions and rows again and again, a tenth of a large run's time.
+    The collector would walk hundreds of thousands of questions and rows repeatedly: a tenth of a large run's time.
     """
     gc.disable()
     try:
@@ -175,7 +175,7 @@ def make_plan(job: Job, engine: Engine, journal: Mapping[str, Answer], cache: An
             asked.append(question)
             plan.rows.append(question)
     if cache is not None:
-        # One look-up for all, instead of one for each.
+        # One lookup for all of them.
         cached.update(cache.find(asker.key(question) for question in asked))
     for question in asked:
         if asker.advance(question):
@@ -186,12 +186,12 @@ def make_plan(job: Job, engine: Engine, journal: Mapping[str, Answer], cache: An
 
 
 def journal_path(output: Path) -> Path:
-    """Where the answers of an unfinished run on `output` are."""
+    """The journal of an unfinished run that writes `output`."""
     return output.with_name(f"{output.name}.journal")
 
 
 def run_record_path(output: Path) -> Path:
-    """Where times and speeds of the last run that asked are."""
+    """The file with times and speeds of the last run that asked anything."""
     return output.with_name(f"{output.stem}.run.json")
 
 
@@ -208,7 +208,7 @@ def _ask(plan: Plan, engine: Engine, journal: Journal, usage: Counter[str]) -> N
         usage["output_tokens"] += answer.output_tokens
 
     try:
-        with progress("asking", total=len(plan.open), unit="sentences") as bar:
+        with progress("asking", total=len(plan.open), unit="descriptions") as bar:
             for _ in plan.asker.ask(plan.open, engine, keep):
                 bar.advance(note=f"{usage['output_tokens']} tokens")
     finally:
@@ -230,7 +230,7 @@ def _write(job: Job, plan: Plan, engine: Engine) -> Path | None:
         replaced = {row.key for row in plan.rows if isinstance(row, Question)}
         if lost := plan.stored.rows_without({row for row in plan.rows if isinstance(row, int)}, replaced):
             kept_old = job.output.with_name(f"{job.output.stem}.{plan.stored.content_hash[:12]}.parquet")
-            say(f"{len(lost)} rows of the old {job.output.name} are not part of this run; it is kept as {kept_old}")
+            say(f"{len(lost)} rows of the old {job.output.name} are not in the new table; it is kept as {kept_old}")
             with replacing(kept_old) as beside:
                 beside.write_bytes(job.output.read_bytes())
     writer.write(job.output)

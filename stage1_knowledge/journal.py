@@ -1,7 +1,7 @@
-"""The journal: answers on disk as they arrive, so that a killed run loses nothing it was told.
+"""The journal: answers on disk as they arrive, so that a killed run loses none of them.
 
-One line an answer: a checksum, a space, and the answer as JSON. Lines are only ever appended. A line
-cut short by a kill is the last one; it is dropped, and its request is asked again.
+One line per answer: a checksum, a space, and the answer as JSON. Lines are only ever appended, so a kill can
+truncate only the last one; it is discarded, and its request is asked again.
 """
 
 import errno
@@ -17,14 +17,14 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.stage1_knowledge.engines.contract import Answer
 
-# Every line reaches the operating system at once (a kill loses nothing); the disk is waited for at most
-# this often (a power cut loses no more than this).
+# Every line reaches the operating system at once (a kill loses nothing); fsync is called at most this often
+# (a power failure loses no more than this).
 SYNC_EVERY_S = 0.05
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 class Journal:
-    """An open journal: what it held when it was opened, by key, and a place to add to."""
+    """An open journal: its answers at the time of opening, by key, and a way to append."""
 
     def __init__(self, path: Path) -> None:
         """Open `path`, which need not exist.
@@ -37,7 +37,7 @@ class Journal:
         self._synced_at = 0.0
         self._file: IO[bytes] | None = None
         if path.exists() and whole < path.stat().st_size:
-            # What follows the last whole line was being written when the run was killed.
+            # What follows the last complete line was being written when the run was killed.
             os.truncate(path, whole)
 
     def add(self, key: str, answer: Answer) -> None:
@@ -52,7 +52,7 @@ class Journal:
                 self._file = self.path.open("ab", buffering=0)
             line = _line(key, answer)
             if self._file.write(line) < len(line):
-                # The disk took a part; as the last line it is dropped when the journal is opened again.
+                # A partial write; as the last line it is discarded when the journal is next opened.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time.monotonic() - self._synced_at > SYNC_EVERY_S:
                 self.sync()
@@ -63,20 +63,20 @@ class Journal:
             ) from error
 
     def sync(self) -> None:
-        """Wait until the disk has all lines."""
+        """Wait until all lines are on disk."""
         if self._file is not None:
             os.fsync(self._file.fileno())
             self._synced_at = time.monotonic()
 
     def close(self) -> None:
-        """Sync and close; the file stays."""
+        """Sync and close; the file is kept."""
         if self._file is not None:
             self.sync()
             self._file.close()
             self._file = None
 
     def forget(self, keys: set[str]) -> None:
-        """Drop the answers that are safe elsewhere, and all that were added; without any left the file is removed."""
+        """Discard the answers with these keys and all that were added; remove the file if none is left."""
         self.close()
         left = {key: answer for key, answer in self.answers.items() if key not in keys}
         if left:
@@ -87,12 +87,12 @@ class Journal:
 
 
 def read_journal(path: Path) -> dict[str, Answer]:
-    """The answers of a journal that stays as it is."""
+    """The answers of a journal, which is left unchanged."""
     return _read(path)[0]
 
 
 def answer_to_dict(answer: Answer) -> dict[str, str | int]:
-    """What of an answer is content. How many tokens came from a cache is not: it differs from run to run."""
+    """The content of an answer. The number of cached tokens is left out: it differs from run to run."""
     return {
         "text": answer.text,
         "finish": answer.finish,
@@ -112,13 +112,13 @@ def answer_from_dict(values: Mapping[str, str | int]) -> Answer:
 
 
 def _line(key: str, answer: Answer) -> bytes:
-    # ASCII, so that no character of an answer can end a line.
+    # ASCII, so that no character of an answer can act as a line break.
     content = _COMPACT.encode({"key": key, **answer_to_dict(answer)}).encode()
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
 def _read(path: Path) -> tuple[dict[str, Answer], int]:
-    """The answers of a journal, and the length in bytes of its whole lines."""
+    """The answers of a journal, and the length in bytes of its complete lines."""
     answers: dict[str, Answer] = {}
     whole = 0
     if not path.exists():

@@ -1,6 +1,6 @@
-"""The content-addressed key of an answer: a hash over all that can change it, and over nothing else.
+"""The content-addressed key of an answer: a hash over everything that can change it, and nothing else.
 
-`TABLE` is the single place that says what enters and what is left out, each with its reason; the tests
+`TABLE` is the one place that says what enters the key and what does not, each with its reason; the tests
 hold `request_key` to it.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from sspa.stage1_knowledge.engines.contract import Identity, Message, Sampling
 
 KEY_VERSION = 1
-# Made once: json.dumps would make one for each of hundreds of thousands of keys.
+# Created once: json.dumps would create one for each of hundreds of thousands of keys.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -71,7 +71,7 @@ def digest(value: Any) -> str:
 def common_parts(
     identity: Identity, sampling: Sampling, answer_form: str, schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Those parts of a key that all requests of a run share."""
+    """The parts of a key that all requests of a run share."""
     return {
         "key_version": KEY_VERSION,
         "chat_template": identity.chat_template,
@@ -92,10 +92,10 @@ def request_key(common: str, messages: str, seed: int, max_tokens: int) -> str:
     """The key of one request: a hash over the hashes of the common parts and of the messages.
 
     Args:
-        common: `digest(common_parts(...))`, computed once a run.
-        messages: `messages_digest(...)`, computed once a label.
-        seed: of this request.
-        max_tokens: of this request.
+        common: `digest(common_parts(...))`, computed once per run.
+        messages: `messages_digest(...)`, computed once per label.
+        seed: this request's seed.
+        max_tokens: this request's token limit.
     """
     return digest({"common": common, "messages": messages, "seed": seed, "max_tokens": max_tokens})
 

@@ -1,7 +1,7 @@
 """Where a language model comes from: a folder, a hub name, or the embedded one; and what pins it.
 
-The identity of a model must be known without starting an engine, and a second run must know it in a
-fraction of a second: hashes of weights are remembered by path, size and time of change.
+The identity of a model must be known without starting an engine, and on a second run within a fraction of
+a second: hashes of weights are cached by path, size and modification time.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_confi
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that was found, its files not necessarily ready yet (see `folder`).
+    """A model that was found; its files may still have to be converted (see `folder`).
 
     `revision` pins the weights: a commit of the hub, or a hash over all files of the folder.
     """
@@ -32,15 +32,15 @@ class ModelSource:
     path: Path | None
 
     def folder(self) -> Path:
-        """The folder an engine loads; the embedded model is converted here if it was not yet."""
+        """The folder an engine loads; the embedded model is converted first if necessary."""
         return self.path or embedded_model.model_folder()
 
 
 def find_model(spec: str | None) -> ModelSource:
-    """Find the model named by --model; without a name, the embedded one.
+    """Find the model named by --model, or the embedded one.
 
     Raises:
-        UserError: no such folder or hub name, or a folder that holds no model.
+        UserError: no such folder or hub name, or a folder without a model.
     """
     if spec is None:
         weights = embedded_model.weights_file()
@@ -63,10 +63,10 @@ def find_model(spec: str | None) -> ModelSource:
 
 def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
     if not (path / "config.json").is_file():
-        raise UserError(f"--model {path}: holds no config.json; give the folder of a transformers model")
+        raise UserError(f"--model {path}: has no config.json; give the folder of a transformers model")
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     if not any(file.suffix in _WEIGHTS for file in files):
-        raise UserError(f"--model {path}: holds no weights ({', '.join(_WEIGHTS)})")
+        raise UserError(f"--model {path}: has no weights ({', '.join(_WEIGHTS)})")
     try:
         config = json.loads((path / "config.json").read_bytes())
     except ValueError as error:
@@ -86,7 +86,7 @@ def _from_hub(name: str) -> ModelSource:
 
     patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
     try:
-        # What is already here is used as it is: the same command gives the same key tomorrow.
+        # A local snapshot is used as it is, so that the same command gives the same key tomorrow.
         found = snapshot_download(name, allow_patterns=patterns, local_files_only=True)
     except LocalEntryNotFoundError:
         say(f"downloading {name}")
@@ -105,7 +105,7 @@ def _from_hub(name: str) -> ModelSource:
 
 
 def _chat_template_hash(folder: Path) -> str:
-    """SHA-256 over the files of a folder that can hold the chat template."""
+    """SHA-256 over those files of a folder that can contain the chat template."""
     whole = hashlib.sha256()
     for name in _CHAT_TEMPLATES:
         if (file := folder / name).is_file():
@@ -114,7 +114,7 @@ def _chat_template_hash(folder: Path) -> str:
 
 
 def _file_hash(file: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and time of change."""
+    """SHA-256 of a file, cached by path, size and modification time."""
     status = file.stat()
     stamp = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
     memory = cache_folder("file_hashes") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.txt"

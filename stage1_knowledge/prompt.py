@@ -1,7 +1,7 @@
-"""Prompts: a Jinja2 file becomes the chat that a language model continues.
+"""Prompt files: a Jinja2 file becomes the chat that a language model continues (in-context prompting).
 
-The chat is fixed up to the label: a question about the demonstration's label, its answer, and then the
-same question about the label at hand, so that a prefix cache serves all but the end of it.
+The chat is the same for all labels up to its last turn: a question about the demonstration's label, its answer,
+and then the same question about the label at hand. A prefix cache serves all but the end of it.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from sspa.stage1_knowledge.engines.contract import Message
 
 MAX_CHARACTERS = 20_000
 
-# Stands for the label in errors about blocks that are the same for all.
+# Stands for the label in errors about blocks that are the same for all labels.
 _DEMONSTRATION = Label(key="(demonstration)", text="(demonstration)")
 _NEEDED = ("demonstration_label", "question", "demonstration_answer")
 
@@ -37,9 +37,9 @@ class Prompt:
         """The chat about `label`: (system,) question, demonstration, question.
 
         Args:
-            label: whom to ask about.
-            question: the block that asks.
-            answer: the block that answers for the demonstration's label.
+            label: the label to ask about.
+            question: the block with the question.
+            answer: the block with the answer about the demonstration's label.
 
         Raises:
             UserError: the template lacks a block, or fails on this label.
@@ -47,9 +47,9 @@ class Prompt:
         last = {"role": "user", "content": self.block(question, label, text=label.text, hint=label.hint)}
         return [*self._opening(question, answer), last]
 
-    @cache  # noqa: B019  (a run has one prompt, and every label begins with the same turns)
+    @cache  # noqa: B019  (a run has one prompt, and every chat begins with the same turns)
     def _opening(self, question: str, answer: str) -> tuple[Message, ...]:
-        """The turns before the label's own: the same for every label, so that a prefix cache serves them."""
+        """The turns before the label's own, the same for every label."""
         asked = self.block(question, _DEMONSTRATION, text=self.demonstration_label, hint="")
         turns = [("user", asked), ("assistant", self.block(answer, _DEMONSTRATION))]
         if "system" in self.template.blocks:
@@ -58,7 +58,7 @@ class Prompt:
 
     @cached_property
     def demonstration_label(self) -> str:
-        """The label whose answer is shown to the model."""
+        """The label that the model is shown an answer for."""
         return self.block("demonstration_label", _DEMONSTRATION)
 
     @cached_property
@@ -78,7 +78,7 @@ class Prompt:
         try:
             content = "".join(self.template.blocks[block](context)).strip()
         except Exception as error:
-            # What a template computes can fail in any way that Python can; it is the template that has to be fixed.
+            # A template can raise anything that Python can; in each case it is the template that needs fixing.
             what = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
             raise UserError(f"{self.name}: block {block!r} fails for label {label.key!r}: {what}") from error
         if not content:
@@ -103,7 +103,7 @@ def read_prompt(path: Path) -> Prompt:
     """A user's own prompt file.
 
     Raises:
-        UserError: not readable, not a Jinja2 template, or without one of the needed blocks.
+        UserError: it is not readable, not a Jinja2 template, or lacks a required block.
     """
     try:
         return _compiled(path.name, path.read_bytes())
@@ -112,7 +112,7 @@ def read_prompt(path: Path) -> Prompt:
 
 
 def _compiled(name: str, content: bytes) -> Prompt:
-    # Sandboxed, because prompt files get passed around; strict, because a misspelt name must not vanish.
+    # Sandboxed, because prompt files get passed around; strict, so that a misspelt name is an error.
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, auto_reload=False)
     try:
         template = environment.from_string(content.decode())

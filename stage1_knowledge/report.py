@@ -1,4 +1,4 @@
-"""What became of a run, and how two tables differ, as text."""
+"""Reports on a table, and the differences between two, as text."""
 
 import json
 from collections import Counter
@@ -11,22 +11,22 @@ from sspa.stage1_knowledge.clip_tokens import CONTEXT
 from sspa.stage1_knowledge.generation import run_record_path
 from sspa.stage1_knowledge.verdicts import judge
 
-# What makes two rows about one label differ, in the order in which it is named.
+# The settings that can make two rows of one label differ, in the order they are reported.
 _SETTINGS = ("origin", "model", "revision", "quantisation", "prompt", "prompt_hash", "answer_form", "domain")
 
 
 def report(path: Path) -> str:
-    """Verdicts, retries, tokens and the doubtful sentences of a table, and the speed of the run that made it."""
+    """Verdicts, retries, tokens and the doubtful descriptions of a table, and the speed of the run that made it."""
     rows = read_table(path)[0].to_pylist()
     good = sum(row["verdict"] == "good" for row in rows)
     retried = sum(row["attempts"] > 1 for row in rows)
     cut = [row for row in rows if row["clip_cut"]]
     lines = [
-        f"{path}: {len(rows)} sentences about {len({row['label'] for row in rows})} labels",
+        f"{path}: {len(rows)} descriptions of {len({row['label'] for row in rows})} labels",
         f"verdicts   {good} good ({good / len(rows):.0%}), {len(rows) - good} doubtful ({1 - good / len(rows):.0%})",
         f"retried    {retried} ({retried / len(rows):.0%}), {sum(row['attempts'] for row in rows)} answers in all",
         "origin     " + ", ".join(f"{count} {name}" for name, count in Counter(r["origin"] for r in rows).items()),
-        f"CLIP       {max(row['clip_tokens'] for row in rows)} of {CONTEXT} tokens at most, {len(cut)} sentences cut",
+        f"CLIP       {max(row['clip_tokens'] for row in rows)} of {CONTEXT} tokens at most, {len(cut)} cut short",
     ]
     lines += _speed(path)
     kinds = Counter(row["reason"].split(":")[0].split('"')[0].strip() for row in rows if row["verdict"] != "good")
@@ -51,18 +51,18 @@ def _speed(path: Path) -> list[str]:
         return [
             f"last run   {run['finished']} on {run['host']}: {run['answers']} answers in {run['seconds']:.1f} s, "
             f"the first after {run['seconds_to_first_answer']:.1f} s",
-            f"tokens     {run['output_tokens']} written, {run['output_tokens'] / asking:.1f} a second after the first "
-            f"answer; {share:.0%} of {run['prompt_tokens']} prompt tokens from the prefix cache",
+            f"tokens     {run['output_tokens']} written, {run['output_tokens'] / asking:.1f} per second after the "
+            f"first answer; {share:.0%} of {run['prompt_tokens']} prompt tokens from the prefix cache",
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record_path}: damaged ({error}); remove it, the knowledge itself is not in it") from error
 
 
 def check(path: Path) -> str:
-    """Verify a table: page checksums, schema, contract, content hash; then judge every model's sentence again.
+    """Verify a table (page checksums, schema, contract, content hash), then judge each model's description again.
 
     Raises:
-        UserError: the file is not sound.
+        UserError: the file is damaged or breaks the contract.
     """
     table, content_hash = read_table(path)
     rows = table.to_pylist()
@@ -83,12 +83,12 @@ def check(path: Path) -> str:
 
 
 def _plain(row: dict[str, Any]) -> bool:
-    """True where the sentence alone decides: the last answer was not cut or malformed."""
+    """True if the description alone decides: a sentence, not something composed from fields."""
     return row["answer_form"] in ("", "sentence")
 
 
 def diff(first: Path, second: Path) -> str:
-    """Label by label, what changed between two tables, and which settings did it."""
+    """Per label, what changed between two tables, and which settings did it."""
     old, new = (_by_place(path) for path in (first, second))
     lines = []
     for place in [*old, *(place for place in new if place not in old)]:
@@ -101,7 +101,7 @@ def diff(first: Path, second: Path) -> str:
             lines.append(f"~ {name}: {'; '.join(_causes(old[place], new[place]))}")
             lines += [f"    - {old[place]['description']}", f"    + {new[place]['description']}"]
     same = len(set(old) & set(new)) - sum(line.startswith("~") for line in lines)
-    return "\n".join([*lines, f"{same} sentences are the same"])
+    return "\n".join([*lines, f"{same} descriptions are the same"])
 
 
 def _by_place(path: Path) -> dict[tuple[str, int], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Sentences as a person reads them."""
+"""Descriptions in readable form."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from sspa.shared.knowledge_format import read_table
 
 
 def show_all(path: Path) -> str:
-    """All labels with their sentences; doubtful ones say why."""
+    """All labels with their descriptions; doubtful ones say why."""
     lines = []
     previous = None
     for row in read_table(path)[0].to_pylist():
@@ -23,7 +23,7 @@ def show_all(path: Path) -> str:
 
 
 def show_label(path: Path, label: str) -> str:
-    """Everything that is known about one label.
+    """Everything recorded about one label.
 
     Raises:
         UserError: the file has no such label.
@@ -40,7 +40,7 @@ def _one(row: dict[str, Any]) -> str:
         "label": row["label"],
         "text": row["text"],
         "hint": row["hint"],
-        "sentence": row["description"] or "(empty)",
+        "description": row["description"] or "(empty)",
         "verdict": row["verdict"] + (f": {row['reason']}" if row["reason"] else ""),
         "origin": row["origin"],
         "CLIP": f"{row['clip_tokens']} of 77 tokens" + (f"; cut: {row['clip_cut']!r}" if row["clip_cut"] else ""),
@@ -51,8 +51,8 @@ def _one(row: dict[str, Any]) -> str:
         "key": row["key"],
     }
     if row["origin"] != "model":
-        facts = {name: facts[name] for name in ("label", "text", "hint", "sentence", "verdict", "origin", "CLIP")}
-    lines = [f"{name:9s} {value}" for name, value in facts.items() if value]
+        facts = {name: facts[name] for name in ("label", "text", "hint", "description", "verdict", "origin", "CLIP")}
+    lines = [f"{name:11s} {value}" for name, value in facts.items() if value]
     for number, answer in enumerate(json.loads(row["answers"]), start=1):
-        lines.append(f"answer {number}  {answer['text']!r} ({answer['finish']}, {answer['output_tokens']} tokens)")
+        lines.append(f"answer {number:<4d} {answer['text']!r} ({answer['finish']}, {answer['output_tokens']} tokens)")
     return "\n".join(lines)

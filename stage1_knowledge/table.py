@@ -12,23 +12,23 @@ from sspa.stage1_knowledge.asking import Asker, Question
 from sspa.stage1_knowledge.clip_tokens import clip_tokens
 from sspa.stage1_knowledge.engines.contract import Answer, Identity, Sampling
 from sspa.stage1_knowledge.journal import answer_from_dict, answer_to_dict
-from sspa.stage1_knowledge.likeness import alike
+from sspa.stage1_knowledge.near_duplicates import near_duplicates
 from sspa.stage1_knowledge.prompt import Prompt
 
-# How the reason begins that looks at the whole table; it comes and goes with the other labels.
-_ALIKE = "nearly the same as "
-# Made once: json.dumps would make one for each of hundreds of thousands of rows.
+# Prefix of the one reason that depends on the whole table: it comes and goes with the other labels.
+_NEAR_DUPLICATE = "nearly the same as "
+# Created once: json.dumps would create one for each of hundreds of thousands of rows.
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class StoredTable:
-    """The rows of an earlier run, found by what was asked, or by label and sample where a person wrote them."""
+    """The rows of an earlier run, looked up by the question's key, or by label and sample if a person wrote them."""
 
     def __init__(self, table: pa.Table, content_hash: str) -> None:
         self._table, self.content_hash, self.count = table, content_hash, table.num_rows
         self._lists: dict[str, list[Any]] = {}
         self._by_key: dict[str, int] = {}
-        # Labels that models are shown alike share the key of their question; each has a row of its own.
+        # Labels with the same text and hint share the key of their question, but each has its own row.
         self._twins: dict[tuple[str, str], int] = {}
         for row, key in enumerate(self.column("key")):
             if key and self._by_key.setdefault(key, row) != row:
@@ -49,7 +49,7 @@ class StoredTable:
         return cls(*read_table(path))
 
     def column(self, name: str) -> list[Any]:
-        """A column as a list; made when first asked for, with one object for each different value."""
+        """A column as a list, built on first use, with one object per distinct value."""
         if name not in self._lists:
             encoded = self._table[name].combine_chunks().dictionary_encode()
             if isinstance(encoded, pa.ChunkedArray):
@@ -59,7 +59,7 @@ class StoredTable:
         return self._lists[name]
 
     def find(self, label: Label, sample: int, key: str) -> int | None:
-        """The row a person wrote for this label and sample, or else the row of this key."""
+        """The row a person wrote for this label and sample, else the row with this key, else None."""
         if (row := self._by_hand.get((label.key, sample))) is None:
             row = self._twins.get((label.key, key), self._by_key.get(key))
         return row
@@ -70,11 +70,11 @@ class StoredTable:
 
     def is_settled(self, row: int, retries: int) -> bool:
         """False where a doubtful answer may still be asked again."""
-        good = self.column("verdict")[row] == "good" or self.column("reason")[row].startswith(_ALIKE)
+        good = self.column("verdict")[row] == "good" or self.column("reason")[row].startswith(_NEAR_DUPLICATE)
         return good or self.column("attempts")[row] > retries
 
     def is_about(self, row: int, label: Label, domain: str) -> bool:
-        """False where the same question now stands for another label name."""
+        """False where the same question now belongs to a label of another name."""
         found = tuple(self.column(name)[row] for name in ("label", "text", "hint", "domain"))
         return found == (label.key, label.text, label.hint, domain)
 
@@ -83,7 +83,7 @@ class StoredTable:
         return [answer_from_dict(values) for values in json.loads(self.column("answers")[row])]
 
     def rows_without(self, kept: set[int], keys: set[str]) -> list[int]:
-        """The rows that are neither kept nor answer one of these questions."""
+        """The rows that are neither kept nor answers to one of these questions."""
         return [row for row in range(self.count) if row not in kept and self.column("key")[row] not in keys]
 
 
@@ -108,10 +108,10 @@ class Writer:
         }
 
     def add_stored(self, stored: StoredTable, row: int) -> None:
-        """Take a row over as it is."""
+        """Copy a row unchanged."""
         for name, values in self._columns.items():
             values.append(stored.column(name)[row])
-        if self._columns["reason"][-1].startswith(_ALIKE):
+        if self._columns["reason"][-1].startswith(_NEAR_DUPLICATE):
             self._columns["verdict"][-1], self._columns["reason"][-1] = "good", ""
 
     def add_question(self, question: Question, asker: Asker) -> None:
@@ -127,7 +127,7 @@ class Writer:
             "hint": question.label.hint,
             "domain": self._domain,
             "sample": question.sample,
-            "description": settled.sentence,
+            "description": settled.description,
             "verdict": "good" if settled.verdict.good else "doubtful",
             "reason": settled.verdict.reason,
             "attempts": len(question.answers),
@@ -140,10 +140,10 @@ class Writer:
             values.append(row[name])
 
     def write(self, path: Path) -> None:
-        """Judge the table as a whole and write it; the writer is used up then."""
-        self._mark_alike()
+        """Judge the table as a whole and write it; the writer cannot be used again."""
+        self._mark_near_duplicates()
         count_clip_tokens(self._columns)
-        # Each list goes as its column is made: together they would be as large as the table once more.
+        # Each list is freed as its column is built: together they are as large as the table itself.
         arrays = [pa.array(self._columns.pop(field.name), field.type) for field in arrow_schema()]
         write_knowledge(path, pa.table(arrays, schema=arrow_schema()))
 
@@ -159,13 +159,15 @@ class Writer:
             self._sampling_texts[room] = json.dumps(values)
         return self._sampling_texts[room]
 
-    def _mark_alike(self) -> None:
+    def _mark_near_duplicates(self) -> None:
         columns = self._columns
-        for row, (other, index) in alike(columns["label"], columns["text"], columns["description"]).items():
-            # A person's sentence is a person's decision; a sentence that is doubtful already keeps its reason.
+        found = near_duplicates(columns["label"], columns["text"], columns["description"])
+        for row, (other, index) in found.items():
+            # What a person wrote is that person's decision; what is doubtful already keeps its reason.
             if columns["verdict"][row] == "good" and columns["origin"][row] == "model":
+                named = f"{_NEAR_DUPLICATE}{columns['label'][other]}'s"
                 columns["verdict"][row] = "doubtful"
-                columns["reason"][row] = f"{_ALIKE}{columns['label'][other]}'s: {index:.0%} of the words in common"
+                columns["reason"][row] = f"{named}: {index:.0%} of the words in common"
 
 
 def count_clip_tokens(columns: dict[str, list[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The commands of `sspa-knowledge` that read, compare, correct and copy tables."""
+"""The subcommands of `sspa-knowledge` that read, compare, correct and copy knowledge files."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def query(
     other: Annotated[Path | None, typer.Option(help="A second file, as the table called other.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
 ) -> None:
-    """Ask the table in SQL (DuckDB, read-only: no other file, no network)."""
+    """Query the table in SQL (DuckDB, read-only: no other files, no network)."""
     from sspa.stage1_knowledge.query import run_query
 
     columns, rows = run_query(file, sql, other)
@@ -36,9 +36,11 @@ def query(
 @app.command()
 def show(
     file: KnowledgeFile,
-    label: Annotated[str | None, typer.Argument(help="Only this label, with where its sentences came from.")] = None,
+    label: Annotated[
+        str | None, typer.Argument(help="Only this label, with the provenance of its descriptions.")
+    ] = None,
 ) -> None:
-    """Read the sentences; with a label, everything that is known about them."""
+    """Show the descriptions; with a label, everything recorded about them."""
     from sspa.stage1_knowledge.show import show_all, show_label
 
     print(show_label(file, label) if label else show_all(file))
@@ -61,7 +63,7 @@ def labels(name: Annotated[str | None, typer.Argument(help="Show the labels of t
 
 @app.command()
 def report(file: KnowledgeFile) -> None:
-    """Verdicts, retries, tokens and speed of a table, and its doubtful sentences."""
+    """Summarise a table: verdicts, retries, tokens, speed, and the doubtful descriptions."""
     from sspa.stage1_knowledge.report import report as make
 
     print(make(file))
@@ -69,7 +71,7 @@ def report(file: KnowledgeFile) -> None:
 
 @app.command()
 def check(file: KnowledgeFile) -> None:
-    """Verify checksums, schema and content hash, and judge the sentences by today's rules."""
+    """Verify checksums, schema and content hash, and judge the descriptions by the current rules."""
     from sspa.stage1_knowledge.report import check as make
 
     print(make(file))
@@ -77,7 +79,7 @@ def check(file: KnowledgeFile) -> None:
 
 @app.command()
 def diff(first: KnowledgeFile, second: KnowledgeFile) -> None:
-    """By label: what changed between two tables, and which setting did it."""
+    """Show per label what changed between two tables, and which setting did it."""
     from sspa.stage1_knowledge.report import diff as make
 
     print(make(first, second))
@@ -88,10 +90,11 @@ def export(
     file: KnowledgeFile,
     target: Annotated[Path, typer.Argument(help="A file that ends in .csv or .jsonl.")],
 ) -> None:
-    """Write the sentences as CSV or JSON lines, to be corrected in a spreadsheet."""
+    """Write the descriptions as CSV or JSON lines, to be corrected in a spreadsheet."""
     from sspa.stage1_knowledge.exchange import export as write
 
-    say(f"{target}: {write(file, target)} sentences; bring changes back with `sspa-knowledge import {file} {target}`")
+    count = write(file, target)
+    say(f"{target}: {count} descriptions; bring changes back with `sspa-knowledge import {file} {target}`")
 
 
 @app.command("import")
@@ -99,10 +102,10 @@ def import_(
     file: KnowledgeFile,
     source: Annotated[Path, typer.Argument(help="What `export` wrote, with descriptions corrected.")],
 ) -> None:
-    """Import corrected descriptions; they count as a person's and survive regeneration."""
+    """Import corrected descriptions; they count as written by a person and survive regeneration."""
     from sspa.stage1_knowledge.exchange import import_ as read
 
-    say(f"{file}: {read(file, source)} sentences changed")
+    say(f"{file}: {read(file, source)} descriptions changed")
 
 
 @app.command()
@@ -110,7 +113,7 @@ def control(
     file: KnowledgeFile,
     kind: Annotated[str, typer.Option(help="name-only, shuffled or random-words.")],
     output_file: Annotated[Path | None, typer.Option("--output", help="[default: FILE with the kind added]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random draw.")] = 0,
 ) -> None:
     """Write a control: the same labels with knowledge that cannot help."""
     from sspa.shared.knowledge_control import KINDS
@@ -119,12 +122,12 @@ def control(
     if kind not in KINDS:
         raise UserError(f"--kind {kind}: unknown; choose one of {', '.join(KINDS)}")
     target = output_file or file.with_name(f"{file.stem}.{kind}.parquet")
-    say(f"{target}: {make_control(file, kind, target, seed)} sentences, {kind}")
+    say(f"{target}: {make_control(file, kind, target, seed)} descriptions, {kind}")
 
 
 @app.command()
 def migrate(file: KnowledgeFile) -> None:
-    """Rewrite a table of an older schema version in the current one."""
+    """Upgrade a table to the current schema version."""
     from sspa.shared.holding import held
     from sspa.shared.knowledge_format import SCHEMA_VERSION
     from sspa.shared.knowledge_format import migrate as rewrite

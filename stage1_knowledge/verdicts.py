@@ -1,6 +1,6 @@
-"""Is a sentence a description? Each rule gives its reason with the figure behind it.
+"""Is a description usable? Each rule states its reason, with the figure behind it.
 
-The thresholds are set against sentences of real engines that a person judged
+The thresholds were set on descriptions by real models that a person judged
 (tests/stage1_knowledge/judged_sentences.tsv); docs/results.md reports precision and recall.
 """
 
@@ -23,7 +23,7 @@ MAX_OF_DEMONSTRATION = 0.5
 MIN_VISUAL_WORDS = 2
 MIN_VISUAL_WORDS_BESIDE_USES = 3
 
-# A word, or a mark that ends an item of a list.
+# A word, or a punctuation mark that ends an item of a list.
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|[,;.]")
 _BOILERPLATE = re.compile(
     r"\b(?:i(?:'m| am| can| cannot| can't| do| don't| will| would| have)|i|my|me|sorry|sure|certainly|of course|"
@@ -66,7 +66,7 @@ GOOD = Verdict(good=True)
 
 @dataclass(frozen=True)
 class Demonstration:
-    """The prompt's example: its label and its answer, neither of which may come back as an answer."""
+    """The prompt's example: its label and its answer, neither of which an answer may repeat."""
 
     label: str = ""
     answer: str = ""
@@ -76,23 +76,23 @@ NO_DEMONSTRATION = Demonstration()
 
 
 def judge(
-    sentence: str,
+    description: str,
     label_text: str,
     demonstration: Demonstration = NO_DEMONSTRATION,
     complete: bool = True,
     fault: str = "",
 ) -> Verdict:
-    """Judge one sentence about one label.
+    """Judge one description of one label.
 
     Args:
-        sentence: as it would be kept.
+        description: as it would be stored.
         label_text: the label as models see it.
-        demonstration: the prompt's, which must not turn up in the sentence.
-        complete: False where the model ran out of room inside the sentence.
-        fault: what is wrong with the answer's form, if anything is.
+        demonstration: the prompt's, which must not turn up in the description.
+        complete: False if the answer was truncated within the description.
+        fault: what is wrong with the answer's form, if anything.
 
     Returns:
-        The verdict of the most severe rule that objects; `judge` cannot see that a sentence is false.
+        The verdict of the most severe rule that objects. A well-formed but false description passes.
 
     Example:
         >>> judge("A cat, a cat and a cat.", "cat").reason
@@ -102,7 +102,7 @@ def judge(
         return Verdict(False, fault, 10)
     if not complete:
         return Verdict(False, "cut: the model ran out of room", 9)
-    said = sentence.lower()
+    said = description.lower()
     words = _words(said)
     label = label_text.lower()
     if reason := _empty(said, words, label, demonstration):
@@ -113,13 +113,13 @@ def judge(
     return GOOD
 
 
-def _empty(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+def _empty(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     return "" if words else "empty"
 
 
-def _foreign(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
-    if not sentence.isascii():
-        letters = [character for character in sentence if character.isalpha()]
+def _foreign(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    if not description.isascii():
+        letters = [character for character in description if character.isalpha()]
         foreign = sum(not character.isascii() for character in letters) / len(letters)
         if foreign > MAX_FOREIGN_LETTERS:
             return f"not English: {foreign:.0%} foreign letters"
@@ -129,13 +129,13 @@ def _foreign(sentence: str, words: list[str], label: str, demonstration: Demonst
     return ""
 
 
-def _length(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+def _length(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     if len(words) < MIN_WORDS:
         return f"too short: {len(words)} words"
     return f"too long: {len(words)} words" if len(words) > MAX_WORDS else ""
 
 
-def _loops(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+def _loops(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     pairs = list(itertools.pairwise(words))
     if len(set(pairs)) < len(pairs):
         bigrams = Counter(pair for pair in pairs if not FUNCTION_WORDS.issuperset(pair))
@@ -149,15 +149,15 @@ def _loops(sentence: str, words: list[str], label: str, demonstration: Demonstra
     for word, count in Counter(telling).most_common():
         if count >= MAX_SAME_WORD + (word in own and len(words) > 20):
             return f'repeats itself: "{word}" {count} times'
-    item, count = max(Counter(_listed(sentence)).items(), key=lambda pair: pair[1], default=("", 0))
+    item, count = max(Counter(_listed(description)).items(), key=lambda pair: pair[1], default=("", 0))
     return f'lists "{item}" {count} times' if count > 1 else ""
 
 
-def _listed(sentence: str) -> list[str]:
-    """The things a sentence lists, without articles; single words and pairs only, longer parts are clauses."""
+def _listed(description: str) -> list[str]:
+    """The things a description lists, without articles; single words and pairs only, longer parts are clauses."""
     items: list[str] = []
     item: list[str] = []
-    for token in (*_TOKEN.findall(sentence), "."):
+    for token in (*_TOKEN.findall(description), "."):
         if token in _LIST_ENDS:
             if 0 < len(item) <= 2:
                 items.append(" ".join(item))
@@ -167,19 +167,19 @@ def _listed(sentence: str) -> list[str]:
     return items
 
 
-def _boilerplate(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
-    found = _BOILERPLATE.search(sentence)
+def _boilerplate(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    found = _BOILERPLATE.search(description)
     return f'chat talk or refusal: "{found[0]}"' if found else ""
 
 
-def _about_itself(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
-    if found := _ABOUT_ITSELF.search(sentence):
+def _about_itself(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    if found := _ABOUT_ITSELF.search(description):
         return f'talks about the question or a picture: "{found[0]}"'
     strange = set(demonstration.label.split()) - set(label.split()) - FUNCTION_WORDS
-    # Hardly any sentence holds them as letters; only then are its words looked at.
+    # A substring test first: cheap, and few descriptions pass it.
     if (
         strange
-        and all(word in sentence for word in strange)
+        and all(word in description for word in strange)
         and strange <= {*words, *(word.rstrip("s") for word in words)}
     ):
         return f'talks about the demonstration: "{demonstration.label}"'
@@ -198,7 +198,7 @@ def _demonstrated_words(demonstration: Demonstration) -> frozenset[str]:
     return frozenset(_words(demonstration.answer.lower())) - own
 
 
-def _elsewhere(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+def _elsewhere(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
     # The first four letters, so that plurals and "monitors" for "tv monitor" count.
     stems = {word[:4] for word in _words(label) if word not in FUNCTION_WORDS}
     said = " ".join(words)
@@ -207,18 +207,18 @@ def _elsewhere(sentence: str, words: list[str], label: str, demonstration: Demon
     return f'does not speak of "{label}"'
 
 
-def _no_sentence(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
-    # "Often seen" is the half of a verb that fragments have.
-    return "" if _VERB.search(sentence) else "no sentence: no verb in it"
+def _no_verb(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    # A participle as in "often seen with" does not count: fragments have those too.
+    return "" if _VERB.search(description) else "no sentence: no verb in it"
 
 
-def _not_visual(sentence: str, words: list[str], label: str, demonstration: Demonstration) -> str:
-    if found := _METAPHOR.search(sentence):
+def _not_visual(description: str, words: list[str], label: str, demonstration: Demonstration) -> str:
+    if found := _METAPHOR.search(description):
         return f'not visual: speaks of a "{found[0]}"'
     own = set(label.split())
     seen = {_stem(word) for word in words if word not in own and _is_visual(word)}
     flowery = sum(word in FLOWERY_WORDS for word in words)
-    needed = MIN_VISUAL_WORDS_BESIDE_USES if _USES.search(sentence) else MIN_VISUAL_WORDS
+    needed = MIN_VISUAL_WORDS_BESIDE_USES if _USES.search(description) else MIN_VISUAL_WORDS
     if len(seen) - flowery < needed:
         return f"not visual: {len(seen)} words for what can be seen, {flowery} of praise; {needed} are needed"
     return ""
@@ -247,7 +247,7 @@ _RULES: tuple[tuple[int, _Rule], ...] = (
     (5, _length),
     (4, _about_itself),
     (4, _elsewhere),
-    (4, _no_sentence),
+    (4, _no_verb),
     (3, _loops),
     (2, _not_visual),
 )

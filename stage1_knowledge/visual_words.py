@@ -1,4 +1,4 @@
-"""Word lists of the verdicts: what names something to be seen, and the small words of English."""
+"""Word lists for the verdicts: words for visible things, and the function words of English."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -53,7 +53,7 @@ building houses house cars boats ships ship planes plane containers crane cranes
 table tables chair chairs sofa bed desk rug carpet curtain curtains vase monitor
 """)
 
-# Praise and mood: they describe nothing, and weigh against what a sentence shows.
+# Praise and mood: they describe nothing visible, and count against a description.
 FLOWERY_WORDS = _words("""
 majestic magnificent beautiful stunning elegant graceful mysterious iconic luxurious delicate intricate exquisite
 breathtaking captivating captivated timeless unique remarkable wonderful lovely charming refined expressive humble

@@ -1,4 +1,4 @@
-"""The shape of the project: which way imports point, what help may import, and what the wheel holds."""
+"""The project's architecture: the direction of imports, what `--help` may import, and the wheel's contents."""
 
 import ast
 import shutil

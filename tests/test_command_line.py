@@ -1,4 +1,4 @@
-"""The command line changes on purpose only: every command, argument, option and default, in a committed file."""
+"""The command line must only change on purpose: every command, argument, option and default is in a committed file."""
 
 import importlib
 import os
@@ -34,7 +34,7 @@ def _root(program: str) -> Any:
 
 
 def test_commands_and_options_are_what_they_were() -> None:
-    """SSPA_WRITE_COMMAND_LINE=1 writes the file anew; an option that goes must be answered with its new name."""
+    """SSPA_WRITE_COMMAND_LINE=1 rewrites the file; a removed option must be answered with its new name."""
     found = "\n".join(line for program in PROGRAMS for line in _lines(_root(program), program)) + "\n"
     if os.environ.get("SSPA_WRITE_COMMAND_LINE"):
         _FROZEN.write_text(found)

@@ -1,4 +1,4 @@
-"""The `>>>` examples in docstrings are run, wherever there are any."""
+"""Runs all `>>>` examples in docstrings."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""A canary: what we touch of libraries beyond their documented interface, and what says so when it moves."""
+"""A canary for undocumented internals of libraries that we use, which fails when one changes."""
 
 import ast
 import importlib

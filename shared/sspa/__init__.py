@@ -1,6 +1,6 @@
 """SSPA: split-and-synthesize prompting with gated alignments for multi-label image recognition.
 
-`Tagger` is the class that most users need; it is imported when it is first asked for, so that `import sspa` is quick.
+`Tagger` is the class that most users need; it is imported on first access, so that `import sspa` is quick.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""From the command line to an engine."""
+"""Chooses the engine that the command line asks for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from sspa.stage1_knowledge.engines.contract import Engine, Sampling
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the command line says about who answers. At most one of endpoint, replay and ray_workers is set."""
+    """The command line's options for the engine. At most one of endpoint, replay and ray_workers may be set."""
 
     model: str | None = None
     endpoint: str | None = None
@@ -25,10 +25,10 @@ class EngineOptions:
 
 
 def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[str, Any] | None) -> Engine:
-    """The engine that the options name; vLLM in this process where they name none.
+    """The engine that the options name; vLLM in this process by default.
 
     Raises:
-        UserError: two engines are named, or one that does not exist.
+        UserError: the options name two engines, or a model or cache that does not exist.
     """
     named = {"--endpoint": options.endpoint, "--replay": options.replay, "--ray": options.ray_workers}
     chosen = [name for name, value in named.items() if value]
@@ -48,7 +48,7 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
     if options.model is None:
         say(
             f"using the embedded {embedded_model.NAME}, a very small model; "
-            "--model takes a better one (a local folder or a hub name, e.g. Qwen/Qwen2.5-7B-Instruct)"
+            "choose a better one with --model (a local folder or a hub name, e.g. Qwen/Qwen2.5-7B-Instruct)"
         )
     make_vllm = partial(VllmOffline, find_model(options.model), sampling, schema)
     if options.ray_workers:

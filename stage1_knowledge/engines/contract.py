@@ -1,6 +1,6 @@
-"""What every engine offers: an identity that is known before it starts, and answers as they arrive.
+"""The contract of every engine: an identity known before it starts, and answers as they arrive.
 
-An engine is one file in this folder with one class of this contract, and one line in `choice.py`.
+An engine is one file in this folder with one subclass of `Engine`, and one line in `choice.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -12,11 +12,11 @@ Message = dict[str, str]  # one turn of a chat: role and content
 
 @dataclass(frozen=True)
 class Identity:
-    """Who answers: what of an engine and its model can change an answer, and what is recorded besides.
+    """Who answers: everything about an engine and its model that can change an answer, and its name for the record.
 
-    `model` is the name the user knows, `revision` what pins its weights (a commit, or a hash of the
-    files), `chat_template` the SHA-256 of the template that turns messages into text ("" where the
-    revision covers it or the server keeps it to itself). `engine` is name and version.
+    `model` is the name the user knows; `revision` pins its weights (a commit, or a hash of the files);
+    `chat_template` is the SHA-256 of the template that turns messages into text ("" if the revision covers it
+    or the server does not disclose it); `engine` is name and version.
     """
 
     engine: str
@@ -30,9 +30,9 @@ class Identity:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the model's next token is drawn; every engine gets all of it explicitly.
+    """Sampling parameters, all passed to the engine explicitly.
 
-    `seed` and `max_tokens` are those of the first attempt; a `Request` carries its own.
+    `seed` and `max_tokens` apply to the first attempt; each `Request` carries its own.
     """
 
     temperature: float = 0.3
@@ -44,7 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to the model; `key` is the content-addressed name of its answer (see keys.py)."""
+    """One question to the model; `key` is the content-addressed key of its answer (see keys.py)."""
 
     key: str
     messages: tuple[Message, ...]
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model wrote. `finish` is "stop" or, where the room was used up, "length"."""
+    """What the model wrote. `finish` is "stop", or "length" if the token limit was reached."""
 
     text: str
     finish: str
@@ -64,12 +64,12 @@ class Answer:
 
 
 class Engine(ABC):
-    """Answers requests. Nothing heavy happens before the first call of `answer`."""
+    """Answers requests. Nothing expensive happens before the first call of `answer`."""
 
     @property
     @abstractmethod
     def identity(self) -> Identity:
-        """Known without starting the engine.
+        """Who answers; known without starting the engine.
 
         Raises:
             UserError: the model cannot be found.
@@ -77,11 +77,11 @@ class Engine(ABC):
 
     @abstractmethod
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
-        """Yield each request with its answer as soon as it arrives, in any order, each once.
+        """Yield each request with its answer as soon as it arrives, in any order, each exactly once.
 
         Raises:
             UserError: the engine cannot start or cannot be reached, with what to do about it.
         """
 
     def close(self) -> None:  # noqa: B027  (most engines hold nothing)
-        """Let go of memory, processes and connections."""
+        """Release memory, processes and connections."""

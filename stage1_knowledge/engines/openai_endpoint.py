@@ -15,10 +15,10 @@ TIMEOUT_S = 300.0
 
 
 class OpenAiEndpoint(Engine):
-    """Chat completions over HTTP: bounded concurrency, retries with back-off (the client's own).
+    """Chat completions over HTTP, with bounded concurrency; retries with back-off are the client's own.
 
-    The key is taken from $OPENAI_API_KEY. Weights and chat template are the server's affair and not
-    known here, so the identity has the model's name alone.
+    The API key is read from $OPENAI_API_KEY. The server does not disclose weights or chat template, so the
+    identity holds only the model's name.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class OpenAiEndpoint(Engine):
 
     @property
     def identity(self) -> Identity:
-        # With --model no server is needed to know what is known already.
+        # With --model, looking up known answers needs no server.
         model = self._model or self._only_model()
         return Identity(engine="openai-api", model=model, structured_backend="server")
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
-        """Keep `concurrency` requests in flight and yield each answer as it comes."""
+        """Keep `concurrency` requests in flight and yield each answer as it arrives."""
         model = self.identity.model
         extra = self._extra()
         queue = iter(requests)
@@ -82,7 +82,7 @@ class OpenAiEndpoint(Engine):
         )
 
     def _extra(self) -> dict[str, Any]:
-        """What goes beyond the plain API: the schema, and the penalty that only some servers know."""
+        """Parameters beyond the plain API: the schema, and the penalty that only some servers accept."""
         extra: dict[str, Any] = {}
         if self._schema:
             schema = {"name": "fields", "schema": dict(self._schema), "strict": True}
@@ -119,7 +119,7 @@ class OpenAiEndpoint(Engine):
 
 
 class _Reported:
-    """Turns what a server or the network refuses into one line for the user."""
+    """Turns server and network errors into one line for the user."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -134,7 +134,7 @@ class _Reported:
 
         kept = "the answers so far are kept, run the same command again"
         if isinstance(error, openai.APIConnectionError):
-            raise UserError(f"--endpoint {self._url}: not reached ({error}); is the server up? {kept}") from error
+            raise UserError(f"--endpoint {self._url}: cannot be reached ({error}); is the server up? {kept}") from error
         if isinstance(error, openai.APIStatusError):
             said = " ".join(str(error.message).split())[:200]
             raise UserError(f"--endpoint {self._url}: refused ({error.status_code}: {said}); {kept}") from error

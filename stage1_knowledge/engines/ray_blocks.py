@@ -1,7 +1,7 @@
 """Ray Data: engine actors over blocks of requests, for label sets or models that outgrow one machine.
 
-The driver alone keeps the journal. An actor that is lost loses the block it was at; Ray starts another
-and gives it that block again.
+Only the driver writes the journal. A lost actor loses the block it was working on; Ray starts another actor
+and reassigns the block.
 """
 
 import json
@@ -24,8 +24,8 @@ class RayBlocks(Engine):
 
         Args:
             make_engine: called once in each actor; must be picklable.
-            workers: how many actors; each has a GPU of its own where the cluster has any, else a CPU.
-            block: requests an actor gets at a time; what a lost actor costs.
+            workers: number of actors; each gets its own GPU if the cluster has any, else a CPU.
+            block: requests per block, the unit of work that a lost actor costs.
         """
         self._make_engine, self._workers, self._block = make_engine, workers, block
         self._identity: Identity | None = None
@@ -39,7 +39,7 @@ class RayBlocks(Engine):
         return self._identity
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
-        """Yield answers block by block, in whatever order the actors finish.
+        """Yield answers block by block, in the order the actors finish.
 
         Raises:
             UserError: Ray is not installed, the cluster is too small, or an actor's engine fails.
@@ -70,7 +70,7 @@ class RayBlocks(Engine):
         )
         try:
             for values in answered.iter_rows():
-                # A block that was answered twice, because its actor died after writing it, counts once.
+                # A block can be answered twice, if its actor died after writing it; it counts once.
                 if request := asked.pop(values["key"], None):
                     yield request, Answer(**{name: values[name] for name in _ANSWER})
         except ray.exceptions.RayError as error:
@@ -79,7 +79,7 @@ class RayBlocks(Engine):
             ) from error
 
     def close(self) -> None:
-        """Leave the cluster, if this engine joined it; a local one ends."""
+        """Leave the cluster if this engine joined it; a local cluster shuts down."""
         if self._started:
             import ray
 
@@ -90,7 +90,7 @@ class RayBlocks(Engine):
         """GPUs for each actor: one where the cluster has any, else None."""
         kind = "GPU" if cluster.get("GPU") else "CPU"
         if (there := int(cluster.get(kind, 0))) < self._workers:
-            # Ray would wait for ever.
+            # Ray would wait forever.
             raise UserError(f"--ray {self._workers}: the cluster has {there} {kind}s, one is needed for each actor")
         return 1 if kind == "GPU" else None
 
@@ -99,7 +99,7 @@ _ANSWER = ("text", "finish", "prompt_tokens", "output_tokens", "cached_tokens")
 
 
 class _EngineActor:
-    """One engine in one worker process."""
+    """An engine in a worker process."""
 
     def __init__(self, make_engine: Callable[[], Engine]) -> None:
         self._engine = make_engine()
@@ -116,7 +116,7 @@ class _EngineActor:
 
 
 def _last_line(error: BaseException) -> str:
-    """What went wrong in the actor, without the two tracebacks that Ray puts before it."""
+    """What went wrong in the actor, without the two tracebacks that Ray prepends."""
     return str(error).strip().splitlines()[-1].strip()[:300]
 
 

@@ -1,4 +1,4 @@
-"""Answers from a recorded cache: a run repeated without a model, and the engine of most tests."""
+"""Answers from a recorded cache: repeats a run without a model, and serves most tests."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -12,19 +12,19 @@ _BLOCK = 512
 
 
 class Replay(Engine):
-    """Repeats the answers of the one engine and model that a cache holds."""
+    """Replays the answers of one model from a cache."""
 
     def __init__(self, store: AnswerStore, model: str | None = None) -> None:
-        """Take the recorded identity as one's own, so that keys and rows are those of the recorded run.
+        """Adopt the recorded identity, so that keys and rows match those of the recorded run.
 
         Raises:
-            UserError: the cache holds no answers of `model`, or those of several models and none is named.
+            UserError: the cache has no answers by `model`, or answers by several models and none is named.
         """
         self._store = store
         found = [identity for identity in store.identities() if model in (None, identity.model, _pinned(identity))]
         if not found:
             raise UserError(f"{store.path}: holds no answers{f' of {model}' if model else ''} to replay")
-        # The engine is no part of a key: an upgrade between two recordings leaves them one.
+        # The engine is not part of a key, so recordings from before and after an upgrade count as one.
         if len({dataclasses.replace(identity, engine="") for identity in found}) > 1:
             names = ", ".join(sorted({_pinned(identity) for identity in found}))
             raise UserError(f"{store.path}: holds answers of several models; name one with --model: {names}")
@@ -38,7 +38,7 @@ class Replay(Engine):
         """Yield the recorded answers.
 
         Raises:
-            UserError: a question was never recorded.
+            UserError: the answer to a question was never recorded.
         """
         queue = iter(requests)
         while block := list(islice(queue, _BLOCK)):
@@ -54,5 +54,5 @@ class Replay(Engine):
 
 
 def _pinned(identity: Identity) -> str:
-    """The name that tells recorded models apart: one served by an endpoint has no revision."""
+    """A name that tells recorded models apart; models behind an endpoint have no revision."""
     return f"{identity.model}@{identity.revision[:12] or 'endpoint'}"

@@ -12,14 +12,14 @@ from sspa.shared.terminal import say
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
 from sspa.stage1_knowledge.model_source import ModelSource
 
-# How many requests vLLM holds at a time: far more than it runs at once, so that its batches never run dry,
-# and few enough that 300,000 rendered chats are never in memory together.
+# How many requests are queued in vLLM: far more than it runs at once, so that its batches stay full, and few
+# enough that 300,000 rendered chats are never in memory at the same time.
 QUEUE = 4096
 STRUCTURED_BACKEND = "xgrammar"
 
 
 class VllmOffline(Engine):
-    """vLLM's `LLM`, fed and stepped so that answers arrive one by one instead of all at the end."""
+    """vLLM's `LLM`, fed and stepped so that answers arrive one by one and not all at the end."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class VllmOffline(Engine):
         )
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
-        """Yield answers as vLLM finishes them; new requests move up as old ones leave."""
+        """Yield answers as vLLM finishes them, refilling its queue meanwhile."""
         self.start()
         queue = iter(requests)
         running: dict[str, Request] = {}
         while True:
-            # Refilled by the half, not one by one: rendering chats between steps would stall the batch.
+            # Refilled in large blocks: rendering a chat between any two steps would stall the batch.
             if len(running) <= QUEUE // 2 and (block := list(islice(queue, QUEUE - len(running)))):
                 running.update(self._enqueue(block))
             if not running:
@@ -61,7 +61,7 @@ class VllmOffline(Engine):
                     yield running.pop(output.request_id), _answer(output)
 
     def close(self) -> None:
-        """Free the model's memory; in one process nothing else is held."""
+        """Free the model's memory."""
         if self.llm is not None:
             self.llm.llm_engine.engine_core.shutdown()
             self.llm = None
@@ -72,13 +72,13 @@ class VllmOffline(Engine):
                 [list(request.messages) for request in block],
                 [self._parameters(request) for request in block],
                 use_tqdm=False,
-                # Models that think aloud first would use up the room of the answer; other templates ignore it.
+                # Reasoning models would spend the token limit on their reasoning; other templates ignore this.
                 chat_template_kwargs={"enable_thinking": False},
             )
         except ValueError as error:
-            # A prompt longer than the model reads, or a chat template that refuses these roles.
+            # A prompt longer than the model's context, or a chat template that rejects these roles.
             raise UserError(f"{self._model.name} cannot be asked: {' '.join(str(error).split())[:240]}") from error
-        # Inside, vLLM appends a random suffix to its running number; finished outputs carry the number alone.
+        # vLLM appends a random suffix to its running number; finished outputs carry only the number.
         return {name.partition("-")[0]: request for name, request in zip(ids, block, strict=True)}
 
     def _parameters(self, request: Request) -> Any:
@@ -95,7 +95,7 @@ class VllmOffline(Engine):
         )
 
     def start(self) -> None:
-        """Load the model, if it is not loaded yet.
+        """Load the model, unless it is loaded already.
 
         Raises:
             UserError: vLLM is not installed, or cannot run this model.
@@ -106,11 +106,11 @@ class VllmOffline(Engine):
     def _load(self) -> Any:
         folder = self._model.folder()
         say(f"starting vLLM {vllm_version()} with {self._model.name}")
-        # Before vllm is imported, which reads them once. A user's own settings win.
+        # vllm reads these once, when it is imported. The user's own settings take precedence.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        # Threads that wait must not spin: on a busy machine that takes the processor from those that work.
+        # Waiting threads must not spin: on a busy machine they would take CPU time from working ones.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -133,15 +133,15 @@ class VllmOffline(Engine):
         }
         if not _has_cuda():
             options["enforce_eager"] = True
-            # A block of tokens is cached only when it is full; the default of 128 is longer than our demonstrations.
+            # Only full blocks of tokens are cached, and the default of 128 is longer than our demonstrations.
             options["block_size"] = 32
             # vLLM 0.32 rewinds a request's generator after each chunk but the last, which CPU generators refuse
-            # ("CPU Generator does not use offset"); our prompts are short enough to go in one piece.
+            # ("CPU Generator does not use offset"); our prompts are short enough for a single chunk.
             options["enable_chunked_prefill"] = False
         try:
             return LLM(**options)
         except (ValueError, OSError) as error:
-            # What vLLM says about a model it cannot serve; a fault of ours would be another type.
+            # How vLLM rejects a model it cannot serve; a bug of ours would raise something else.
             raise UserError(
                 f"vLLM cannot run {self._model.name}: {str(error).strip().splitlines()[0][:200]}"
             ) from error

@@ -1,6 +1,6 @@
-"""The one contract that every backbone keeps: images and prompts into one joint space.
+"""The contract of every backbone: images and prompts into one joint space.
 
-Tensor names: B images, M regions, C labels, L text tokens, w token width, d joint width.
+Legend: B images, M regions, C labels, L text tokens, w token width, d joint width.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ _TEXTS_AT_ONCE = 128
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What an image tower gives, in the joint space and not normalised: pooled (B, d), regions (B, M, d)."""
+    """The output of an image tower, in the joint space and not normalised: pooled (B, d), regions (B, M, d)."""
 
     pooled: Tensor
     regions: Tensor
@@ -38,11 +38,11 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The tower's blocks from the first to the last, for training only the last of them."""
+        """The tower's blocks from first to last, so that only the last ones can be trained."""
 
     @abstractmethod
     def head(self) -> list[nn.Parameter]:
-        """What follows the last block (final norm, pooling, projection); it trains with the last block."""
+        """What follows the last block (final norm, pooling, projection); it is trained with the last block."""
 
 
 class TextTower(nn.Module, ABC):
@@ -57,20 +57,20 @@ class TextTower(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, embeddings: Tensor, ids: Tensor) -> Tensor:
-        """embeddings (C, L, w), ids (C, L) -> (C, d); the ids tell where each text ends."""
+        """embeddings (C, L, w), ids (C, L) -> (C, d); the ids show where each text ends."""
 
     @abstractmethod
     def used_length(self, ids: Tensor) -> int:
-        """How many leading positions of ids (C, L) can change the features; the rest may be cut."""
+        """How many leading positions of ids (C, L) can affect the features; the rest can be cut off."""
 
 
 class Backbone(nn.Module):
     """An image tower and a frozen text tower with one joint space.
 
-    `fingerprint` names architecture, options and weights as they were when the backbone was made; it
-    enters cache keys. `initial_temperature` multiplies a cosine to give a sensible first logit. `precision` is
-    that of the image tower, part of the fingerprint and fixed: with "bf16" it runs under bfloat16 autocast. What
-    `encode_image` returns is float32 in either case.
+    `fingerprint` identifies architecture, options and weights at the time the backbone was created, and is part of
+    cache keys. `initial_temperature` multiplies a cosine to give a sensible initial logit. `precision` is that of the
+    image tower, part of the fingerprint and fixed: "bf16" means bfloat16 autocast. `encode_image` returns float32 in
+    either case.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Backbone(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of regions; their product is M."""
+        """Rows and columns of the region grid; their product is M."""
         return self.image_tower.grid
 
     @property
@@ -115,23 +115,23 @@ class Backbone(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """How many tokens, start and end included, one prompt may hold."""
+        """The maximum number of tokens in a prompt, start and end included."""
         return self.text_tower.context_length
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """images (B, 3, H, W) -> pooled (B, d) and regions (B, M, d), float32, not normalised."""
-        # With float32, a caller's own autocast stays in force.
+        # With float32, the caller's own autocast remains in effect.
         with torch.autocast(images.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
             features = self.image_tower(images)
         return ImageFeatures(features.pooled.float(), features.regions.float())
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> ids (C, context_length), on the backbone's device; longer texts are cut (see `token_counts`)."""
+        """Texts -> ids (C, context_length), on the backbone's device; longer ones are cut (see `token_counts`)."""
         ids = self._tokenizer(list(texts), context_length=self.context_length)
         return ids.to(next(self.text_tower.parameters()).device)
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens that each text needs, start and end included; more than `context_length` means it is cut."""
+        """Number of tokens of each text, start and end included; above `context_length` it is truncated."""
         if isinstance(self._tokenizer, HFTokenizer):
             return [len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text)).input_ids) for text in texts]
         return [2 + len(self._tokenizer.encode(text)) for text in texts]
@@ -141,22 +141,22 @@ class Backbone(nn.Module):
         return self.text_tower.embed_tokens(ids)
 
     def used_length(self, ids: Tensor) -> int:
-        """The prompts' length once cut after the longest end token; L where the tower reads its padding."""
+        """The length of the prompts up to the last end token; L if the tower attends to padding."""
         return self.text_tower.used_length(ids)
 
     def encode_prompts(self, embeddings: Tensor, ids: Tensor) -> Tensor:
         """Word or prompt vectors (C, L, w) with their ids (C, L) -> (C, d), not normalised.
 
-        Gradients flow to `embeddings`. A learnable context position holds any ordinary id (the id of
-        padding, start or end would move the text's end). Prompts are cut after the longest end token, and
-        more than `_TEXTS_AT_ONCE` pass in chunks whose activations the backward pass computes again.
+        Gradients flow to `embeddings`. A learnable context position has any ordinary id (the id of
+        padding, start or end would move the end of the text). Prompts are cut after the last end token, and
+        more than `_TEXTS_AT_ONCE` are processed in chunks whose activations the backward pass recomputes.
         """
         used = self.used_length(ids)
         embeddings, ids = embeddings[:, :used], ids[:, :used]
         if len(ids) <= _TEXTS_AT_ONCE:
             return self.text_tower(embeddings, ids)
         chunks = zip(embeddings.split(_TEXTS_AT_ONCE), ids.split(_TEXTS_AT_ONCE), strict=True)
-        # Kept activations of a thousand labels would fill the memory; each chunk's are computed again instead.
+        # The activations of a thousand labels would fill the memory; each chunk's are recomputed instead.
         return torch.cat([checkpoint(self.text_tower, *chunk, use_reentrant=False) for chunk in chunks])
 
     @torch.no_grad()
@@ -170,10 +170,10 @@ class Backbone(nn.Module):
         return torch.cat(chunks) if chunks else torch.empty(0, self.width)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Training mode for what is trained only.
+        """Training mode for the trained parts only.
 
-        The text tower, frozen blocks and every batch norm stay in evaluation mode: a batch norm that
-        followed small fine-tuning batches would make an image's features depend on its neighbours.
+        The text tower, frozen blocks and every batch norm stay in evaluation mode: batch statistics of small
+        fine-tuning batches would make an image's features depend on the rest of its batch.
         """
         super().train(mode)
         if mode:

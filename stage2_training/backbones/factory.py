@@ -1,4 +1,4 @@
-"""One door to every backbone: a specification string in, a `Backbone` out."""
+"""Creates backbones: a specification string in, a `Backbone` out."""
 
 import hashlib
 import json
@@ -31,15 +31,15 @@ def create_backbone(
     regions: Regions = "default",
     precision: TowerPrecision = "float32",
 ) -> Backbone:
-    """Make a backbone, in evaluation mode, on the CPU, everything but its text tower trainable.
+    """Create a backbone, in evaluation mode, on the CPU, with everything but its text tower trainable.
 
     Args:
         spec: "embedded"; "open_clip:ViT-B-16" and every other open_clip architecture; "hf-hub:owner/name".
         weights: an open_clip pretrained tag, a local weights file, or "random" (for tests); an open_clip
             architecture needs one of them, the other two bring their own.
-        image_size: pixels, one number or (height, width); the architecture's own where None.
-        regions: how regions come out of the tower, see each tower; "default" is the value path for CLIP
-            ResNets (whose pooling has no other meaning for one position) and "projected" for the others.
+        image_size: pixels, one number or (height, width); if None, the architecture's own.
+        regions: how regions are taken from the tower, see each tower; "default" is the value path for CLIP
+            ResNets (whose attention pool is meaningless for a single position) and "projected" for the others.
         precision: of the image tower; see `Backbone`.
 
     Raises:
@@ -113,7 +113,7 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _fingerprint(options: dict[str, Any], *towers: nn.Module) -> str:
-    """A hash over the options and every weight, as hexadecimal digits."""
+    """Hex digest over the options and every weight."""
     digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=16)
     for tower in towers:
         for name, value in tower.state_dict().items():

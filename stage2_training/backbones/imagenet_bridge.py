@@ -1,8 +1,8 @@
 """The bridge that gives a sentence encoder and an ImageNet classifier one joint space, without training.
 
-A text is compared with the descriptions of the 1,000 ImageNet classes; a softmax over the similarities
-mixes the classifier's rows into one vector. That vector scores an image as the classifier would score
-a class of that meaning. CLIP-shaped, not CLIP: what it knows is ImageNet-1k and the sentence encoder.
+A text is compared with descriptions of the 1,000 ImageNet classes; a softmax over the similarities mixes the
+classifier's rows into one vector, which scores an image as the classifier would score a class of that meaning.
+CLIP-shaped, not CLIP: all it knows is ImageNet-1k and the sentence encoder.
 """
 
 import torch
@@ -16,8 +16,8 @@ def mix_classifier_rows(texts: Tensor, keys: Tensor, centre: Tensor, rows: Tenso
     Args:
         texts: embeddings of any length (C, w).
         keys: unit embeddings of the classes' descriptions minus `centre` (K, w).
-        centre: the descriptions' mean embedding (w,); sentence embeddings share a large common part,
-            and without it the similarities tell the classes apart.
+        centre: the mean embedding of the descriptions (w,); sentence embeddings have a large common component,
+            without which similarities discriminate between classes.
         rows: the classifier's weights (K, d).
         temperature: of the softmax over the K classes.
     """
@@ -26,7 +26,7 @@ def mix_classifier_rows(texts: Tensor, keys: Tensor, centre: Tensor, rows: Tenso
 
 
 class ImageNetBridge(nn.Module):
-    """`mix_classifier_rows` with its tables as buffers; takes the place of a text tower's projection."""
+    """`mix_classifier_rows` with its tables as buffers; replaces a text tower's projection."""
 
     keys: Tensor
     centre: Tensor
@@ -42,7 +42,7 @@ class ImageNetBridge(nn.Module):
     def fill(self, descriptions: Tensor, classifier: Tensor) -> None:
         """descriptions (K, w) and the classifier's weights (K, d) become the tables.
 
-        The classifier's mean row is taken off: a softmax over classes does not feel it, a cosine does.
+        The classifier's mean row is subtracted: a softmax over classes is invariant to it, a cosine is not.
         """
         descriptions = F.normalize(descriptions, dim=-1)
         self.centre.copy_(descriptions.mean(dim=0))

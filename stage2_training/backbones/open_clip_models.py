@@ -25,7 +25,7 @@ class LoadedModel:
     width: int
     weights: str
     description: str
-    # Of prompts, where it is shorter than the text tower's own.
+    # The prompts' context length, if it is shorter than the text tower's own.
     context_length: int | None = None
 
 
@@ -54,7 +54,7 @@ def _load_named(name: str, weights: str | None) -> LoadedModel:
     config = get_model_config(name)
     if config is None:
         hint = nearest(name, open_clip.list_models(), count=3, cutoff=0.3)
-        raise UserError(f"open_clip:{name}: no such architecture; {hint or 'none is like it'}")
+        raise UserError(f"open_clip:{name}: no such architecture; {hint or 'none is similar'}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None:
         raise UserError(f"open_clip:{name} needs weights: a tag ({', '.join(tags) or 'none known'}), a file, or random")
@@ -88,7 +88,7 @@ def _tokenizer(name: str) -> Tokenizer:
 
 
 def _fetch(what: str, load: Callable[[], Any]) -> Any:
-    """Run a loader that may use the network or the disk; what it cannot get is the user's to fix."""
+    """Run a loader that may use the network or the disk; if it fails, that is for the user to fix."""
     try:
         return load()
     except (OSError, RuntimeError, ValueError) as error:

@@ -7,15 +7,15 @@ from torch import Tensor, cat, nn
 from sspa.stage2_training.backbones.contract import ImageFeatures, ImageTower
 from sspa.stage2_training.backbones.resolution import grid_of, interpolate_positions
 
-# A CLIP ResNet halves its input five times.
+# A CLIP ResNet downsamples its input by a factor of two, five times.
 _STRIDE = 32
 
 
 class ResNetTower(ImageTower):
     """A `ModifiedResNet`: pooled by its attention pool; regions are the positions of the last stage.
 
-    With `value_path` (the usual form: DenseCLIP, DualCoOp, MaskCLIP) a region is its value and output
-    projection, `c_proj(v_proj(x))`. Without, each position queries the attention pool like the mean does.
+    With `value_path` (the usual form: DenseCLIP, DualCoOp, MaskCLIP) a region passes through the value and output
+    projections, `c_proj(v_proj(x))`. Without it, each position queries the attention pool as the mean does.
     """
 
     def __init__(self, visual: ModifiedResNet, image_size: tuple[int, int] | None, value_path: bool) -> None:

@@ -1,4 +1,4 @@
-"""Other input sizes than a tower was trained for: which are possible, and its positions at the new size."""
+"""Input sizes other than a tower's own: which are possible, and its position embeddings at the new size."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from sspa.shared.errors import UserError
 
 
 def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of patches in an image of size (H, W).
+    """Rows and columns of the patch grid of an image of size (H, W).
 
     Raises:
         UserError: the patch does not divide the size.
@@ -24,7 +24,7 @@ def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
 def interpolate_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Position embeddings (1 + old M, width) -> (1 + new M, width), bicubic with antialiasing.
 
-    The first row belongs to the class token (of a ViT) or the mean (of a ResNet's pool) and stays.
+    The first row belongs to the class token (of a ViT) or the mean (of a ResNet's pool) and is kept.
     """
     first, grid = positions[:1], positions[1:]
     grid = grid.reshape(1, *old, -1).permute(0, 3, 1, 2)  # (1, width, rows, columns)

@@ -1,4 +1,4 @@
-"""Features of texts that do not depend on images: computed once, kept in the cache."""
+"""Features of texts: computed once, then read from the cache."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ from sspa.stage2_training.backbones.contract import Backbone
 
 
 def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_hash: str) -> Tensor:
-    """`backbone.encode_text(texts)`, (C, d), from the cache where these texts were encoded before.
+    """`backbone.encode_text(texts)`, (C, d), from the cache if these texts were encoded before.
 
     The entry's name is a hash over the backbone's fingerprint, the knowledge's content hash and the texts
-    themselves with their order, so that a changed sentence, template, label order or tower misses.
+    in their order, so that another description, template, label order or tower is a cache miss.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -26,7 +26,7 @@ def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_has
         try:
             return load_file(path)["features"].to(device)
         except (SafetensorError, KeyError):
-            path.unlink()  # Damaged: as good as absent, and written again below.
+            path.unlink()  # Damaged: treated as absent and rewritten below.
     features = backbone.encode_text(texts)
     with replacing(path) as beside:
         save_file({"features": features.cpu().contiguous()}, beside)

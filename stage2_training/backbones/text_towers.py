@@ -1,4 +1,4 @@
-"""The text sides of open_clip models, opened so that prompt vectors can enter in place of words."""
+"""The text towers of open_clip models, split so that prompt vectors can replace word embeddings."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ class ClipTextTower(TextTower):
         return self.text_projection(x) if isinstance(self.text_projection, nn.Linear) else x @ self.text_projection
 
     def used_length(self, ids: Tensor) -> int:
-        # Only a causal tower that pools at the end token does not see what follows that token.
+        # Only a causal tower that pools at the end token is unaffected by what follows that token.
         if self.attn_mask is None or self.pool_type not in ("argmax", "eos"):
             return ids.shape[1]
         ends = ids.argmax(dim=-1) if self.pool_type == "argmax" else ids.eq(self.end_id).int().argmax(dim=-1)

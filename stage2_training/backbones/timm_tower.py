@@ -8,16 +8,16 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures, ImageTower
 from sspa.stage2_training.backbones.resolution import grid_of
 
-# Where timm's families keep their blocks; a tower has one of the first three, or the four stages of a ResNet.
+# Where timm's families keep their blocks; a tower has one of the first three, or a ResNet's four stages.
 _BLOCK_HOLDERS = ("blocks", "stages", "layers", "layer1", "layer2", "layer3", "layer4")
 
 
 class TimmTower(ImageTower):
-    """A `TimmModel`: a region goes through the tower's own pooling head as if it were the whole image.
+    """A `TimmModel`: each region passes through the tower's own pooling head as if it were the whole image.
 
-    For average pooling that is the head's norm and projection on every position; for attention pooling
-    (SigLIP) it is the pooler's value path. With `value_path` the last transformer block's attention is
-    the identity for the regions too (MaskCLIP); convolutional towers have no such path.
+    For average pooling that means the head's norm and projection at every position; for attention pooling
+    (SigLIP), the pooler's value path. With `value_path`, the attention of the last transformer block is
+    also the identity for regions (MaskCLIP); convolutional towers have no such path.
     """
 
     def __init__(self, visual: TimmModel, image_size: tuple[int, int] | None, value_path: bool) -> None:
@@ -28,7 +28,7 @@ class TimmTower(ImageTower):
         if image_size is not None and tuple(image_size) != tuple(visual.image_size):
             _resize(visual, image_size)
         self.visual, self.value_path = visual, value_path
-        # Sequences have no memory format to choose; maps are convolved much faster with channels last.
+        # Memory format matters only for maps, which are convolved much faster with channels last.
         self._convolutional = not hasattr(trunk, "patch_embed")
         if self._convolutional:
             visual.to(memory_format=torch.channels_last)
@@ -53,7 +53,7 @@ class TimmTower(ImageTower):
         if features.ndim == 3:
             tokens = features[:, self._prefix :]  # (B, M, width)
             batch, count = tokens.shape[:2]
-            # A sequence of copies of one token: whichever token the head takes, or their mean, is that one.
+            # A sequence of copies of one token: any token that the head selects, and their mean, is that token.
             alone = tokens.flatten(0, 1)[:, None].expand(-1, 1 + self._prefix, -1)
         else:
             rows = features if self._channels_last_map else features.permute(0, 2, 3, 1)  # (B, h, w, width)
@@ -103,7 +103,7 @@ class TimmTower(ImageTower):
 
 
 def _resize(visual: TimmModel, image_size: tuple[int, int]) -> None:
-    """Give a loaded tower another input size; a convolutional one takes any, in whole strides or not."""
+    """Change the input size of a loaded tower; a convolutional one accepts any size."""
     patch_embed = getattr(visual.trunk, "patch_embed", None)
     if patch_embed is not None:
         grid_of(image_size, patch_embed.patch_size)

@@ -32,7 +32,7 @@ def set_trainable(backbone: Backbone, part: str) -> None:
 
 
 def describe_trainable(backbone: Backbone) -> str:
-    """One line for the start of a run, such as "image tower: 86.19 M parameters, 7.09 M trained; text ..."."""
+    """A line for the start of a run, such as "image tower: 86.19 M parameters, 7.09 M trained; text ..."."""
     parameters = list(backbone.image_tower.parameters())
     trained = count_values(parameter for parameter in parameters if parameter.requires_grad)
     text = count_values(backbone.text_tower.parameters())
@@ -42,5 +42,5 @@ def describe_trainable(backbone: Backbone) -> str:
 
 
 def count_values(parameters: Iterable[nn.Parameter]) -> int:
-    """How many numbers these parameters hold."""
+    """The total number of elements of these parameters."""
     return sum(parameter.numel() for parameter in parameters)

@@ -12,8 +12,8 @@ from sspa.stage2_training.backbones.resolution import grid_of, interpolate_posit
 class VitTower(ImageTower):
     """A `VisionTransformer`: regions are the patch tokens after the final norm and projection.
 
-    With `value_path` the last block's attention is the identity for the regions (each token reads only
-    itself: the value path of MaskCLIP, Zhou et al., ECCV 2022); the pooled feature is never changed.
+    With `value_path` the last block's attention is the identity for the regions (each token attends only to
+    itself: the value path of MaskCLIP, Zhou et al., ECCV 2022); the pooled feature is unaffected.
     """
 
     def __init__(self, visual: VisionTransformer, image_size: tuple[int, int] | None, value_path: bool) -> None:
@@ -61,7 +61,7 @@ def identity_attention_block(transformer: Transformer, x: Tensor) -> Tensor:
 
 
 def _resize(visual: VisionTransformer, image_size: tuple[int, int]) -> None:
-    """Give a loaded ViT another input size (H, W)."""
+    """Change the input size of a loaded ViT to (H, W)."""
     grid = grid_of(image_size, visual.patch_size)
     positions = visual.positional_embedding
     visual.positional_embedding = nn.Parameter(

@@ -1,4 +1,4 @@
-"""Local weights files: read, and refused with the reason where they belong to another architecture."""
+"""Local weights files: read, and rejected with the reason if they belong to another architecture."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sspa.shared.errors import UserError
 
-# What OpenAI's archives hold besides weights.
+# What OpenAI's archives contain besides weights.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, StopIteration, pickle.UnpicklingError)
 _CONFIG = "open_clip_config.json"
@@ -24,12 +24,12 @@ _CONFIG = "open_clip_config.json"
 def load_weights_file(path: Path, architecture: str, quick_gelu: bool, model: Any) -> None:
     """Load a local file (.safetensors, .pt, .bin, OpenAI's TorchScript archives) into an open_clip model.
 
-    A file does not record its activation, and the wrong one gives plausible, worse features. It is known
-    from OpenAI's archives, from open_clip's configuration beside the file or inside it (safetensors
-    metadata), and from the names of published files; where none of these speaks, the architecture's holds.
+    A weights file does not record the activation, and the wrong one gives plausible but worse features. It is
+    known for OpenAI's archives, from open_clip's configuration beside the file or inside it (safetensors
+    metadata), and from the names of published files; failing these, the architecture's own is assumed.
 
     Raises:
-        UserError: unreadable, another activation, or other tensors than the architecture's.
+        UserError: the file is unreadable, or has another activation or other tensors than the architecture.
     """
     state, from_openai = _read(path)
     trained_with, source = _activation(path, from_openai)
@@ -71,7 +71,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _activation(path: Path, from_openai: bool) -> tuple[bool | None, str]:
-    """Whether the weights were trained with QuickGELU, and how that is known; None where it is not."""
+    """Whether the weights were trained with QuickGELU, and how that is known; None if it is unknown."""
     if from_openai:
         return True, "it is one of OpenAI's archives"
     beside = path.parent / _CONFIG

@@ -1,4 +1,4 @@
-"""How fast images load: our loader by number of workers, beside a bare Pillow and torchvision loop."""
+"""Image loading speed: our loader by number of workers, compared with a bare Pillow and torchvision loop."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images a second, best of the rounds, with `workers` processes."""
+    """Images per second, best of all rounds, with `workers` processes."""
 
     workers: int
     ours: float
@@ -28,10 +28,10 @@ class Throughput:
 
 
 def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds: int) -> Iterator[Throughput]:
-    """Read the split `rounds` times each way, in turn, for every number of workers; starting workers does not count.
+    """Read the split `rounds` times with each loader, in turn, for every number of workers; start-up is not timed.
 
     "Bare" opens, converts and squashes each image to `size` with torchvision, and stacks batches: no checks, no EXIF,
-    no seeds, but the same JPEG draft decoding, so that what is compared is the rest.
+    no seeds, but with the same JPEG draft decoding, so that only the rest is compared.
 
     Raises:
         UserError: the split has no more than one batch.
@@ -42,7 +42,7 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
     for count in workers:
         best = {"ours": 0.0, "bare": 0.0}
         for _ in range(rounds):
-            # New loaders each time: workers of one must not inherit the other's.
+            # New loaders each time, so that the workers of one do not inherit those of the other.
             best["ours"] = max(best["ours"], _rate(ImageLoader(ours, _BATCH, workers=count).epoch(0), len(split)))
             bare = DataLoader(_Bare(split, size), batch_size=_BATCH, num_workers=count)
             best["bare"] = max(best["bare"], _rate(iter(bare), len(split)))
@@ -50,7 +50,7 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
 
 
 def loading_rate(split: Split, size: tuple[int, int], workers: int, rounds: int) -> float:
-    """Images a second of our loader for tensors of `size`, the best of the rounds.
+    """Images per second of our loader for tensors of `size`, the best of all rounds.
 
     Raises:
         UserError: the split has no more than one batch.
@@ -62,7 +62,7 @@ def loading_rate(split: Split, size: tuple[int, int], workers: int, rounds: int)
 
 
 def drawn_split(folder: Path, count: int = 4 * _BATCH) -> Split:
-    """JPEGs of 500x375 pixels in `folder`, of clouds and some noise: as large on disk as photos, about."""
+    """JPEGs of 500x375 pixels in `folder`, with clouds and some noise: about as large on disk as photos."""
     generator = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -77,7 +77,7 @@ def drawn_split(folder: Path, count: int = 4 * _BATCH) -> Split:
 
 
 class _Bare(torch.utils.data.Dataset[torch.Tensor]):
-    """The loop a quick script would have."""
+    """The loop that a quick script would use."""
 
     def __init__(self, split: Split, size: int) -> None:
         from torchvision.transforms import v2
@@ -108,7 +108,7 @@ def _check_enough(split: Split) -> None:
 
 
 def _rate(batches: Iterator[object], images: int) -> float:
-    """Images a second from the first batch on, so that starting workers does not count."""
+    """Images per second after the first batch, so that starting workers is not timed."""
     first = next(batches)
     start = time.perf_counter()
     for _ in batches:

@@ -1,7 +1,7 @@
-"""How fast the whole model is beside its bare image tower, and where the time goes.
+"""The speed of the whole model compared with its bare image tower, and where the time goes.
 
-What is compared is measured in turn (A B C A B C ...), so that a busy machine slows all of it; each ratio is the median
-of the rounds' own ratios. Random images and, but for `embedded`, random weights: neither changes what a step costs.
+The candidates are measured in turn (A B C A B C ...), so that a busy machine slows all of them; each ratio is the
+median over rounds. Images are random and so are the weights, except for `embedded`: neither affects the cost of a step.
 """
 
 import math
@@ -28,7 +28,7 @@ from sspa.stage2_training.training.steps import forward_context
 TOWER, EVALUATION, STEP, KEPT_STEP = "bare tower", "evaluation", "training step", "training step, kept features"
 Clock = Callable[[], float]
 
-# One timing lasts at least so long: a kernel on a GPU takes less than the clock can tell.
+# Minimum duration of one timing: a GPU kernel takes less than the clock can resolve.
 _SHORTEST_S = 0.1
 
 
@@ -36,8 +36,8 @@ _SHORTEST_S = 0.1
 class BenchRequest:
     """What to measure; size is (height, width), batch in images.
 
-    `processor_time` counts the seconds of the processor in place of the clock's: on one thread of a busy CPU these are
-    what the work would take on an idle one. Work of a GPU is not in them.
+    `processor_time` counts CPU seconds instead of wall-clock time: for one thread on a busy CPU, that is the time the
+    work would take on an idle one. It does not include work on a GPU.
     """
 
     spec: str
@@ -52,7 +52,7 @@ class BenchRequest:
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second (median of the rounds), and the median ratio to the bare tower of the same round."""
+    """Images per second (median over rounds), and the median ratio to the bare tower in the same round."""
 
     images_per_second: float
     ratio: float
@@ -60,10 +60,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Speeds by what was measured; the milliseconds of a batch by stage, in evaluation and in a training step.
+    """Speeds by what was measured; milliseconds per batch by stage, in evaluation and in a training step.
 
-    `text_ms` is what the label texts take once a split in evaluation; it is in no speed. Peak memory is the GPU's where
-    there is one, else the process's.
+    `text_ms` is the time for the label texts, needed once per split in evaluation and not part of any speed. Peak
+    memory is the GPU's if there is one, else the process's.
     """
 
     speeds: Mapping[str, Speed]
@@ -76,7 +76,7 @@ class BenchResult:
 
 
 def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] = lambda: None) -> BenchResult:
-    """Measure; `done` is called after each of the 2 * rounds rounds.
+    """Measure; `done` is called after each of 2 * rounds rounds.
 
     Raises:
         UserError: an unknown backbone or label set.
@@ -85,7 +85,7 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
     recognizer = untrained_sspa(request.spec, "frozen", request.labels, images, request.precision)
     if request.compile:
         compile_model(recognizer.head, recognizer.backbone.image_tower, device)
-        # A run leaves a frozen tower as it is; here the tower is what the rest is held to.
+        # A run does not compile a frozen tower; here the tower is the reference for the rest.
         recognizer.backbone.image_tower.compile()
     labels = len(read_label_set(request.labels).labels)
     targets = torch.randint(0, 2, (request.batch, labels), device=device)
@@ -132,7 +132,7 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of one call of each task, round by round, the tasks in turn within each round.
 
-    Two calls of each come first and do not count (compilation, allocation); the second says how often a short
+    Each task is called twice before, untimed (compilation, allocation); the second call determines how often a short
     task is repeated within one timing.
     """
     repeats = {}
@@ -160,7 +160,7 @@ class _Measured:
         with torch.no_grad():
             self.kept: ImageFeatures = recognizer.backbone.encode_image(images)
         self.optimization: Optimization = make_optimization(recognizer, TrainingOptions(epochs=1), steps_per_epoch=1000)
-        # The hook tells where the backward pass (with clipping) ends and the update begins.
+        # The hook marks where the backward pass (with clipping) ends and the update begins.
         self._update_began = 0.0
         self.optimization.optimizer.register_step_pre_hook(lambda *_: self._note_update())
 
@@ -171,13 +171,13 @@ class _Measured:
 
     @torch.inference_mode()
     def evaluate(self) -> None:
-        """A batch as `scoring.score` takes it: label features are computed already."""
+        """A batch as in `scoring.score`: label features are already computed."""
         prediction = self.recognizer.eval()(self.images, self.labels)
         for values in prediction.probabilities().values():
             values.cpu()
 
     def train(self, inputs: Tensor | ImageFeatures) -> None:
-        """A step as a run makes it, with the image tower in it where images are given."""
+        """A step as in a run, including the image tower if images are given."""
         self.recognizer.train()
         with self._forward():
             prediction = self.recognizer(inputs)
@@ -229,7 +229,7 @@ class _Measured:
 
 
 class _Watch:
-    """Seconds between laps, with all work on the device done at each."""
+    """Seconds between laps; each lap waits for all work on the device."""
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
         self.device, self.clock, self.laps = device, clock, dict[str, float]()

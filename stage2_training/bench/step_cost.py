@@ -1,4 +1,4 @@
-"""What one training step of the full model costs on a backbone: seconds, memory, parameters."""
+"""The cost of one training step of the full model on a backbone: seconds, memory, parameters."""
 
 import json
 import resource
@@ -21,7 +21,7 @@ from sspa.stage2_training.training.steps import forward_context
 
 @dataclass(frozen=True)
 class StepRequest:
-    """One row to measure; size is (height, width), tower as in `set_trainable`, batch in images."""
+    """One row to measure; `size` is (height, width), `tower` as in `set_trainable`, `batch` in images."""
 
     spec: str
     size: tuple[int, int]
@@ -33,7 +33,7 @@ class StepRequest:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds to make the model, and of one step once warm; peak memory of the process in bytes."""
+    """Seconds to create the model, and of one step after warm-up; peak memory of the process in bytes."""
 
     load_seconds: float
     step_seconds: float
@@ -43,10 +43,10 @@ class StepCost:
 
 
 def measure_apart(request: StepRequest) -> StepCost:
-    """`measure_step` in a process of its own, so that its peak memory is that of this row alone.
+    """`measure_step` in its own process, so that the peak memory is that of this row alone.
 
     Raises:
-        UserError: the row cannot be run; the message is that process's last line.
+        UserError: the row cannot be measured; the message is that process's last line.
     """
     command = [sys.executable, "-m", "sspa.stage2_training.bench.step_cost", json.dumps(asdict(request))]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -82,10 +82,10 @@ def measure_step(request: StepRequest) -> StepCost:
 
 
 def spec_and_size(row: str) -> tuple[str, tuple[int, int]]:
-    """ "NAME@HEIGHTxWIDTH" in its parts.
+    """Parse "NAME@HEIGHTxWIDTH".
 
     Raises:
-        UserError: it is not written so.
+        UserError: it has another form.
     """
     spec, at, size = row.rpartition("@")
     height, _, width = size.partition("x")

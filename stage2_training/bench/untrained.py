@@ -1,4 +1,4 @@
-"""The full model with nothing learned, for measuring what it costs: weights do not change that."""
+"""The full model, untrained, for measuring its cost, which does not depend on weights."""
 
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,8 @@ def untrained_sspa(
 
     Args:
         spec, tower: as in a run's configuration.
-        labels: a label set by name, or a label file; each label has its bare name for knowledge.
-        images: (B, 3, H, W): they set the size, and what starts from data.
+        labels: a label set by name, or a label file; prompts consist of the bare names.
+        images: (B, 3, H, W): they determine the input size and data-dependent initial values.
 
     Raises:
         UserError: an unknown backbone, tower setting or label set.
@@ -40,7 +40,7 @@ def untrained_sspa(
         labels=label_set.labels,
         domain="natural",
         content_hash="",
-        sentences=MappingProxyType(dict.fromkeys(label_set.keys, ())),
+        descriptions=MappingProxyType(dict.fromkeys(label_set.keys, ())),
     )
     head = create_head(SspaOptions(), backbone.width).to(images.device)
     head.bind(backbone, knowledge)

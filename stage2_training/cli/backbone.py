@@ -1,4 +1,4 @@
-"""`sspa-train backbone ...`: what the backbones cost. Heavy imports happen inside the commands."""
+"""`sspa-train backbone ...`: the cost of backbones. Heavy imports happen inside the commands."""
 
 from typing import Annotated
 
@@ -8,9 +8,9 @@ from sspa.shared.errors import UserError
 from sspa.shared.tables import markdown_row, markdown_table
 from sspa.shared.terminal import output, say
 
-backbone_app = typer.Typer(help="The two towers under the model.", no_args_is_help=True)
+backbone_app = typer.Typer(help="The cost of backbones.", no_args_is_help=True)
 
-# The published family at the resolutions people use; weights do not change what a step costs.
+# The published models at common resolutions; weights do not affect the cost of a step.
 _ROWS = (
     "embedded@260",
     "open_clip:ViT-B-32@224",
@@ -27,9 +27,9 @@ def cost(
     rows: Annotated[
         list[str] | None, typer.Argument(help="NAME@SIZE or NAME@HEIGHTxWIDTH; seven common ones by default.")
     ] = None,
-    tower: Annotated[str, typer.Option(help="What of the image tower is trained: frozen, last:K, all.")] = "all",
+    tower: Annotated[str, typer.Option(help="Which part of the image tower is trained: frozen, last:K, all.")] = "all",
     batch: Annotated[int, typer.Option(help="Images in the step.")] = 2,
-    threads: Annotated[int, typer.Option(help="Of torch; more than there are idle cores is slower than one.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of torch; more than idle cores is slower than one.")] = 1,
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
 ) -> None:
     """A table: one training step of the full model on each backbone (random weights, float32, on the CPU)."""
@@ -39,7 +39,7 @@ def cost(
     columns = (
         "backbone", "size", "regions", f"trained (tower {tower})", "load, s", f"step of {batch}, s", "peak memory, GB"
     )  # fmt: skip
-    # Line by line: a row takes up to a minute.
+    # Printed row by row: each takes up to a minute.
     output.print(markdown_table(columns, []), markup=False)
     failed = []
     for request in requests:

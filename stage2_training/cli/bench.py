@@ -1,4 +1,4 @@
-"""`sspa-train bench`: how fast the model is beside its bare image tower. Heavy imports happen inside the command."""
+"""`sspa-train bench`: the model's speed compared with its image tower. Heavy imports happen inside the command."""
 
 import json
 import tempfile
@@ -18,7 +18,7 @@ from sspa.stage2_training.cli.options import AsJson, Device, command_device
 if TYPE_CHECKING:
     from sspa.stage2_training.bench.model_speed import BenchResult
 
-# What the project wants to reach on any device, as a share of the bare tower's speed.
+# The project's goals on any device, as a share of the bare tower's speed.
 GOALS = {"evaluation": 0.9, "training step": 0.8}
 
 
@@ -34,7 +34,7 @@ bench_app = typer.Typer()
 
 @bench_app.command()
 def bench(
-    backbone: Annotated[str, typer.Option(help="As in backbone.name; weights are random, but for `embedded`.")] = (
+    backbone: Annotated[str, typer.Option(help="As in backbone.name; weights are random, except for `embedded`.")] = (
         "embedded"
     ),
     image_size: Annotated[
@@ -44,16 +44,18 @@ def bench(
     precision: Annotated[Precision, typer.Option(help="As in training.precision.")] = Precision.float32,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the image tower and the head.")] = False,
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured, in turn; the median counts.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU; its own choice by default.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; the median counts.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Torch threads on a CPU; its own choice by default.")
+    ] = None,
     processor_time: Annotated[
-        bool, typer.Option("--processor-time", help="Count CPU seconds: for one thread of a busy CPU.")
+        bool, typer.Option("--processor-time", help="Count CPU seconds; for one thread on a busy CPU.")
     ] = False,
     data: Annotated[
-        str | None, typer.Option(help="A data set whose val images are loaded; drawn ones by default.")
+        str | None, typer.Option(help="A data set whose val images are loaded; generated ones by default.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="The data set's folder.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Reading processes, for loading.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes that load images.")] = 2,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -115,7 +117,7 @@ def _print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
 
 def _loading(data: str | None, root: Path | None, size: tuple[int, int], workers: int, rounds: int) -> float:
-    """Images per second of our loader, from the val split of `data` or from images drawn for it."""
+    """Images per second of our loader, from the val split of `data` or from generated images."""
     from sspa.stage2_training.bench.loader_speed import drawn_split, loading_rate
     from sspa.stage2_training.data.dataset import load_dataset
 
@@ -124,6 +126,6 @@ def _loading(data: str | None, root: Path | None, size: tuple[int, int], workers
         if "val" not in splits:
             raise UserError(f"{data}: has no val split, only {', '.join(splits)}")
         return loading_rate(splits["val"], size, workers, rounds)
-    say("loading is measured on drawn images of 500x375 pixels; name real ones with --data")
+    say("loading is measured on generated images of 500x375 pixels; choose real ones with --data")
     with tempfile.TemporaryDirectory() as folder:
         return loading_rate(drawn_split(Path(folder)), size, workers, rounds)

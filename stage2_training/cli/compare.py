@@ -38,11 +38,11 @@ def compare(
     set_: Settings = None,
     variants: Annotated[str | None, typer.Option(help="Only these variants, separated by commas.")] = None,
     conditions: Annotated[str | None, typer.Option(help="Only these conditions, separated by commas.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Other seeds, as in 0,1,2.")] = None,
-    reference: Annotated[str | None, typer.Option(help="The variant that the others are compared with.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as in 0,1,2.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The variant to compare the others with.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Run variants over seeds and compare them, with intervals; runs only what is missing."""
+    """Run variants over seeds and compare them, with confidence intervals; runs only what is missing."""
     from sspa.stage2_training.comparison.compare import compare as run_comparison
     from sspa.stage2_training.comparison.definition import read_comparison
     from sspa.stage2_training.comparison.page import write_comparison_page
@@ -66,5 +66,5 @@ def compare(
     if failed:
         raise UserError(
             f"{len(failed)} runs failed, as reported above ({'; '.join(failed)}); the table is of the others. "
-            "The same command tries them again"
+            "Run the same command to retry them"
         )

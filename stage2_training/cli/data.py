@@ -13,7 +13,7 @@ from sspa.stage2_training.cli.options import Root
 if TYPE_CHECKING:
     from sspa.stage2_training.data.adapters.adapter import Adapter
 
-data_app = typer.Typer(help="Data sets: which can be read, what is missing, and what they hold.", no_args_is_help=True)
+data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the data set's protocols.")]
@@ -21,7 +21,7 @@ ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the
 
 @data_app.command("list")
 def list_data() -> None:
-    """The data sets that can be read: where each is offered, the files it is made of, and its protocols."""
+    """List the supported data sets: where to get each, its files, and its protocols."""
     from sspa.stage2_training.data.adapters import adapter_names, get_adapter
 
     for name in adapter_names():
@@ -38,17 +38,17 @@ def prepare(
     root: Root = None,
     out: Annotated[Path | None, typer.Option("--output", help="artifacts/DATA.manifest.parquet by default.")] = None,
     protocol: ProtocolName = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch VOC into --root through torchvision.")] = False,
+    download: Annotated[bool, typer.Option("--download", help="Download VOC into --root through torchvision.")] = False,
     source: Annotated[
-        Path | None, typer.Option(help="custom: a .csv, .jsonl or COCO .json; without it, a folder for each label.")
+        Path | None, typer.Option(help="custom: a .csv, .jsonl or COCO .json; without it, one folder per label.")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="custom: a label file or built-in set, for order and texts.")
     ] = None,
-    val: Annotated[float, typer.Option(help="custom: the share to draw for val where no split is given.")] = 0.1,
-    test: Annotated[float, typer.Option(help="custom: the share to draw for test where no split is given.")] = 0.2,
+    val: Annotated[float, typer.Option(help="custom: the share to draw for val if no split is given.")] = 0.1,
+    test: Annotated[float, typer.Option(help="custom: the share to draw for test if no split is given.")] = 0.2,
     seed: Annotated[int, typer.Option(help="custom: of that draw.")] = 0,
-    knowledge: Annotated[Path | None, typer.Option(help="Also make sure that this knowledge has every label.")] = None,
+    knowledge: Annotated[Path | None, typer.Option(help="Also check that this knowledge has every label.")] = None,
 ) -> None:
     """Read a data set in its own layout, check it, and write its manifest."""
     from sspa.stage2_training.data.dataset import load_manifest
@@ -79,7 +79,7 @@ def prepare(
 
 @data_app.command()
 def check(name: Name, root: Root = None, protocol: ProtocolName = None) -> None:
-    """Say what is missing or wrong, and compare the counts with the published ones; exit code 2 if anything is."""
+    """Report what is missing or wrong, and compare counts with the published ones; exit code 2 on any problem."""
     from sspa.stage2_training.data.adapters import get_adapter
     from sspa.stage2_training.data.checking import check_data
     from sspa.stage2_training.data.dataset import load_manifest
@@ -111,10 +111,10 @@ def stats(
     name: Name,
     root: Root = None,
     protocol: ProtocolName = None,
-    picture: Annotated[Path | None, typer.Option(help="Also draw them (.png, .svg, .pdf).")] = None,
-    pairs: Annotated[int, typer.Option(help="How many label pairs to list.")] = 10,
+    picture: Annotated[Path | None, typer.Option(help="Also plot them (.png, .svg, .pdf).")] = None,
+    pairs: Annotated[int, typer.Option(help="Number of label pairs to list.")] = 10,
 ) -> None:
-    """Positives by label and split, labels per image, and the labels that go together."""
+    """Show positives per label and split, labels per image, and labels that occur together."""
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.manifest import read_manifest
     from sspa.stage2_training.data.statistics import draw_figures, frequent_pairs, split_figures
@@ -163,7 +163,7 @@ def shard(
     protocol: ProtocolName = None,
     per_shard: Annotated[int, typer.Option(help="Images per shard.")] = 5000,
 ) -> None:
-    """Copy a data set into WebDataset shards, for disks that dislike millions of small files."""
+    """Copy a data set into WebDataset shards, for file systems that are slow with millions of small files."""
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.sharding import MANIFEST, write_shards
 
@@ -177,11 +177,11 @@ def throughput(
     name: Name,
     root: Root = None,
     split: Annotated[str, typer.Option(help="Which split to read.")] = "val",
-    size: Annotated[int, typer.Option(help="Side of the tensors, pixels.")] = 260,
+    size: Annotated[int, typer.Option(help="Side of the tensors, in pixels.")] = 260,
     workers: Annotated[str, typer.Option(help="Numbers of worker processes, separated by commas.")] = "0,1,2",
-    rounds: Annotated[int, typer.Option(help="How often each is measured; the best counts.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Number of rounds; the best counts.")] = 3,
 ) -> None:
-    """Images per second from the loader, beside a bare Pillow and torchvision loop."""
+    """Measure images per second of the loader, compared with a bare Pillow and torchvision loop."""
     import torch
 
     from sspa.stage2_training.bench.loader_speed import measure_throughput

@@ -31,14 +31,14 @@ def evaluate(
     root: Root = None,
     split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
     knowledge: Annotated[
-        Path | None, typer.Option(help="Knowledge about other labels than those the run was trained on.")
+        Path | None, typer.Option(help="Knowledge about labels other than those the run was trained on.")
     ] = None,
     thresholds: Annotated[
         Thresholds, typer.Option(help="The protocol's fixed one; one tuned on val; or one per label, tuned on val.")
     ] = Thresholds.fixed,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for intervals of mAP; 0 for none.")] = 0,
     explanations: Annotated[
-        bool, typer.Option("--explanations", help="Measure instead how faithful the region maps are; needs boxes.")
+        bool, typer.Option("--explanations", help="Instead, measure how faithful the region maps are; needs boxes.")
     ] = False,
     deletion_images: Annotated[
         int | None,
@@ -51,11 +51,11 @@ def evaluate(
     former_images: Annotated[int | None, typer.Option("--deletion-pictures", min=0, hidden=True)] = None,
     as_json: AsJson = False,
     precision: Annotated[
-        ScoringPrecision, typer.Option(help="Of the image tower; auto takes that in which the run scored itself.")
+        ScoringPrecision, typer.Option(help="Precision of the image tower; auto: the one the run scored itself with.")
     ] = ScoringPrecision.auto,
     device: Device = "auto",
 ) -> None:
-    """Score a trained run on a split, each branch apart; labels that it never saw come with --knowledge."""
+    """Score a trained run on a split, per branch; for labels it has never seen, add --knowledge."""
     images = deletion_images if deletion_images is not None else former_images
     if not explanations:
         if images is not None:
@@ -64,7 +64,7 @@ def evaluate(
         return
     if thresholds is not Thresholds.fixed or resamples:
         option = "--resamples" if resamples else "--thresholds"
-        raise UserError(f"{option}: has no meaning with --explanations, which measures maps; leave one of them out")
+        raise UserError(f"{option}: has no effect with --explanations, which measures maps; leave one of them out")
     from sspa.stage2_training.explanation.table import show_faithfulness
 
     where = str(command_device(device))

@@ -1,4 +1,4 @@
-"""The commands of `sspa-train` that carry a run elsewhere: a file, a folder, a page. Heavy imports happen inside."""
+"""The subcommands of `sspa-train` that export a run: a file, a folder, a page. Heavy imports happen inside."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -26,10 +26,10 @@ def export(
     to: Annotated[To, typer.Option(help="onnx: any ONNX runtime; torch: torch.export.load.")],
     out: Annotated[Path | None, typer.Option(help="The file; model.onnx or model.pt2 in RUN by default.")] = None,
     check: Annotated[
-        list[str] | None, typer.Option(help="Images to compare on; the run's own by default. Repeatable.")
+        list[str] | None, typer.Option(help="An image to compare on; the run's own by default. Repeatable.")
     ] = None,
 ) -> None:
-    """Write the model as one file, images in and probabilities out, and compare it with the run on real images."""
+    """Export the model as one file, images in and probabilities out, and compare it with the run on real images."""
     from sspa.stage2_training.export.export import export_run
 
     output.print(str(export_run(run_path, to.value, out, check or [])), markup=False)
@@ -40,7 +40,7 @@ def package(
     run_path: RunArgument,
     out: Annotated[Path, typer.Option(help="The new folder.")],
 ) -> None:
-    """Write a folder to hand over: weights, configuration, labels, knowledge, thresholds and a model card."""
+    """Write a folder to share: weights, configuration, labels, knowledge, thresholds and a model card."""
     from sspa.stage2_training.export.package import package_run
 
     output.print(str(package_run(run_path, out)), markup=False)
@@ -49,12 +49,10 @@ def package(
 @export_app.command()
 def report(
     run_paths: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `sspa-train run` wrote.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The page of several runs; side-by-side.html here by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page for several runs; side-by-side.html by default.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Write the report of one run again, or set several runs side by side on one page."""
+    """Rewrite the report of one run, or compare several runs side by side on one page."""
     from sspa.stage2_training.report.page import write_report
     from sspa.stage2_training.report.side_by_side import write_side_by_side
     from sspa.stage2_training.runs.run_folder import open_run_folder

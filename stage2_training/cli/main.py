@@ -14,7 +14,7 @@ from sspa.stage2_training.cli.runs import runs_app
 from sspa.stage2_training.cli.use import use_app
 
 app = typer.Typer(
-    help="Stage two: train and evaluate SSPA with the knowledge that sspa-knowledge wrote.",
+    help="Train, evaluate and use SSPA, with the knowledge that sspa-knowledge wrote.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""The table of an evaluation's headline figures."""
+"""The table of an evaluation's headline metrics."""
 
 from collections.abc import Mapping, Sequence
 from math import nan
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def show_metrics(title: str, metrics: "Mapping[str, Metrics]", unseen: Sequence[str] = ()) -> None:
-    """Print the headline figures, one row per branch, in percent; mAP of seen and unseen labels apart."""
+    """Print the headline metrics in percent, one row per branch; mAP of seen and unseen labels separately."""
     from sspa.stage2_training.evaluation.protocols import get_protocol
 
     first = next(iter(metrics.values()))
-    # What the field quotes for this data comes first: mA and its kin for pedestrian attributes.
+    # The metrics usually quoted for this data come first, such as mA for pedestrian attributes.
     always = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}")
     columns = list(dict.fromkeys((*get_protocol(first.protocol).headline, *always)))
     parts = {

@@ -1,4 +1,4 @@
-"""Options that several commands of `sspa-train` share, and what turns them into values."""
+"""Options shared by several commands of `sspa-train`, and their conversion to values."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ class Thresholds(StrEnum):
 
 
 class ScoringPrecision(StrEnum):
-    """What the image tower computes in when it scores images."""
+    """The precision of the image tower when it scores images."""
 
     auto = "auto"
     float32 = "float32"
@@ -27,8 +27,8 @@ class ScoringPrecision(StrEnum):
 
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` wrote.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
-Knowledge = Annotated[Path | None, typer.Option(help="The file that sspa-knowledge wrote.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+Knowledge = Annotated[Path | None, typer.Option(help="The knowledge file that sspa-knowledge wrote.")]
 Data = Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")]
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]
 ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="A YAML file of settings; repeatable.")]
@@ -41,13 +41,11 @@ OtherKnowledge = Annotated[
     Path | None, typer.Option("--knowledge", help="Other labels, with the descriptions that sspa-knowledge wrote.")
 ]
 OtherLabels = Annotated[str | None, typer.Option("--labels", help='Other labels, by name only: "red umbrella,dog".')]
-Describe = Annotated[
-    bool, typer.Option("--describe", help="With --labels: have sspa-knowledge write a description of each first.")
-]
+Describe = Annotated[bool, typer.Option("--describe", help="With --labels: first have sspa-knowledge describe each.")]
 
 
 def command_device(wanted: str) -> "torch.device":
-    """The device that a command computes on; a CPU then keeps freed memory, and a numbered GPU is the current one.
+    """The device that a command computes on. Makes a CPU keep freed memory, and a numbered GPU the current one.
 
     Raises:
         UserError: see `choose_device`.
@@ -65,7 +63,7 @@ def command_device(wanted: str) -> "torch.device":
 
 
 def given_settings(knowledge: Path | None, data: str | None, root: Path | None, **others: Any) -> dict[str, Any]:
-    """The settings that options of the command line stand for, by dotted key; options that were not given are absent.
+    """Command line options as settings, by dotted key; options that were not given are left out.
 
     Args:
         others: by key with `__` in place of the dot.

@@ -34,21 +34,21 @@ def run(
     config: ConfigFiles = None,
     set_: Settings = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A recipe, which --config and --set override; `none`: the program's own defaults. By default the "
+            help="A recipe, which --config and --set override; `none`: the built-in defaults. By default the "
             "recipe of --data; on the embedded backbone `embedded-photos`, and for its scenes the defaults."
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Resume a stopped run: in --out, or the newest under runs/ with these settings."),
+        typer.Option("--resume", help="Resume a stopped run: that in --out, or the newest with these settings."),
     ] = False,
     device: Device = "auto",
 ) -> None:
-    """Train on train, choose the best epoch on val, evaluate on test once, and write a run folder.
+    """Train, choose the best epoch on val, evaluate on test once, and write a run folder.
 
     Under `torchrun --nproc-per-node=N` the batches are split over N processes.
     """

@@ -1,4 +1,4 @@
-"""`sspa-train runs`: what was trained. Heavy imports happen inside the commands."""
+"""`sspa-train runs`: lists, queries and compares runs. Heavy imports happen inside the commands."""
 
 import json
 from dataclasses import asdict
@@ -27,7 +27,7 @@ class _ListsByDefault(TyperGroup):
 
 
 runs_app = typer.Typer(
-    cls=_ListsByDefault, help="List the runs in a folder, query them in SQL, or say what two of them differ in."
+    cls=_ListsByDefault, help="List the runs in a folder, query them in SQL, or show how two of them differ."
 )
 
 AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON line per row.")]
@@ -35,10 +35,10 @@ AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON line p
 
 @runs_app.command(name="list")
 def list_(
-    folder: Annotated[Path, typer.Argument(help="Searched with everything below it.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Searched recursively.")] = Path("runs"),
     as_json: AsJsonLines = False,
 ) -> None:
-    """List the runs below a folder with their main numbers (the default: `sspa-train runs [FOLDER]`)."""
+    """List the runs below a folder with their main results (the default: `sspa-train runs [FOLDER]`)."""
     from sspa.stage2_training.runs.listing import list_runs
 
     runs = list_runs(folder)
@@ -54,7 +54,7 @@ def list_(
 @runs_app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="Tables: runs, per_class, epochs.")],
-    folder: Annotated[Path, typer.Option(help="Searched with everything below it.")] = Path("runs"),
+    folder: Annotated[Path, typer.Option(help="Searched recursively.")] = Path("runs"),
     as_json: AsJsonLines = False,
 ) -> None:
     """Query the runs below a folder in SQL; `SELECT * FROM runs` shows the columns."""
@@ -74,7 +74,7 @@ def diff(
     other: Annotated[Path, typer.Argument(metavar="RUN", help="The run to compare it with.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what two finished runs differ in: configuration, environment, knowledge, data, figures, probabilities."""
+    """Show how two finished runs differ: configuration, environment, knowledge, data, metrics, probabilities."""
     from sspa.stage2_training.runs.difference import difference
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
@@ -83,9 +83,7 @@ def diff(
         output.print_json(json.dumps(asdict(found)))
         return
     if found.empty:
-        output.print(
-            "nothing differs: configuration, environment, knowledge, data, figures and probabilities are equal"
-        )
+        output.print("no differences: configuration, environment, knowledge, data, metrics and probabilities are equal")
         return
     _show_difference(found, one, other)
 
@@ -99,7 +97,7 @@ def _show_difference(found: "RunDifference", one: Path, other: Path) -> None:
         else:
             output.print(f"{part}: equal")
     if found.probabilities is None:
-        output.print("probabilities: not compared, since the runs scored other images or labels")
+        output.print("probabilities: not compared, since the runs scored different images or labels")
         return
     columns = ("probabilities", "largest", "median", "mean", "the largest at")
     rows = [

@@ -1,4 +1,4 @@
-"""The commands of `sspa-train` that use a trained run. Heavy imports happen inside the commands."""
+"""The subcommands of `sspa-train` that use a trained run. Heavy imports happen inside the commands."""
 
 import math
 from dataclasses import replace
@@ -33,16 +33,16 @@ def predict(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, or - for a list on standard input."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many labels to show per image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of labels to show per image.")] = 5,
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
     labels: OtherLabels = None,
     describe: Describe = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per image, with every label.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A Parquet file to write; resumes where it was stopped.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A Parquet file to write; resumes if it was interrupted.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     precision: Annotated[
-        ScoringPrecision, typer.Option(help="Of the image tower; auto takes bf16 on a GPU, float32 on a CPU.")
+        ScoringPrecision, typer.Option(help="Precision of the image tower; auto: bf16 on a GPU, float32 on a CPU.")
     ] = ScoringPrecision.auto,
     device: Device = "auto",
 ) -> None:
@@ -71,7 +71,7 @@ def explain(
     describe: Describe = False,
     device: Device = "auto",
 ) -> None:
-    """Show why: each predicted label's maps, attention, gates and knowledge, as PNG files and one page."""
+    """Explain a prediction: each label's maps, attention, gates and knowledge, as PNG files and one page."""
     from sspa.stage2_training.explanation.image import explain_image
 
     say(f"page: {explain_image(_load(run_path, threshold, knowledge, labels, describe, device), image, out)}")
@@ -80,9 +80,9 @@ def explain(
 @use_app.command()
 def demo(
     run_path: RunArgument,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the page listens; 0 takes any free port.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes any free one.")] = 7860,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own lets others in.")
+        str, typer.Option(help="The address to listen on; any but this machine's own lets others in.")
     ] = "127.0.0.1",
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
@@ -92,12 +92,12 @@ def demo(
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="The largest image that is decoded.")] = 50,
     device: Device = "auto",
 ) -> None:
-    """Open a page to play with: drop an image, see labels and why, type labels of your own."""
+    """Serve a page for trying the model: drop an image, see its labels and why, type labels of your own."""
     from sspa.stage2_training.demo.scoring import Limits
     from sspa.stage2_training.demo.server import serve
 
     start, limits = _threshold(threshold), Limits(max_megabytes, max_megapixels)
-    # The page applies the threshold itself: labels typed there have no tuned ones, which the tagger would miss.
+    # The page applies the threshold itself: the tagger would reject typed labels, which have no tuned ones.
     serve(lambda: _load(run_path, "0.5", knowledge, labels, describe, device), start, limits, host, port)
 
 
@@ -131,7 +131,7 @@ def _load(
             other = described(given)
         else:
             other = names_only(given)
-            say("labels by name only; with --describe sspa-knowledge writes a description of each first")
+            say("labels by name only; with --describe, sspa-knowledge first writes a description of each")
     return Tagger.load(run_path, device=where, precision=precision.value, knowledge=other, threshold=start)
 
 

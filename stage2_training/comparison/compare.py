@@ -1,4 +1,4 @@
-"""Run what a comparison is missing, and set its variants against each other."""
+"""Makes the missing runs of a comparison, and compares its variants."""
 
 import gc
 import os
@@ -24,14 +24,14 @@ def compare(
     given: Mapping[str, Any],
     device: torch.device,
 ) -> tuple[list[Row], list[str]]:
-    """Make every run that is not in `out` yet, and the rows of the table from all that exist then.
+    """Make every run that is not yet in `out`, and the table from all finished runs.
 
     Returns:
-        The rows, and which runs failed. One that fails does not stop the others, unless it is the first: then all
-        would fail alike.
+        The rows, and which runs failed. A failure does not stop the others, unless it is the first run: then all
+        would fail the same way.
 
     Raises:
-        UserError: a wrong setting; a folder of `out` that holds something else; the first run failed.
+        UserError: an invalid setting; a folder in `out` that contains something else; the first run failed.
     """
     planned = plan_runs(comparison, out, config_files, settings, given)
     states = [state_of(wanted) for wanted in planned]
@@ -63,7 +63,7 @@ def _complete(wanted: PlannedRun, unfinished: bool, device: torch.device) -> Non
 
 
 def _forget_peak_memory(device: torch.device) -> None:
-    """Let this run's peak be its own, though one process makes them all (on Linux, and on a GPU)."""
+    """Reset the peak, since one process makes all runs (on Linux, and on a GPU)."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""What is compared: variants of one configuration, over seeds and data, from a small YAML file."""
+"""The definition of a comparison: variants of a configuration, over seeds and data, from a small YAML file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ def _dotted(tree: Any, path: str = "") -> Any:
 
 
 def _named(tree: Any) -> Any:
-    """A name, or a list of them, as a mapping of names to nothing of their own."""
+    """A name, or a list of names, as a mapping of names to empty settings."""
     if isinstance(tree, str):
         return {tree: {}}
     return {name: {} for name in tree} if isinstance(tree, list) else tree
@@ -36,13 +36,13 @@ def _named(tree: Any) -> Any:
 
 # Dotted keys of a run's configuration, with their values.
 Settings = Annotated[dict[str, Any], BeforeValidator(_dotted)]
-# A name becomes part of a folder's name, and of a list on the command line.
+# Names become part of folder names, and of lists on the command line.
 Name = Annotated[str, Field(pattern=r"^[^./\\,\x00-\x1f][^/\\,\x00-\x1f]*$")]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are set against each other: one data set under one condition ("" where there is but one)."""
+    """Runs that are compared with each other: one data set under one condition ("" if there is only one)."""
 
     data: str
     condition: str
@@ -50,18 +50,18 @@ class Group:
 
     @property
     def title(self) -> str:
-        """What a table calls it; "" where there is but one."""
+        """Its name in tables; "" if there is only one."""
         return ", ".join(part for part in (self.data, self.condition) if part)
 
 
 class Comparison(Options):
     """One comparison: every variant with every seed, for every data set under every condition.
 
-    `settings` holds for every run and gives way to what a user sets for all of them; what `data`,
-    `conditions` and `variants` set by name does not, the later going before the earlier. `data` may be a
-    list of data sets, or map each to its own settings; the command line names the one data set where it
-    is left out. A variant may be trained on a control of its knowledge: `knowledge: control:shuffled`.
-    `reference` is the variant that the others are set against, within the same data and condition.
+    `settings` applies to every run and is overridden by what the user sets for all of them, which in turn is
+    overridden by the settings under `data`, then `conditions`, then `variants`. `data` can be a list of data sets, or
+    map each to its own settings; if it is left out, the command line names the one data set. A variant can be trained
+    on a control of its knowledge: `knowledge: control:shuffled`. `reference` is the variant that the others are
+    compared with, for the same data and condition.
     """
 
     about: str
@@ -91,7 +91,7 @@ class Comparison(Options):
         ]
 
     def only(self, variants: Sequence[str] | None = None, conditions: Sequence[str] | None = None) -> "Comparison":
-        """The same with fewer variants (the reference stays) or fewer conditions.
+        """The same comparison with fewer variants (the reference is kept) or fewer conditions.
 
         Raises:
             UserError: one of them does not exist.
@@ -108,20 +108,20 @@ class Comparison(Options):
         return self.model_copy(update=kept)
 
     def with_reference(self, name: str) -> "Comparison":
-        """The same, set against another variant.
+        """The same comparison with another reference variant.
 
         Raises:
-            UserError: it is none of the variants.
+            UserError: there is no such variant.
         """
         if name not in self.variants:
             raise UserError(f"--reference {name}: there is no such variant; there are {', '.join(self.variants)}")
         return self.model_copy(update={"reference": name})
 
     def with_seeds(self, text: str) -> "Comparison":
-        """The same with the seeds that `text` lists, as in "0,1,2".
+        """The same comparison with the seeds that `text` lists, as in "0,1,2".
 
         Raises:
-            UserError: they are not different whole numbers from 0 on.
+            UserError: they are not distinct non-negative integers.
         """
         seeds = [word.strip() for word in text.split(",")]
         if not all(word.isdecimal() for word in seeds) or len(set(map(int, seeds))) < len(seeds):
@@ -130,16 +130,16 @@ class Comparison(Options):
 
 
 def ready_names() -> tuple[str, ...]:
-    """The comparisons that come with the program."""
+    """The names of the comparisons that ship with the program."""
     files = resources.files("sspa.stage2_training.comparison").joinpath("ready").iterdir()
     return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
 
 
 def read_comparison(name_or_file: str) -> Comparison:
-    """A ready-made comparison by name, or one of the user's own (*.yaml).
+    """A ready-made comparison by name, or a user's own (*.yaml).
 
     Raises:
-        UserError: there is none of that name, or the file is wrong.
+        UserError: there is none of that name, or the file is invalid.
     """
     if name_or_file.endswith((".yaml", ".yml")):
         try:

@@ -54,7 +54,7 @@ def write_comparison_page(comparison: Comparison, rows: Sequence[Row], path: Pat
 
 
 def _lines(rows: Sequence[Row]) -> list[Markup]:
-    """A plot over the conditions for each data set and part of the labels, where there are conditions."""
+    """A plot over the conditions per data set and part of the labels, if there are conditions."""
     if len({row.condition for row in rows}) < 2:
         return []
     plots = []

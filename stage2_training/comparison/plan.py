@@ -1,4 +1,4 @@
-"""The runs of a comparison: which configuration goes into which folder, and which folders hold it already."""
+"""The runs of a comparison: which configuration belongs in which folder, and which runs already exist."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ State = Literal["missing", "unfinished", "finished"]
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a comparison and the folder it belongs into."""
+    """One run of a comparison, and its folder."""
 
     group: Group
     variant: str
@@ -30,7 +30,7 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        """What the user reads."""
+        """Its name in messages."""
         return ", ".join(part for part in (self.group.title, self.variant, f"seed {self.seed}") if part)
 
 
@@ -41,14 +41,14 @@ def plan_runs(
     settings: Sequence[str],
     given: Mapping[str, Any],
 ) -> list[PlannedRun]:
-    """Every run, in order; all seeds of a variant after each other. Controls of knowledge are written under `out`.
+    """Every run, in order; the seeds of a variant are adjacent. Controls of knowledge are written to `out`.
 
     Args:
         out: the comparison's folder.
-        config_files, settings, given: as for a single run, for all of them.
+        config_files, settings, given: as for a single run, applied to all.
 
     Raises:
-        UserError: a wrong setting of any run, or knowledge that cannot be read.
+        UserError: an invalid setting of any run, or knowledge that cannot be read.
     """
     if comparison.data and "data.name" in given:
         raise UserError(f"the comparison names its own data ({', '.join(comparison.data)}); leave out --data")
@@ -57,7 +57,7 @@ def plan_runs(
         for variant, own in comparison.variants.items():
             for seed in comparison.seeds:
                 kind = _control_of(own)
-                # Without the control's, the knowledge is whatever the run would have had: that is what it is made of.
+                # Without the control, this resolves to the knowledge that the control is made from.
                 real = {key: value for key, value in own.items() if key != "knowledge" or not kind}
                 wanted = {**given, **group.settings, **real, "training.seed": seed}
                 config = resolve_config(config_files, settings, wanted, comparison.settings)
@@ -75,15 +75,15 @@ def plan_runs(
 
 
 def state_of(run: PlannedRun) -> State:
-    """Whether the run exists already.
+    """Whether the run already exists.
 
     Raises:
-        UserError: it exists, but was made with other settings or other knowledge, or the folder is something else.
+        UserError: it exists with other settings or other knowledge, or the folder is not a run folder.
     """
     if not run.path.exists():
         return "missing"
     if not (run.path / "run.json").is_file():
-        raise UserError(f"{run.path}: is in the way and no run folder; move it, or compare into another --out")
+        raise UserError(f"{run.path}: exists and is not a run folder; move it, or compare into another --out")
     folder = open_run_folder(run.path)
     if differing := differing_keys(folder.config(), run.config):
         raise UserError(
@@ -99,7 +99,7 @@ def state_of(run: PlannedRun) -> State:
 
 
 def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[int, RunFolder]]]:
-    """The finished runs among the planned ones: by group, variant and seed, in the order of the plan."""
+    """The finished ones among the planned runs, by group, variant and seed, in the order of the plan."""
     found: dict[Group, dict[str, dict[int, RunFolder]]] = {}
     for run in planned:
         if RunFolder(run.path).finished:
@@ -108,13 +108,13 @@ def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[i
 
 
 def _control_of(own: Mapping[str, Any]) -> str:
-    """The kind of control that a variant is trained on; "" for its real knowledge."""
+    """The kind of control that a variant is trained on; "" for real knowledge."""
     knowledge = str(own.get("knowledge", ""))
     return knowledge.removeprefix(_CONTROL) if knowledge.startswith(_CONTROL) else ""
 
 
 def _write_control(source: Path, kind: str, group: Group, seed: int, out: Path) -> Path:
-    """Each seed has a control of its own: one unlucky shuffle must not decide a comparison."""
+    """Each seed has its own control, so that one unlucky shuffle cannot decide a comparison."""
     target = out / "knowledge" / _file_name(group, f"{kind}-seed{seed}.parquet")
     write_knowledge(target, control_rows(source, kind, seed))
     return target

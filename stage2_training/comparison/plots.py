@@ -10,7 +10,7 @@ from sspa.stage2_training.pages.plots import plot
 
 
 def variant_dots(rows: Sequence[Row], title: str) -> Markup:
-    """Test mAP of each variant, the first on top: a dot a seed, a bar at their mean."""
+    """Test mAP of each variant, the first on top: a dot per seed, a bar at their mean."""
     with plot(f"Test mAP: {title}", height=0.9 + 0.3 * len(rows)) as drawn:
         places = range(len(rows) - 1, -1, -1)
         for place, row in zip(places, rows, strict=True):
@@ -22,7 +22,7 @@ def variant_dots(rows: Sequence[Row], title: str) -> Markup:
 
 
 def difference_bars(rows: Sequence[Row], reference: str, title: str) -> Markup:
-    """Difference of each other variant to the reference, with its interval."""
+    """Difference of each variant to the reference, with its interval."""
     shown = [row for row in rows if row.difference is not None]
     with plot(f"Difference to {reference}: {title}", height=0.9 + 0.3 * len(shown)) as drawn:
         places = list(range(len(shown) - 1, -1, -1))
@@ -38,10 +38,10 @@ def difference_bars(rows: Sequence[Row], reference: str, title: str) -> Markup:
 
 
 def over_conditions(rows: Sequence[Row], title: str) -> Markup:
-    """Test mAP over the conditions, a line a variant, a whisker of one standard deviation over seeds."""
+    """Test mAP over the conditions: a line per variant, with error bars of one standard deviation over seeds."""
     conditions = list(dict.fromkeys(row.condition for row in rows))
     with plot(f"Over conditions: {title}", height=3.6) as drawn:
-        # There are more variants than colours: the markers tell them apart.
+        # There can be more variants than colours; markers distinguish them.
         for variant, marker in zip(dict.fromkeys(row.variant for row in rows), cycle("osD^vPX"), strict=False):
             own = [row for row in rows if row.variant == variant]
             drawn.axes.errorbar(

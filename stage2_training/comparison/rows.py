@@ -28,18 +28,18 @@ BySeed = Mapping[int, RunFolder]
 
 @dataclass(frozen=True)
 class Row:
-    """One variant over its seeds, on one group's test split; mAP in percent, over the labels that `labels` says.
+    """One variant over its seeds, on one group's test split; mAP in percent, over the labels named by `labels`.
 
     Attributes:
         protocol: name and hash.
-        values: test mAP of each seed, in the order of `seeds`; `test_map` and `test_deviation` are of these.
-        val_map: None where val has no positive of these labels.
-        region_map, global_map: of each branch alone; None where the head has no such branch.
+        values: test mAP of each seed, in the order of `seeds`; `test_map` and `test_deviation` summarise them.
+        val_map: None if val has no positives of these labels.
+        region_map, global_map: of each branch alone; None if the head has no such branch.
         difference: to the reference variant, over the seeds that both have, with its 95% interval over test images
             and seeds; None for the reference itself.
         seconds: the median over seeds, since the first run may have computed the features for all.
-        epoch_seconds: of training, the median over seeds; None where none was trained or no time recorded.
-        peak_memory_bytes: the most of any seed, on the GPU where there is one; None where it was not recorded.
+        epoch_seconds: of training, the median over seeds; None if nothing was trained or no time was recorded.
+        peak_memory_bytes: the maximum over seeds, of the GPU if there is one; None if it was not recorded.
     """
 
     data: str
@@ -64,13 +64,13 @@ class Row:
 
 
 def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, resamples: int = RESAMPLES) -> list[Row]:
-    """The rows of one group: every variant over all labels, and over seen and unseen ones where some were unseen.
+    """The rows of one group: every variant over all labels and, if some were unseen, over seen and unseen ones.
 
     Raises:
-        UserError: two runs were not evaluated on the same images under the same protocol, or one is damaged.
+        UserError: two runs were evaluated on different images or under different protocols, or one is damaged.
     """
     protocol, keys = _common_ground([folder for by_seed in variants.values() for folder in by_seed.values()])
-    # What one variant did not see is scored for all: an upper bound that saw everything stays comparable.
+    # Labels that any variant did not see are scored for all, so that an upper bound that saw them is comparable.
     unseen: dict[int, set[str]] = {}
     for by_seed in variants.values():
         for seed, folder in by_seed.items():
@@ -136,7 +136,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 
 def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
-    """The protocol (name and hash) and the labels that all runs share, and the same test images and targets."""
+    """The protocol (name and hash), labels, test images and targets that all runs share."""
     first, *others = folders
     about = first.record()
     ids, (_, targets) = first.test_ids(), first.read_predictions()
@@ -154,7 +154,7 @@ def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
 
 
 def _resampled(folder: RunFolder, keys: Sequence[str], wanted: Sequence[str], resamples: int) -> NDArray[np.float64]:
-    """(R,) mAP in percent of the prediction over the wanted labels, the same images in every run's resample r."""
+    """(R,) mAP in percent of the prediction over the wanted labels; resample r has the same images in every run."""
     probabilities, targets = folder.read_predictions()
     protocol = get_protocol(folder.record().protocol.name)
     columns = [place for place, key in enumerate(keys) if key in wanted]
@@ -163,7 +163,7 @@ def _resampled(folder: RunFolder, keys: Sequence[str], wanted: Sequence[str], re
 
 
 def _by_seed(by_seed: BySeed, wanted: Mapping[int, Sequence[str]], split: str, branch: str) -> dict[int, float]:
-    """mAP in percent over the wanted labels; a seed without that branch, or without a positive, is left out."""
+    """mAP in percent over the wanted labels; seeds without that branch or without a positive are left out."""
     found = {}
     for seed, folder in by_seed.items():
         metrics = getattr(folder.result(), split).get(branch)
@@ -179,7 +179,7 @@ def _mean(by_seed: Mapping[int, float]) -> float | None:
 
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:
     results = [folder.result() for folder in folders]
-    trained = [len(folder.epochs()) - 1 for folder in folders]  # the first line is of the untrained model
+    trained = [len(folder.epochs()) - 1 for folder in folders]  # the first line is for the untrained model
     epochs = [
         result.train_seconds / count
         for result, count in zip(results, trained, strict=True)

@@ -1,4 +1,4 @@
-"""A comparison as a table: the columns, and its form on a terminal."""
+"""A comparison as a table: its columns, and how it is printed."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -12,7 +12,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def columns_of(rows: Sequence[Row]) -> list[Column]:
-    """Titles and cells of the table; what is the same in every row is no column."""
+    """Headings and cells of the table; values common to all rows get no column."""
     optional: list[tuple[str, Callable[[Row], str], bool]] = [
         ("data", lambda row: row.data, len({row.data for row in rows}) > 1),
         ("condition", lambda row: row.condition, len({row.condition for row in rows}) > 1),
@@ -33,7 +33,7 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
 
 
 def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
-    """What the table shows, in one line."""
+    """One line that says what the table shows."""
     seeds = max(len(row.seeds) for row in rows)
     protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
     return (

@@ -1,4 +1,4 @@
-"""How torch computes a run: deterministic algorithms only, or compiled code, where that is asked for."""
+"""How torch computes: deterministic algorithms only, or compiled code, if requested."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from sspa.shared.errors import UserError
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Within the block equal runs on one GPU end in equal bits; what has no such algorithm raises."""
+    """Within the block, equal runs on one GPU give bit-identical results; operations that cannot raise an error."""
     if not wanted:
         yield
         return
-    # cuBLAS reads it when it is first used.
+    # cuBLAS reads it on first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
@@ -30,10 +30,10 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def compile_model(head: nn.Module, image_tower: nn.Module, device: torch.device) -> None:
-    """Compile the head, and the image tower if it is trained, at their first call; their weights stay in place.
+    """Compile the head, and the image tower if it is trained, on their first call; weights and names do not change.
 
     Raises:
-        UserError: there is no C++ compiler, which code for a CPU needs.
+        UserError: there is no C++ compiler, which compiling for a CPU needs.
     """
     compilers = [os.environ[name] for name in ("CXX",) if name in os.environ] or ["g++", "clang++"]
     if device.type == "cpu" and not any(shutil.which(compiler) for compiler in compilers):

@@ -1,4 +1,4 @@
-"""The device that torch computes on, and what suits it."""
+"""The device that torch computes on, and settings that suit it."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ _KEEP, _GROW_BY = 2**31 - 1, 64 * 2**20
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device of that name: `auto` takes a GPU where there is one. Changes nothing in the process.
+    """The device of that name: `auto` takes a GPU if there is one. Has no side effects.
 
     Args:
         wanted: auto, cpu, cuda, or cuda:N for the GPU of that number.
@@ -37,11 +37,11 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 2 GiB of freed memory instead of handing every large block back to the kernel.
+    """Let glibc keep up to 2 GiB of freed memory instead of returning every large block to the kernel.
 
-    torch allocates each activation again on a CPU, and a block new from the kernel costs a page fault per 4 KiB:
-    nearly half of an image tower's time. The price is memory, a tenth to a half more at the peak. Does nothing where
-    the C library has no mallopt, or where the environment sets glibc's own MALLOC_MMAP_MAX_ or MALLOC_TRIM_THRESHOLD_.
+    On a CPU, torch allocates every activation anew, and fresh memory costs a page fault per 4 KiB: nearly half of
+    an image tower's time. The price is a peak memory 10% to 50% higher. Does nothing if the C library has no mallopt,
+    or if the environment sets glibc's own MALLOC_MMAP_MAX_ or MALLOC_TRIM_THRESHOLD_.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and not os.environ.keys() & {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"}:
@@ -50,15 +50,15 @@ def keep_freed_memory() -> None:
 
 
 def attention_kernels(device: torch.device, dtype: torch.dtype | None, tower: str) -> AbstractContextManager[None]:
-    """For a forward pass of training: the attention kernels of torch whose backward pass is quick too.
+    """For a forward pass in training: selects attention kernels whose backward pass is fast as well.
 
-    On a CPU the fused kernel's backward pass in bf16 takes five times as long as plain products. Those keep all their
-    weights, too many where the image tower is trained and its regions attend to each other.
+    On a CPU, the fused kernel's backward pass in bf16 takes five times as long as plain matrix products. But those
+    store all attention weights, too many if the image tower is trained and its regions attend to each other.
 
     Args:
         device: where the pass runs.
         dtype: of autocast.
-        tower: `backbone.tower`, what of the image tower is trained.
+        tower: `backbone.tower`, which part of the image tower is trained.
     """
     if device.type == "cpu" and dtype == torch.bfloat16 and tower == "frozen":
         return sdpa_kernel(SDPBackend.MATH)

@@ -1,4 +1,4 @@
-"""Where a run computes: everything that a difference between two machines can come from."""
+"""The environment of a run: everything that can cause a difference between two machines."""
 
 import os
 import platform
@@ -11,16 +11,16 @@ import torch
 from PIL import features
 
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "pillow", "sspa-multilabel")
-# What limits the instruction sets or threads of torch's libraries, where it is set.
+# Variables that limit the instruction sets or threads of torch's libraries.
 _LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Plain values for JSON: libraries, image decoders, CPU, threads, and the GPU that computes, if one does.
+    """Plain values for JSON: libraries, image decoders, CPU, threads, and the GPU if the run computes on one.
 
     Args:
-        device: that on which the run computes.
+        device: the one that the run computes on.
     """
     on_gpu = device.type == "cuda"
     return {
@@ -38,7 +38,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of the libraries that numbers depend on."""
+    """The versions of the libraries that affect results."""
     return {name: library_version(name) for name in _LIBRARIES}
 
 

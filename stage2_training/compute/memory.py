@@ -1,4 +1,4 @@
-"""Memory: less of it for more computing, and how much a run took."""
+"""Memory: activation checkpointing, and a run's peak usage."""
 
 import resource
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from sspa.shared.errors import UserError
 
 
 def recompute_activations(blocks: Iterable[nn.Module]) -> None:
-    """Keep only the input of each trained block of the image tower; the numbers stay the same.
+    """Store only the input of each trained block of the image tower; results do not change.
 
     Raises:
         UserError: no block is trained.
@@ -28,7 +28,7 @@ def recompute_activations(blocks: Iterable[nn.Module]) -> None:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """The most that this process held, in bytes; on a GPU also what was allocated there."""
+    """Peak memory of this process in bytes, and of the GPU if there is one."""
     # Linux counts in KiB.
     peak = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     return {**peak, "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated()} if device.type == "cuda" else peak

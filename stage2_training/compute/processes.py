@@ -1,8 +1,8 @@
-"""One run in several processes, as `torchrun` starts them: how many there are, and what they do together.
+"""One run in several processes, as started by `torchrun`, and their collective operations.
 
-A batch is split over the processes, so that together they see what one process would see. Logits are gathered
-before the loss, since some losses couple the images of a batch; each process computes the gradient of its own
-images, and the gradients are summed.
+A batch is split over the processes, so that together they see what one process would. Logits are gathered before the
+loss, since some losses couple the images of a batch; each process computes the gradient for its own images, and the
+gradients are summed.
 
 Legend: n images of this process, B of all of them.
 """
@@ -22,26 +22,26 @@ from sspa.shared.terminal import messages, output
 
 Result = TypeVar("Result")
 
-# While process 0 computes features the others wait; whether one died is torchrun's to see.
+# While process 0 computes features, the others wait; detecting a dead process is left to torchrun.
 _PATIENCE = timedelta(hours=24)
-# Gradients travel in parts of so many numbers.
+# Gradients are reduced in chunks of this many elements.
 _PART = 16_000_000
 
 
 class AgreedError(UserError):
-    """A user's mistake that every process meets alike; the first one tells it."""
+    """A user's mistake that every process encounters; the first one reports it."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `world`; the default is one process, where nothing here does anything."""
+    """This process among `world`; by default the only one, for which these operations do nothing."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
 
     def everywhere(self, action: Callable[[], Result]) -> Result:
-        """Do something in every process; a UserError in one of them is raised in all, so that none waits for it."""
+        """Do something in every process; a UserError in one of them is raised in all, so that none waits forever."""
         if self.world == 1:
             return action()
         result: Any = None
@@ -57,18 +57,18 @@ class Processes:
         return result
 
     def first(self, action: Callable[[], Result]) -> Result:
-        """Do something in process 0 alone; all of them get what it returned, or its UserError."""
+        """Do something in process 0 only; all processes get its return value, or its UserError."""
         if self.world == 1:
             return action()
         result = self.everywhere(lambda: action() if self.rank == 0 else None)
         return self._gather(result)[0]
 
     def once_per_machine(self, action: Callable[[], None]) -> None:
-        """Do something in the first process of every machine, while the others wait."""
+        """Do something in the first process of each machine, while the others wait."""
         self.everywhere(lambda: action() if self.local_rank == 0 else None)
 
     def largest(self, number: int) -> int:
-        """The largest of the processes' numbers, in all of them."""
+        """The maximum of the processes' numbers, in all of them."""
         if self.world == 1:
             return number
         largest = torch.tensor([number])
@@ -76,9 +76,9 @@ class Processes:
         return int(largest)
 
     def batch(self, own: Tensor) -> Tensor:
-        """(n, ...) of each process -> (B, ...) of all, by rank; gradients flow to this process's own rows only.
+        """(n, ...) of each process -> (B, ...) of all, by rank; gradients flow only to this process's own rows.
 
-        Every process holds the same number of rows.
+        Every process has the same number of rows.
         """
         if self.world == 1:
             return own
@@ -88,7 +88,7 @@ class Processes:
         return torch.cat(parts)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every parameter the sum of the processes' gradients."""
+        """Sum every parameter's gradient over the processes."""
         if self.world == 1:
             return
         part: list[Tensor] = []
@@ -102,17 +102,17 @@ class Processes:
         _sum(part)
 
     def same_start(self, module: nn.Module) -> None:
-        """Give every process the parameters and buffers of process 0."""
+        """Copy the parameters and buffers of process 0 to every process."""
         if self.world > 1:
             for value in module.state_dict().values():
                 torch.distributed.broadcast(value, 0)
 
     def states(self, own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What each process hands in, by rank."""
+        """The object that each process contributes, by rank."""
         return self._gather(own) if self.world > 1 else [own]
 
     def share_of(self, batch_size: int) -> int:
-        """How many images of a batch are this process's.
+        """This process's number of images per batch.
 
         Raises:
             UserError: the processes do not divide the batch.
@@ -138,7 +138,7 @@ ALONE = Processes()
 def processes_of_environment(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started: NCCL between GPUs, gloo otherwise.
 
-    All but the first are silent, unless one of them alone meets a user's mistake (an image that only it reads).
+    All but the first are silent, unless only one of them encounters a user's mistake (an image that only it reads).
 
     Raises:
         UserError: more processes than GPUs.

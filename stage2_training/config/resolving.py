@@ -1,4 +1,4 @@
-"""How a run's configuration comes about: a preset, then files, then `--set`, then options; later ones override."""
+"""Resolves a run's configuration: a preset, then files, then `--set`, then options; later sources override earlier."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import explained, variant_sections
 from sspa.stage2_training.config.trees import Tree, flat, nested, overridden, read_yaml
 
-# Where they differ, the result is the same; knowledge is compared by its content hash instead of its path, and what a
-# preset sets is in the other keys.
+# Keys without effect on the result. Knowledge is compared by content hash instead of path, and the effect of a preset
+# is in the other keys.
 _WITHOUT_EFFECT = frozenset(
     {"data.workers", "knowledge", "preset", "training.checkpoint_every", "training.tensorboard"}
 )
@@ -29,15 +29,15 @@ def resolve_config(
 ) -> RunConfig:
     """The configuration; later arguments override earlier ones, and all of them the preset.
 
-    A source that chooses another form of a section (`model.head`, `loss.kind`) discards what earlier ones set of keys
-    that this form lacks.
+    A source that selects another variant of a section (`model.head`, `loss.kind`) discards earlier settings of keys
+    that this variant lacks.
 
     Args:
         files: YAML files.
         settings: "model.qsm.layers=2".
         values: by dotted key.
         base: by dotted key, overridden by everything but the preset.
-        preset: the name of a preset, or "none"; see `presets` for the one taken if None.
+        preset: the name of a preset, or "none"; see `presets` for the default.
 
     Raises:
         UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value.
@@ -53,7 +53,7 @@ def resolve_config(
 
 
 def validated(tree: Mapping[str, Any]) -> RunConfig:
-    """A RunConfig from a nested mapping; its first mistake as one line.
+    """A RunConfig from a nested mapping; the first mistake is reported in one line.
 
     Raises:
         UserError: see `resolve_config`.
@@ -70,9 +70,9 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def stored_config(tree: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a run folder holds, of this version or an earlier one.
+    """The configuration in a run folder, of this version or an earlier one.
 
-    Earlier ones wrote the options of all losses; those of another loss than the run's had no effect and are dropped.
+    Earlier versions wrote the options of all losses; those of losses that the run does not use are dropped.
 
     Raises:
         UserError: a key or value that no version wrote.
@@ -81,7 +81,7 @@ def stored_config(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
-    """The dotted keys in which two configurations differ, as far as the result may depend on them."""
+    """The dotted keys that differ between two configurations and can affect the result."""
     first, second = (flat(config.model_dump(mode="json")) for config in (one, other))
     keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
     return [key for key in keys if key not in _WITHOUT_EFFECT]
@@ -102,7 +102,7 @@ def _overridden(tree: Tree, source: Tree) -> Tree:
 
 
 def _without_other_forms(tree: Mapping[str, Any], source: Mapping[str, Any]) -> Tree:
-    """`tree` without the keys that belong only to other forms of a section than the one that `source` chooses."""
+    """`tree` without the keys that do not exist in the variant of a section that `source` selects."""
     kept = dict(tree)
     for name, section in variant_sections().items():
         given, own = source.get(name), tree.get(name)

@@ -40,7 +40,7 @@ def _checked_tower(text: str) -> str:
 def _checked_scale(scale: tuple[float, float]) -> tuple[float, float]:
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(
-            "write the least and the greatest share of the area, such as [0.6, 1.0]; 0 < least <= greatest <= 1"
+            "write the smallest and the largest share of the area, such as [0.6, 1.0]; 0 < smallest <= largest <= 1"
         )
     return scale
 
@@ -58,31 +58,31 @@ Views = Annotated[tuple[View, ...], AfterValidator(_checked_views)]
 
 
 class DataOptions(Options):
-    """Which images, and how they are brought to the backbone."""
+    """Which images, and how they are loaded."""
 
     name: str = Field("scenes", description="a data set's name, or a manifest (*.parquet)")
     root: Path | None = Field(None, description="its folder; `scenes` needs none")
     protocol: str | None = Field(None, description="null: the data set's first")
-    val_fraction: Fraction | None = Field(None, description="held out of training; null: the data set's own val")
+    val_fraction: Fraction | None = Field(None, description="share of training held out; null: the data set's own val")
     fold: FoldText | None = Field(
         None, description="1/3: one of three folds of train and val is scored instead of test"
     )
     known_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="of training labels; the others, drawn by seed and image, are unknown"
+        1.0, description="share of known training labels; the others, drawn by seed and image, are unknown"
     )
     shots: PositiveInt | None = Field(None, description="training images per label, drawn by seed; null: all")
     unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="reading processes")
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="worker processes that read images")
     train_resize: Literal["squash", "crop"] = Field("crop", description="random resized crop; tower trained")
     crop_scale: Scale = Field((0.6, 1.0), description="random crops' share of the area; tower trained")
-    randaugment: Annotated[int, Field(ge=0)] = Field(0, description="operations per image; tower trained")
-    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="strength of RandAugment")
-    cutout: Fraction = Field(0.0, description="probability of one blanked square; tower trained")
+    randaugment: Annotated[int, Field(ge=0)] = Field(0, description="RandAugment operations per image; tower trained")
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="RandAugment magnitude")
+    cutout: Fraction = Field(0.0, description="probability of blanking one square; tower trained")
     cutout_size: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="that square's share of the area")
 
     @property
     def subset(self) -> Subset:
-        """What is left of the training data."""
+        """How the training data is reduced."""
         return Subset(self.known_fraction, self.shots, self.unseen)
 
     @property
@@ -91,7 +91,7 @@ class DataOptions(Options):
         return None if self.fold is None else Fold.parse(self.fold)
 
     def transform_options(self, views: tuple[View, ...] = ()) -> TransformOptions:
-        """How images are brought to size and varied; training mirrors them where `views` says so."""
+        """How images are resized and augmented; training flips them if `views` says so."""
         return TransformOptions(
             train_resize=self.train_resize,
             crop_scale=self.crop_scale,
@@ -110,10 +110,10 @@ class BackboneOptions(Options):
     weights: str | None = Field(None, description="open_clip's pretrained tag, a local weights file, or `random`")
     image_size: tuple[PositiveInt, PositiveInt] | None = Field(None, description="height, width; null: its own")
     regions: Literal["default", "projected", "value"] = Field(
-        "default", description="projected tokens, or the last layer's value path; default: what suits the tower"
+        "default", description="projected tokens, or the last layer's value path; default: depends on the tower"
     )
     tower: TowerText = Field(
-        "frozen", description="what of the image tower is trained: `frozen`, `last:2` blocks, `all`"
+        "frozen", description="which part of the image tower is trained: `frozen`, `last:2` blocks, `all`"
     )
 
 
@@ -123,29 +123,31 @@ class TrainingOptions(Options):
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=0)] = Field(6, description="0 evaluates the untrained model")
     batch_size: PositiveInt = 32
-    lr: PositiveFloat = Field(5e-4, description="of the new modules")
-    prompt_lr: PositiveFloat = Field(2e-3, description="of the context vectors")
-    scalar_lr: PositiveFloat = Field(5e-3, description="of temperatures, scales and residual weights")
-    tower_lr: PositiveFloat = Field(5e-6, description="of the image tower, where it is trained")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="not of gains, biases, scalars, prompts")
+    lr: PositiveFloat = Field(5e-4, description="learning rate of the new modules")
+    prompt_lr: PositiveFloat = Field(2e-3, description="learning rate of the context vectors")
+    scalar_lr: PositiveFloat = Field(5e-3, description="learning rate of temperatures, scales and residual weights")
+    tower_lr: PositiveFloat = Field(5e-6, description="learning rate of the image tower, if it is trained")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="not for gains, biases, scalars, prompts")
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
-    clip_norm: PositiveFloat = Field(5.0, description="of the gradient, over all parameters")
-    ema_decay: Fraction = Field(0.99, description="of the averaged weights, which are what is evaluated")
-    views: Views = Field(("plain", "mirrored"), description="one drawn per image and epoch")
-    precision: Precision = Field("float32", description="of training, by autocast")
-    accumulate: PositiveInt = Field(1, description="parts that a batch passes in: the same step in less memory")
-    checkpoint_activations: bool = Field(False, description="compute the image tower's again in the backward pass")
-    compile: bool = Field(False, description="by torch.compile: the head, and the image tower where it is trained")
-    deterministic: bool = Field(False, description="only deterministic algorithms; a CPU has no others")
-    early_stopping: PositiveInt | None = Field(None, description="epochs without a better val mAP that end training")
-    divergence_factor: Annotated[float, Field(gt=1)] = Field(10.0, description="loss over its running median: too much")
-    divergence_steps: PositiveInt = Field(20, description="such steps in a row that stop the run")
-    checkpoint_every: PositiveInt | None = Field(1000, description="steps of an epoch; one is made at its end anyway")
-    tensorboard: bool = Field(False, description="write the run's curves for TensorBoard too")
+    clip_norm: PositiveFloat = Field(5.0, description="maximum norm of the gradient, over all parameters")
+    ema_decay: Fraction = Field(0.99, description="decay of the averaged weights, which are the ones evaluated")
+    views: Views = Field(("plain", "mirrored"), description="one is drawn per image and epoch")
+    precision: Precision = Field("float32", description="precision of training, by autocast")
+    accumulate: PositiveInt = Field(1, description="parts that a batch is split into: the same step in less memory")
+    checkpoint_activations: bool = Field(False, description="recompute the image tower's in the backward pass")
+    compile: bool = Field(False, description="torch.compile the head, and the image tower if it is trained")
+    deterministic: bool = Field(False, description="deterministic algorithms only; a CPU has no others")
+    early_stopping: PositiveInt | None = Field(None, description="stop after this many epochs without a better val mAP")
+    divergence_factor: Annotated[float, Field(gt=1)] = Field(
+        10.0, description="ratio of the loss to its running median that counts as divergence"
+    )
+    divergence_steps: PositiveInt = Field(20, description="number of such steps in a row that stops the run")
+    checkpoint_every: PositiveInt | None = Field(1000, description="steps within an epoch; its end always has one")
+    tensorboard: bool = Field(False, description="also write the run's curves for TensorBoard")
 
     @property
     def tower_precision(self) -> TowerPrecision:
-        """What the image tower computes in where a run caches its features and scores itself."""
+        """The precision of the image tower when a run caches features and scores itself."""
         return "bf16" if self.precision == "bf16" else "float32"
 
 
@@ -153,14 +155,14 @@ class EvaluationOptions(Options):
     """How images are scored."""
 
     batch_size: PositiveInt = 64
-    views: Views = Field(("plain",), description="whose probabilities are averaged, e.g. plain and mirrored")
+    views: Views = Field(("plain",), description="views whose probabilities are averaged, e.g. plain and mirrored")
 
 
 class RunConfig(Options):
-    """Everything a run depends on but the machine."""
+    """Everything that a run depends on, except the machine."""
 
     knowledge: Path
-    preset: str | None = Field(None, description="the recipe that the defaults came from; null: the program's own")
+    preset: str | None = Field(None, description="the recipe that overrides the defaults; null: none")
     data: DataOptions = DataOptions()
     backbone: BackboneOptions = BackboneOptions()
     model: HeadOptions = SspaOptions()

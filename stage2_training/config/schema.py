@@ -1,4 +1,4 @@
-"""What keys the configuration has, and what is said about a key or a value that does not belong."""
+"""The configuration's keys, and the messages about unknown keys and invalid values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from sspa.stage2_training.config.run_config import RunConfig
 
 @dataclass(frozen=True)
 class Variants:
-    """A section that has another form for each value of its `tag`, such as `loss` by `loss.kind`.
+    """A section with a variant per value of its `tag`, such as `loss` by `loss.kind`.
 
     Attributes:
-        fields: the keys of each form, by the tag's value.
+        fields: the keys of each variant, by the tag's value.
     """
 
     tag: str
@@ -24,7 +24,7 @@ class Variants:
 
 @cache
 def variant_sections() -> dict[str, Variants]:
-    """The sections with several forms, by name."""
+    """The sections with variants, by name."""
     found = {}
     for name, field in RunConfig.model_fields.items():
         if isinstance(tag := field.discriminator, str):
@@ -37,12 +37,12 @@ def variant_sections() -> dict[str, Variants]:
 
 @cache
 def setting_keys() -> tuple[str, ...]:
-    """Every key that --set and --config accept, dotted."""
+    """All dotted keys that --set and --config accept."""
     return tuple(sorted(_keys(RunConfig.model_json_schema())))
 
 
 def explained(kind: str, location: tuple[int | str, ...], value: Any, message: str) -> str:
-    """One line for one of pydantic's errors: its type, where, the value, and what pydantic says."""
+    """One line for one of pydantic's errors, given its type, location, value and message."""
     key = _key_of(location)
     if kind == "missing" and key == "knowledge":
         return "no knowledge file is named: give --knowledge FILE (made by `sspa-knowledge generate`)"
@@ -61,7 +61,7 @@ def explained(kind: str, location: tuple[int | str, ...], value: Any, message: s
 
 
 def _key_of(location: tuple[int | str, ...]) -> str:
-    """The dotted key: without the form of a section, and without what pydantic adds below a key (union members)."""
+    """The dotted key, without the variant of a section and what pydantic appends to a key (union members)."""
     sections = variant_sections()
     parts = [str(part) for place, part in enumerate(location) if not (place == 1 and location[0] in sections)]
     keys = set(setting_keys())

@@ -1,4 +1,4 @@
-"""Settings as nested mappings: read from YAML, addressed by dotted keys, one over another."""
+"""Settings as nested mappings: read from YAML, addressed by dotted keys, merged."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,5 +58,5 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def overridden(tree: Mapping[str, Any], by: Mapping[str, Any]) -> Tree:
-    """`tree` with the values of `by` in place of its own."""
+    """`tree` with its values overridden by those of `by`."""
     return nested({**flat(tree), **flat(by)})

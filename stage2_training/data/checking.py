@@ -1,4 +1,4 @@
-"""What is wrong or missing in a data set on this disk, told all at once."""
+"""Checks a data set on disk, and reports everything wrong or missing at once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 
 @dataclass(frozen=True)
 class CountRow:
-    """One line of the comparison with published figures; None where nothing is published."""
+    """One line of the comparison with published counts; None where nothing is published."""
 
     what: str
     found: int
@@ -20,13 +20,13 @@ class CountRow:
 
     @property
     def differs(self) -> bool:
-        """Whether a published figure is not the one found."""
+        """Whether a count differs from the published one."""
         return self.published is not None and self.found != self.published
 
 
 @dataclass(frozen=True)
 class Findings:
-    """problems: what must be fixed before use; counts: what was found, beside what is published."""
+    """problems: what must be fixed before use; counts: what was found, next to what is published."""
 
     problems: tuple[str, ...]
     counts: tuple[CountRow, ...]

@@ -1,7 +1,7 @@
-"""One's own images as a manifest: from a CSV, JSON lines, a COCO file, or a folder for each label.
+"""A user's own images as a manifest: from a CSV, JSON lines, a COCO file, or one folder per label.
 
-In a CSV or JSON lines, `path` is relative to the root, `labels` are the labels that are present ("cat;dog" in a CSV, a
-list in JSON), a label with a question mark before it ("?cat") is unknown, and `split` and `id` may be given.
+In a CSV or JSON lines file, `path` is relative to the root, and `labels` are the present labels ("cat;dog" in a CSV, a
+list in JSON). A label prefixed with a question mark ("?cat") is unknown. `split` and `id` are optional.
 """
 
 import csv
@@ -24,7 +24,7 @@ _COLUMNS = ("path", "labels", "split", "id")
 
 @dataclass(frozen=True)
 class Row:
-    """One image as the user described it; `where` names its place in messages."""
+    """One image as listed by the user; `where` is its place in the file, for messages."""
 
     where: str
     path: str
@@ -43,19 +43,19 @@ def read_custom(
     test: float = 0.2,
     seed: int = 0,
 ) -> Manifest:
-    """The manifest of one's own data.
+    """The manifest of a user's own data.
 
     Args:
-        name: how results call the data.
+        name: the name of the data in results.
         root: the folder that paths are relative to.
-        source: a .csv, .jsonl or COCO .json file; None where `root` holds a folder for each label.
-        label_set: order and texts of the labels; the labels found, sorted, if None.
-        val, test: shares to draw by iterative stratification where the rows name no split.
+        source: a .csv, .jsonl or COCO .json file; None if `root` has one folder per label.
+        label_set: order and texts of the labels; if None, the labels found, sorted.
+        val, test: fractions to draw by iterative stratification if the rows name no split.
         seed: of that draw.
 
     Raises:
-        UserError: a file that is not of its form, a label that `label_set` lacks, rows of which only some name a
-            split; the message names the row.
+        UserError: a malformed file, a label missing from `label_set`, or rows of which only some name a split; the
+            message names the row.
     """
     rows = _read_rows(root, source)
     if not rows:

@@ -1,4 +1,4 @@
-"""What training and evaluation take: a Dataset of Splits, always made from a manifest."""
+"""The input of training and evaluation: a Dataset of Splits, always created from a manifest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 class Split:
     """N images; targets (N, C) int8 with 1 present, 0 absent, -1 unknown.
 
-    `within` are the data set's own splits that this one was drawn from, where it was.
+    `within` are the data set's own splits that this one was drawn from, if any.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits by name (train, val, test), the labels of their columns, and the rules that made them.
+    """Splits by name (train, val, test), the labels of their columns, and the protocol they follow.
 
-    `note` is what a result must say about the data; `content_hash` covers ids, paths, splits, targets and label keys;
-    `unseen` names the labels that were masked in train and val on purpose.
+    `note` is what a result must state about the data; `content_hash` covers ids, paths, splits, targets and label keys;
+    `unseen` names the labels deliberately masked in train and val.
     """
 
     name: str
@@ -64,16 +64,16 @@ def load_dataset(
 
     Args:
         name: see above.
-        root: the folder with the data; "scenes" needs none (it is made once, in the cache).
-        protocol: the name of a protocol of that data set; its first one if None.
-        val_fraction: the share of training that is held out for val, stratified by label. None keeps the data set's
-            own val list, or holds out a tenth where it has none.
-        seed: for that hold-out, and for the subset.
-        subset: what is left of training; everything by default.
+        root: the folder with the data; "scenes" needs none (it is created once, in the cache).
+        protocol: the name of one of the data set's protocols; if None, the first.
+        val_fraction: the share of training held out for val, stratified by label. None keeps the data set's own
+            val list, or holds out a tenth if it has none.
+        seed: of that hold-out, and of the subset.
+        subset: reduces the training data; keeps all of it by default.
         fold: of train and val, scored instead of test; see `hold_out_fold`.
 
     Raises:
-        UserError: an unknown name or protocol, a root without the data, or data that a check refuses.
+        UserError: an unknown name or protocol, a root without the data, or data that fails a check.
     """
     manifest, found_root = load_manifest(name, root, protocol)
     whole = hold_out_val(manifest if fold is None else hold_out_fold(manifest, fold), val_fraction, seed)
@@ -100,7 +100,7 @@ def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[M
         if protocol not in (None, manifest.protocol):
             raise UserError(f"{name} was prepared under {manifest.protocol}, not {protocol}; prepare it again")
         if manifest.dataset in adapter_names() and (root is None or not in_root(root, manifest.paths[0])):
-            # The adapter finds the folder below `root` that it made the paths relative to.
+            # The adapter locates the folder below `root` that its paths are relative to.
             return manifest, get_adapter(manifest.dataset).find_root(root)
         if root is None:
             raise UserError(f"{name}: a manifest holds relative paths; say where the images are with --root")

@@ -1,13 +1,13 @@
-"""Reading one image into RGB, whatever a camera, scanner or web page made of it.
+"""Reads any image as RGB, whatever camera, scanner or web page it comes from.
 
-What happens to the odd ones, on purpose:
-- EXIF orientation is applied. Animations and multi-page files: the first frame.
-- Grey, palette and CMYK images become RGB; transparency lies on white.
-- 16-bit grey is scaled to 8 bit (Pillow alone would clip it to white); 32-bit integer and float images are scaled
-  by their own extremes, since they state no range.
+Unusual images are handled deliberately:
+- EXIF orientation is applied. Of animations and multi-page files, the first frame is read.
+- Greyscale, palette and CMYK images become RGB; transparency is composited onto white.
+- 16-bit greyscale is scaled to 8 bits (Pillow alone would clip it to white); 32-bit integer and float images are
+  scaled by their own extremes, since they define no range.
 - A truncated or undecodable file is an error, never a half-grey image.
-- Above 178 megapixels (Pillow's own limit against decompression bombs) an image is refused by its header.
-- JPEG decodes at 1/2, 1/4 or 1/8 where the caller needs no more (`at_least`).
+- Above 178 megapixels (Pillow's own limit against decompression bombs) an image is rejected by its header.
+- JPEGs are decoded at 1/2, 1/4 or 1/8 size if the caller needs no more (`at_least`).
 """
 
 import warnings
@@ -28,14 +28,14 @@ def load_image(path: Path, at_least: int | None = None) -> Image.Image:
 
     Args:
         path: the file, or its place in a shard (see shards.py).
-        at_least: the side in pixels that the short side must keep; a larger JPEG may be decoded smaller.
+        at_least: the length in pixels that the short side must keep; a larger JPEG may be decoded smaller.
 
     Raises:
-        UserError: the file is missing, no image, damaged, truncated or too large; the message names it.
+        UserError: the file is missing, not an image, damaged, truncated or too large; the message names it.
     """
     try:
         with warnings.catch_warnings():
-            # Between 89 and 178 megapixels Pillow warns; we read those.
+            # Between 89 and 178 megapixels Pillow only warns; such images are read.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(open_in_shard(path) or path) as opened:
                 if at_least is not None and min(opened.size) > at_least:
@@ -53,7 +53,7 @@ def load_image(path: Path, at_least: int | None = None) -> Image.Image:
 
 
 def _draft(opened: Image.Image, at_least: int) -> None:
-    """Ask the decoder (JPEG only) for the smallest scale whose short side keeps `at_least`."""
+    """Ask the decoder (JPEG only) for the smallest scale whose short side is `at_least` long."""
     scale = at_least / min(opened.size)
     opened.draft("RGB" if opened.mode == "RGB" else None, tuple(int(-(-side * scale // 1)) for side in opened.size))  # type: ignore[arg-type]
 

@@ -1,7 +1,7 @@
-"""Images to batches, so that a run can be repeated whatever the number of workers.
+"""From images to batches, reproducibly for any number of workers.
 
-The order of an epoch is a pure function of (seed, epoch); what augmentation does to an image is one of (seed,
-epoch, the image's id). Neither depends on workers, batch size or on what was read before.
+The order of an epoch is a pure function of (seed, epoch), and the augmentation of an image one of (seed, epoch,
+the image's id). Neither depends on workers, batch size or what was read before.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from sspa.stage2_training.data.transforms import ImageTransform
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Training goes on without an unreadable image until more than this share of the split is unreadable.
+# Training continues without unreadable images until they are more than this share of the split.
 UNREADABLE_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image ready for a batch; `message` says why another took its place (or why there is none)."""
+    """One image ready for a batch; `message` says why another was substituted for it (or why there is none)."""
 
     image: "Tensor | None"
     target: "Tensor"
@@ -39,15 +39,15 @@ class Sample:
 class ImageDataset(TorchDataset[Any]):
     """The images of one split as tensors.
 
-    Items are (image (3, H, W) float, target (C,) int8, index). The key is an index, or (epoch, index) where the
+    Items are (image (3, H, W) float, target (C,) int8, index). The key is an index, or (epoch, index) if the
     transform varies images from epoch to epoch.
 
     Args:
         split: the images.
         transform: from `make_transform`.
         seed: of the augmentation.
-        unreadable: "stop" raises at an image that cannot be read; "substitute" takes another in its place, chosen
-            by (seed, epoch, id), with that one's labels and index.
+        unreadable: "stop" raises at an image that cannot be read; "substitute" uses another one instead, chosen by
+            (seed, epoch, id), with its labels and index.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class ImageDataset(TorchDataset[Any]):
         return sample.image, sample.target, sample.index
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The image of one epoch; where none can be had, `image` is None and `message` names the image."""
+        """The image in one epoch; if there is no substitute either, `image` is None and `message` names the image."""
         message = ""
         for attempt in range(10):
             seed = _seed_of(self.seed, epoch, self.split.ids[index], attempt)
@@ -89,7 +89,7 @@ class ImageDataset(TorchDataset[Any]):
         photo = load_image(self.split.paths[index], at_least=self.transform.decode_at_least)
         if not self.transform.varies:
             return self.transform(photo)
-        # Not torch.manual_seed: without CUDA it formats and keeps a stack trace on every call.
+        # Not torch.manual_seed: without CUDA it formats and stores a stack trace on every call.
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
@@ -100,16 +100,16 @@ class ImageDataset(TorchDataset[Any]):
 
 @dataclass
 class ImageLoader:
-    """Batches of a ImageDataset: images (B, 3, H, W), targets (B, C) int8, indices (B,) int64.
+    """Batches of an ImageDataset: images (B, 3, H, W), targets (B, C) int8, indices (B,) int64.
 
     Args:
         dataset: the images.
         batch_size: B; the last batch of an epoch may be smaller.
         shuffle: a new order each epoch (training).
-        workers: reading processes, kept alive between epochs; 0 reads in this one.
-        drop_last: leave out a last, smaller batch.
-        rank, world: this process's share: every world-th image, never padded. When shuffling, the few left over
-            at the end of an epoch are dropped so that all processes make equally many steps.
+        workers: worker processes, kept alive between epochs; 0 reads in this process.
+        drop_last: drop a smaller last batch.
+        rank, world: this process's share: every world-th image, without padding. When shuffling, the few left over
+            at the end of an epoch are dropped, so that all processes make the same number of steps.
 
     Example:
         for images, targets, indices in loader.epoch(3): ...
@@ -143,7 +143,7 @@ class ImageLoader:
             persistent_workers=self.workers > 0,
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
-            # It draws a seed for its workers, which none of ours uses: not from the state that dropout draws from.
+            # Only for the worker seed it draws, which ours ignore: dropout's random state must not change.
             generator=torch.Generator(),
         )
 
@@ -154,7 +154,7 @@ class ImageLoader:
         return self.epoch(0)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple["Tensor", "Tensor", "Tensor"]]:
-        """The batches of one epoch from number `start` on; the images of those before are not read.
+        """The batches of one epoch from number `start` on; images of earlier batches are not read.
 
         Raises:
             UserError: an image cannot be read (evaluation), or too many cannot (training).
@@ -177,18 +177,18 @@ class ImageLoader:
             )
 
     def report_substituted(self) -> list[str]:
-        """One line for each image that training could not read, with how often another took its place."""
-        return [f"{message} (another took its place {count} times)" for message, count in self.substituted.items()]
+        """One line per image that training could not read, with how often another was substituted."""
+        return [f"{message} (another was substituted {count} times)" for message, count in self.substituted.items()]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(count,) the order of one shuffled epoch: a pure function of its arguments."""
+    """The order of one shuffled epoch, (count,): a pure function of its arguments."""
     return np.random.Generator(np.random.Philox(key=_seed_of(seed, epoch, "order", 0))).permutation(count)
 
 
 @dataclass
 class _EpochBatches:
-    """Batch sampler: lists of (epoch, index), so that workers kept alive learn the epoch from the key itself."""
+    """Batch sampler: lists of (epoch, index), so that persistent workers learn the epoch from the key itself."""
 
     total: int
     seed: int
@@ -212,14 +212,14 @@ class _EpochBatches:
             yield [(self.epoch, int(index)) for index in part]
 
     def _count(self) -> int:
-        """How many images of an epoch are this process's."""
+        """This process's number of images per epoch."""
         if self.shuffle:
             return self.total // self.world
         return len(range(self.rank, self.total, self.world))
 
 
 class _Samples(TorchDataset[Sample]):
-    """ImageDataset.sample by (epoch, index): problems travel as values, since a worker's exception loses its form."""
+    """ImageDataset.sample by (epoch, index). Problems are values: a worker's exception would be reformatted."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
@@ -239,6 +239,6 @@ def _collate(samples: list[Sample]) -> tuple["Tensor | None", "Tensor", "Tensor"
 
 
 def _seed_of(seed: int, epoch: int, key: str, attempt: int) -> int:
-    """63 bits from a hash: neighbouring seeds or epochs share nothing."""
+    """63 bits of a hash, so that neighbouring seeds and epochs are unrelated."""
     text = f"{seed}\0{epoch}\0{key}\0{attempt}".encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1

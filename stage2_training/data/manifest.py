@@ -1,8 +1,8 @@
-"""The manifest: the one form that every data set takes before anything trains on it.
+"""The manifest: the common form that every data set is converted to before training.
 
-A Parquet table with a row for each image: `id` (the data set's own), `path` (relative to a root, with slashes),
-`split` (train, val, test) and `labels` (a list of small integers, one for each label: 1 present, 0 absent, -1
-unknown). Which label stands where, and under which protocol the list was made, is in the table's metadata.
+A Parquet table with one row per image: `id` (the data set's own), `path` (relative to a root, with slashes),
+`split` (train, val, test) and `labels` (a list of small integers, one per label: 1 present, 0 absent, -1
+unknown). The order of the labels and the protocol are in the table's metadata.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ class Manifest:
     Attributes:
         dataset: the adapter's name, or the name given to custom data.
         labels: the C labels, in the order of `targets`.
-        protocol: name of the protocol whose rules made `targets`.
-        note: what a result must say about the data.
-        ids, paths, splits: one entry for each of the N images.
+        protocol: name of the protocol that defines `targets`.
+        note: what a result must state about the data.
+        ids, paths, splits: one entry per image, N each.
         targets: (N, C) int8; 1 present, 0 absent, -1 unknown.
     """
 
@@ -59,9 +59,9 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """Hex digest over what training and scoring read here: name, protocol, label keys, ids, paths, splits, targets.
+        """Hex digest over what training and scoring use: name, protocol, label keys, ids, paths, splits, targets.
 
-        Label texts and domain are not in it: they reach a run through its knowledge, whose own hash covers the texts.
+        Label texts and domain are excluded: a run takes them from its knowledge, whose own hash covers the texts.
         """
         digest = hashlib.sha256()
         head = [self.dataset, self.protocol, self.labels.keys, self.ids, self.paths, self.splits]
@@ -74,7 +74,7 @@ class Manifest:
         return np.flatnonzero(np.array(self.splits) == split)
 
     def only(self, rows: NDArray[np.int64]) -> "Manifest":
-        """The same with these rows alone, in this order."""
+        """A manifest of only these rows, in this order."""
         return replace(
             self,
             ids=tuple(self.ids[row] for row in rows),
@@ -85,11 +85,11 @@ class Manifest:
 
 
 def check_manifest(manifest: Manifest, where: str) -> None:
-    """Refuse a manifest that would train or measure the wrong thing; `where` names it in the message.
+    """Reject a manifest that would train or measure the wrong thing; `where` names it in the message.
 
     Raises:
-        UserError: an id twice, an unknown split or label value, a path that leaves the root, or a split in which no
-            image has a label.
+        UserError: a duplicate id, an unknown split or label value, a path that leaves the root, or a split in which
+            no image has a label.
     """
     doubled = [key for key, count in Counter(manifest.ids).items() if count > 1]
     if doubled:
@@ -111,7 +111,7 @@ def check_manifest(manifest: Manifest, where: str) -> None:
 
 
 def leaves_root(path: str) -> bool:
-    """Whether a manifest path, by its text alone, is absolute, steps upwards, or is empty."""
+    """Whether the text of a manifest path is absolute, goes upwards, or is empty."""
     return (
         not path
         or "\\" in path
@@ -123,15 +123,15 @@ def leaves_root(path: str) -> bool:
 
 
 def in_root(root: Path, relative: str) -> bool:
-    """Whether an image, or the shard that it is in, lies below `root`."""
+    """Whether an image, or the shard it is in, lies below `root`."""
     return file_of(root / relative).is_file()
 
 
 def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
-    """The images under `root`, each of which exists.
+    """The paths of the images under `root`, all of which exist.
 
     Raises:
-        UserError: `root` is no folder, a link below it leads out of it, or images are missing.
+        UserError: `root` is not a folder, a link below it leads out of it, or images are missing.
     """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; give the data root with --root")
@@ -140,7 +140,7 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
     missing = []
     for relative in manifest.paths:
         parent, _, _ = relative.rpartition("/")
-        # An image in a shard is where its shard is.
+        # For an image in a shard, look up the shard.
         path = f"{root}/{parent if parent.endswith(SHARD_ENDING) else relative}"
         folder = os.path.dirname(path)  # noqa: PTH120 - a hundred thousand Paths cost seconds
         if folder not in inside:
@@ -163,7 +163,7 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
 
 
 def manifest_table(manifest: Manifest) -> "pa.Table":
-    """The manifest as it lies on disk."""
+    """The manifest as it is stored."""
     import pyarrow as pa
 
     flat = pa.array(np.ascontiguousarray(manifest.targets).reshape(-1), pa.int8())
@@ -179,7 +179,7 @@ def manifest_table(manifest: Manifest) -> "pa.Table":
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the manifest, checked, with page checksums, all or nothing."""
+    """Check the manifest and write it atomically, with page checksums."""
     import pyarrow.parquet as pq
 
     check_manifest(manifest, str(path))
@@ -191,7 +191,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        UserError: missing, no manifest, damaged, of a newer form, or refused by `check_manifest`.
+        UserError: missing, not a manifest, damaged, of a newer version, or rejected by `check_manifest`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -241,7 +241,7 @@ def _read_head(metadata: dict[bytes, bytes] | None, path: Path) -> dict[str, Any
         raise UserError(f"{path}: a Parquet file, but no manifest; make one with: sspa-train data prepare")
     head: dict[str, Any] = json.loads(text)
     if head["version"] > FORMAT_VERSION:
-        raise UserError(f"{path}: manifest form {head['version']} is newer than this sspa reads ({FORMAT_VERSION})")
+        raise UserError(f"{path}: manifest version {head['version']} is newer than this sspa reads ({FORMAT_VERSION})")
     return head
 
 

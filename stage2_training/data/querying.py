@@ -1,4 +1,4 @@
-"""SQL over a manifest, read and checked first."""
+"""SQL over a manifest, which is read and checked first."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ def query_manifest(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...
     """Column names and rows of one SQL statement.
 
     Tables: `manifest` (id, path, split, labels), `labels` (position, key, text; positions count from 1, as DuckDB's
-    lists do), and `marks` with a row for each image and label (id, split, key, mark).
+    lists do), and `marks` with one row per image and label (id, split, key, mark).
 
     Raises:
-        UserError: no such manifest, or DuckDB refuses the statement.
+        UserError: no such manifest, or DuckDB rejects the statement.
     """
     import pyarrow as pa
 

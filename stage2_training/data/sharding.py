@@ -1,4 +1,4 @@
-"""Writing a data set as WebDataset shards; `shards.py` reads them."""
+"""Writes a data set as WebDataset shards; `shards.py` reads them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,10 @@ MANIFEST = "manifest.parquet"
 
 
 def write_shards(manifest: Manifest, root: Path, folder: Path, per_shard: int) -> int:
-    """Copy every image into shards of `per_shard`, split by split, with a manifest beside them.
+    """Copy every image into shards of `per_shard` images, split by split, with a manifest beside them.
 
     Returns:
-        how many shards were written.
+        The number of shards written.
 
     Raises:
         UserError: webdataset is not installed, `folder` exists, or images are missing.
@@ -37,7 +37,7 @@ def write_shards(manifest: Manifest, root: Path, folder: Path, per_shard: int) -
             rows = manifest.rows_of(split)
             for number, start in enumerate(range(0, len(rows), per_shard)):
                 name = f"{split}-{number:06}{SHARD_ENDING}"
-                # Fixed owner, mode and time: the same images give the same bytes.
+                # Fixed owner, mode and time, so that the same images give the same bytes.
                 with webdataset.TarWriter(str(beside / name), mtime=0, user="sspa", group="sspa") as tar:
                     for row in rows[start : start + per_shard]:
                         key, ending = f"{row:08}", images[row].suffix.lower().lstrip(".")

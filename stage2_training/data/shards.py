@@ -1,9 +1,9 @@
 """Images in WebDataset shards: a few large tar files in place of millions of small ones.
 
-The shards are ordinary WebDataset (an image and a .json with id and labels for each sample), so that other tools can
-stream them. We read them by place instead: to us a shard is a folder, and the path of an image is
-"train-000003.tar/00000042.jpg". Order and augmentation therefore stay what they are on loose files. Each shard's
-contents are listed once per process.
+The shards are ordinary WebDataset (per sample an image and a .json with id and labels), so that other tools can
+stream them. Here they are read by random access: a shard acts as a folder, and the path of an image is
+"train-000003.tar/00000042.jpg". Order and augmentation are therefore the same as with loose files. Each shard is
+indexed once per process.
 """
 
 import io
@@ -18,12 +18,12 @@ SHARD_ENDING = ".tar"
 
 
 def file_of(path: Path) -> Path:
-    """The file on disk that an image's path leads to: itself, or its shard."""
+    """The file on disk that contains an image: itself, or its shard."""
     return path.parent if path.parent.suffix == SHARD_ENDING else path
 
 
 def open_in_shard(path: Path) -> io.BytesIO | None:
-    """The bytes of an image whose parent is a shard; None for a path among loose files.
+    """The bytes of an image in a shard; None for a loose file.
 
     Raises:
         FileNotFoundError: the shard has no such member.
@@ -45,7 +45,7 @@ def open_in_shard(path: Path) -> io.BytesIO | None:
 
 
 def missing_in_shards(paths: Iterable[Path]) -> list[Path]:
-    """Those of the paths that lead into a shard which has no such member.
+    """Those of the paths that point into a shard without such a member.
 
     Raises:
         UserError: a shard is damaged.
@@ -58,7 +58,7 @@ def missing_in_shards(paths: Iterable[Path]) -> list[Path]:
 
 @lru_cache(maxsize=4096)
 def _members(shard: Path) -> dict[str, tuple[int, int]]:
-    """Name -> (offset, size) of every file in a shard."""
+    """Name -> (offset, size) for every file in a shard."""
     try:
         with tarfile.open(shard, "r:") as tar:
             return {member.name: (member.offset_data, member.size) for member in tar}

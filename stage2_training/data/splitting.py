@@ -1,4 +1,4 @@
-"""Holding images out, for val or as folds of a cross-validation: stratified over many labels at once."""
+"""Holds images out, for val or as folds of a cross-validation, stratified over all labels."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ DEFAULT_VAL_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Fold:
-    """The fold `number`, from 1 on, of `count`."""
+    """Fold `number`, counted from 1, of `count`."""
 
     number: int
     count: int
@@ -27,19 +27,19 @@ class Fold:
 
     @classmethod
     def parse(cls, text: str) -> "Fold":
-        """From "1/3".
+        """Parse "1/3".
 
         Raises:
-            ValueError: it is no such pair, or there is no such fold.
+            ValueError: it is not such a pair, or there is no such fold.
         """
         number, slash, count = text.partition("/")
         if not slash or not number.isdecimal() or not count.isdecimal() or not 1 <= int(number) <= int(count) > 1:
-            raise ValueError("is no fold; write 1/3, 2/3 or 3/3 for those of three")
+            raise ValueError("is not a fold; write 1/3, 2/3 or 3/3 for one of three")
         return cls(int(number), int(count))
 
 
 def stratified_mask(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """(N,) bool: about `fraction` of the rows, with about that share of every label's positives.
+    """(N,) bool: about `fraction` of the rows, with about that fraction of each label's positives.
 
     Iterative stratification (Sechidis et al., ECML 2011) from the package iterative-stratification.
     """
@@ -54,9 +54,9 @@ def stratified_mask(targets: NDArray[np.int8], fraction: float, seed: int) -> ND
 
 
 def stratified_folds(targets: NDArray[np.int8], count: int) -> NDArray[np.int64]:
-    """(N,): the fold of every row, from 1 on; each has about its share of every label's positives.
+    """(N,): the fold of every row, counted from 1; each has about its share of each label's positives.
 
-    The same rows are always dealt alike: a fold is part of the data, not of a run's chance.
+    The same rows always give the same folds: a fold is part of the data, independent of a run's seed.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
@@ -70,8 +70,8 @@ def stratified_folds(targets: NDArray[np.int8], count: int) -> NDArray[np.int64]
 
 @contextmanager
 def _columns_of(targets: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
-    """What the package's splitters take; the block does not hear that some labels are too rare for every part."""
-    # They want at least two columns and no row of zeros only: the last column is "no label at all".
+    """The targets as the package's splitters need them; its warnings about very rare labels are silenced."""
+    # They need at least two columns and no all-zero row: the last column is "no label at all".
     present = targets == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,12 +79,12 @@ def _columns_of(targets: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
 
 
 def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manifest:
-    """The manifest with a val split that is a part of training, never of test.
+    """The manifest with a val split taken from training, never from test.
 
     Args:
-        manifest: with a split "train", and perhaps "val".
-        fraction: None keeps an existing val split, or holds out a tenth where there is none; a number draws val
-            again from train and val together.
+        manifest: with a split "train", and possibly "val".
+        fraction: None keeps an existing val split, or holds out a tenth if there is none; a number redraws val
+            from train and val together.
         seed: of the draw.
 
     Raises:
@@ -105,10 +105,10 @@ def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manif
 
 
 def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
-    """The manifest without its test images: one fold of train and val together is scored in their place.
+    """The manifest without its test images, scoring one fold of train and val in their place.
 
-    So settings are chosen by cross-validation while test stays untouched. Of the other folds, as large a part is val
-    as in the data set itself; where that has no val, there is none yet.
+    This way settings are chosen by cross-validation and test stays untouched. Of the other folds, the same fraction
+    is val as in the data set itself; if that has no val, there is none yet.
 
     Raises:
         UserError: there are fewer images than folds.

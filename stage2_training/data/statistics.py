@@ -1,4 +1,4 @@
-"""What a manifest holds: positives, cardinality and co-occurrence, as figures and as an image."""
+"""Statistics of a manifest: positives, cardinality and co-occurrence, as numbers and as an image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ class SplitFigures:
 
 
 def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
-    """The figures of each split that exists, in the order train, val, test."""
+    """The statistics of each existing split, in the order train, val, test."""
     figures = {}
     for split in SPLITS:
         targets = manifest.targets[manifest.rows_of(split)]
@@ -47,14 +47,14 @@ def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
 
 
 def co_occurrence(manifest: Manifest) -> NDArray[np.int64]:
-    """(C, C): in how many images both labels are; the diagonal counts the label itself."""
+    """(C, C): the number of images with both labels; on the diagonal, with that label."""
     there = (manifest.targets == 1).astype(np.int64)
     counts: NDArray[np.int64] = there.T @ there
     return counts
 
 
 def frequent_pairs(manifest: Manifest, count: int) -> list[tuple[str, str, int]]:
-    """The label pairs that share the most images."""
+    """The label pairs that occur together most often."""
     together = np.triu(co_occurrence(manifest), k=1)
     order = np.argsort(-together, axis=None, kind="stable")[:count]
     keys = manifest.labels.keys
@@ -63,7 +63,7 @@ def frequent_pairs(manifest: Manifest, count: int) -> list[tuple[str, str, int]]
 
 
 def draw_figures(manifest: Manifest, path: Path) -> None:
-    """An image (by its ending: png, svg, pdf): positives by split, labels per image, and which labels go together."""
+    """Plot positives per split, labels per image, and co-occurrence; the extension decides: png, svg or pdf."""
     import matplotlib as mpl
 
     mpl.use("agg")

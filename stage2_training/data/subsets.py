@@ -1,8 +1,8 @@
-"""Less to train on, for experiments: labels known in part, few images a label, labels that training never sees.
+"""Reduced training data for experiments: partial labels, few images per label, labels unseen in training.
 
-Every draw is a pure function of the seed and of an image's id or a label's key, and nested: what is known at a tenth
-is known at a fifth, the images of one shot are among those of two. Test is never touched, and val only where labels
-are unseen: an epoch chosen by their val labels would have seen them.
+Every draw is a pure function of the seed and of an image's id or a label's key, and nested: labels known at 10% are
+known at 20%, and the images of one shot are among those of two. Test is never changed, and val only if labels are
+unseen: otherwise the choice of the epoch would use them.
 
 Legend: N images, C labels.
 """
@@ -21,12 +21,12 @@ from sspa.stage2_training.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class Subset:
-    """What is left of the training data; the defaults leave everything.
+    """How the training data is reduced; by default, not at all.
 
     Attributes:
         known_fraction: the share of training labels (cells, not images) that stay known.
-        shots: so many images of each label stay (all of a label that has fewer); None keeps every image.
-            An image that is kept for one label keeps its others, so that frequent labels get more.
+        shots: the number of images kept per label (all of them if it has fewer); None keeps every image.
+            An image kept for one label keeps its other labels, so that frequent labels have more.
         unseen: labels that are unknown throughout train and val: their keys, or how many to draw.
     """
 
@@ -36,10 +36,10 @@ class Subset:
 
 
 def reduce_training(manifest: Manifest, subset: Subset, seed: int) -> Manifest:
-    """The manifest with its training reduced, its note saying how.
+    """The manifest with reduced training data; its note says how.
 
     Raises:
-        UserError: an unknown label, no label left to see, or training without a single positive.
+        UserError: an unknown label, no label left to train on, or no positive left in training.
     """
     unseen = unseen_labels(manifest.labels.keys, subset.unseen, seed)
     if not unseen and subset.shots is None and subset.known_fraction == 1:
@@ -67,10 +67,10 @@ def reduce_training(manifest: Manifest, subset: Subset, seed: int) -> Manifest:
 
 
 def unseen_labels(keys: Sequence[str], unseen: int | Sequence[str], seed: int) -> tuple[str, ...]:
-    """The labels that training does not see, in the order of `keys`; a number draws that many.
+    """The labels unseen in training, in the order of `keys`; a number draws that many.
 
     Raises:
-        UserError: one of them is no label, or none would be left to see.
+        UserError: one of them does not exist, or no label would be left to train on.
     """
     if isinstance(unseen, int):
         names = sorted(keys, key=lambda key: _digest("unseen", seed, key))[:unseen]
@@ -86,14 +86,14 @@ def unseen_labels(keys: Sequence[str], unseen: int | Sequence[str], seed: int) -
 
 
 def few_shot_rows(ids: Sequence[str], targets: NDArray[np.int8], shots: int, seed: int) -> NDArray[np.int64]:
-    """The rows to keep of N: for each label its first `shots` positives in an order drawn once for all labels."""
+    """The rows to keep: for each label its first `shots` positives, in a random order common to all labels."""
     order = np.array(sorted(range(len(ids)), key=lambda row: _digest("shots", seed, ids[row])), dtype=np.int64)
     kept = [order[targets[order, label] == 1][:shots] for label in range(targets.shape[1])]
     return np.unique(np.concatenate(kept))
 
 
 def known_cells(ids: Sequence[str], labels: int, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """(N, C): which cells stay known, each with probability `fraction`."""
+    """(N, C): which cells stay known, each with probability `fraction`, independently."""
     size = 4 * labels
     drawn = b"".join(hashlib.shake_128(f"known\0{seed}\0{key}".encode()).digest(size) for key in ids)
     uniform = np.frombuffer(drawn, dtype="<u4").reshape(len(ids), labels) / 2**32

@@ -1,4 +1,4 @@
-"""From an RGB image to the tensor that a backbone reads."""
+"""From an RGB image to a backbone's input tensor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformOptions:
-    """How images are brought to size, and how training varies them.
+    """How images are resized, and how training augments them.
 
     Attributes:
         train_resize: "crop" (random resized crop) or "squash" (both sides to size, as in scoring).
-        crop_scale: the share of the area that a random crop keeps, at least and at most.
-        flip: the probability of a mirrored image.
-        randaugment: how many RandAugment operations; 0 for none.
-        randaugment_magnitude: their strength, 0 to 30.
-        cutout: the probability that one square of the image is blanked.
-        cutout_size: that square's share of the area.
+        crop_scale: the range of the share of the area that a random crop keeps.
+        flip: the probability of a horizontal flip.
+        randaugment: the number of RandAugment operations; 0 for none.
+        randaugment_magnitude: their magnitude, 0 to 30.
+        cutout: the probability of blanking one square of the image.
+        cutout_size: the square's share of the area.
     """
 
     train_resize: Literal["squash", "crop"] = "crop"
@@ -35,10 +35,10 @@ class TransformOptions:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """A callable image -> (3, H, W) float tensor.
+    """A callable from an image to a (3, H, W) float tensor.
 
-    `decode_at_least` is the short side in pixels that it can make use of; `varies` says whether it draws from torch's
-    default generator.
+    `decode_at_least` is the longest short side, in pixels, that it benefits from; `varies` says whether it draws from
+    torch's default generator.
     """
 
     steps: Callable[[Image.Image], "Tensor"]
@@ -61,7 +61,7 @@ def make_transform(
     Args:
         size: (H, W) in pixels.
         mean, std: the backbone's normalisation, per channel.
-        train: vary the image (random choices come from torch's generator: seed it per sample).
+        train: augment the image (randomness comes from torch's generator: seed it per sample).
         options: see TransformOptions.
     """
     import torch
@@ -75,7 +75,7 @@ def make_transform(
         steps.append(v2.RandomResizedCrop(size, scale=options.crop_scale, interpolation=bicubic))
         least /= options.crop_scale[0] ** 0.5
     else:
-        # Nothing is cut off, so that every region of the grid is a place in the image.
+        # Nothing is cropped, so that the region grid covers the whole image.
         steps.append(v2.Resize(size, interpolation=bicubic))
     if train:
         if options.flip:

@@ -1,4 +1,4 @@
-"""The page of `sspa-train demo`, in Gradio: what is on it, and what happens when it is touched."""
+"""The page of `sspa-train demo`, in Gradio: its components, and what happens when they are used."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
     """The page as a Gradio app.
 
     Args:
-        scorer: of the run that it shows.
-        threshold: from which probability a label counts as predicted, at first; None for the tuned ones.
+        scorer: scores images with the run shown.
+        threshold: the initial probability from which a label counts as predicted; None for the tuned ones.
 
     Raises:
-        UserError: tuned thresholds are wanted and a label has none.
+        UserError: tuned thresholds are requested and a label has none.
     """
     tuned = scorer.tagger.tuned_thresholds()
     missing = [label.key for label in scorer.own.labels if label.key not in tuned]
@@ -45,7 +45,7 @@ def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of the page that are read or written when something is touched."""
+    """The components of the page that events read or write."""
 
     scored: gr.State
     typed: gr.State
@@ -65,7 +65,7 @@ class _Parts:
 
 
 def _laid_out(scorer: Scorer, threshold: float | None, can_be_tuned: bool) -> _Parts:
-    """Make the parts, from top to bottom."""
+    """Create the components, from top to bottom."""
     limits = scorer.limits
     parts: dict[str, Any] = {
         name: gr.State(start, time_to_live=3600) for name, start in (("scored", None), ("typed", {}))
@@ -101,7 +101,7 @@ def _laid_out(scorer: Scorer, threshold: float | None, can_be_tuned: bool) -> _P
 
 
 def _new_labels(scorer: Scorer) -> dict[str, Any]:
-    """The parts in which labels are typed."""
+    """The components for typing labels."""
     gr.HTML(_about_new_labels(scorer), elem_id="new-labels")
     with gr.Row(visible=scorer.takes_new_labels):
         name = gr.Textbox(label="A new label", placeholder="red umbrella", max_length=200, elem_id="name")
@@ -109,7 +109,7 @@ def _new_labels(scorer: Scorer) -> dict[str, Any]:
             label="A description of it (optional)",
             placeholder="A red umbrella is a round cloth canopy on a stick, often held over a person in the rain.",
             max_length=500,
-            elem_id="sentence",
+            elem_id="description",
         )
     with gr.Row(visible=scorer.takes_new_labels):
         add = gr.Button("Score it", variant="primary", elem_id="add")
@@ -118,7 +118,7 @@ def _new_labels(scorer: Scorer) -> dict[str, Any]:
 
 
 class _Actions:
-    """What happens when the page is touched; each method returns the new values of the parts that `_wire` names."""
+    """The event handlers; each returns the new values of the components that `_wire` names."""
 
     def __init__(self, scorer: Scorer, tuned: dict[str, float]) -> None:
         self.scorer, self.tuned = scorer, tuned
@@ -139,7 +139,7 @@ class _Actions:
     def type_label(self, file: str | None, labels: Typed, word: str, said: str, how: str, value: float) -> list[Any]:
         try:
             more = with_typed(labels, word, said)
-            # Also before there is an image: a label that exists already is refused at once.
+            # Even before there is an image, so that a label that already exists is rejected immediately.
             self.scorer.own.with_labels(more)
             found = None if file is None else self.scorer.score(Path(file), more)
         except UserError as error:
@@ -157,8 +157,8 @@ class _Actions:
 
 
 def _wire(on: _Parts, actions: _Actions) -> None:
-    """Say which part's touch calls which action, with which values, and what it changes."""
-    # Nothing here is an API for others, and one visitor's click is answered after the other's.
+    """Connect each event with its handler, inputs and outputs."""
+    # None of this is a public API, and events are handled one after the other.
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
     hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     rules, lists, reasons = [on.kind, on.slider], [on.seen, on.others], [on.region_map, on.why]
@@ -184,7 +184,7 @@ def _slider_label(tuned: bool) -> str:
 
 
 def _lists(found: Scored | None, tuned: dict[str, float], one: float) -> list[Any]:
-    """What is at or above its threshold, and the most probable of what is below; `one` is for labels not tuned."""
+    """The labels at or above their thresholds, and the most probable of the others; `one` is for untuned labels."""
     if found is None:
         return [None, None]
     names = _names(found.labels)
@@ -197,7 +197,7 @@ def _lists(found: Scored | None, tuned: dict[str, float], one: float) -> list[An
 
 
 def _names(labels: Sequence[Label]) -> list[str]:
-    """How each label is called on the page: by its text, with its key where two share one."""
+    """Each label's name on the page: its text, with its key if two labels share a text."""
     count = Counter(label.text for label in labels)
     return [label.text if count[label.text] == 1 else f"{label.text} ({label.key})" for label in labels]
 
@@ -213,21 +213,21 @@ def _no_reasons() -> list[Any]:
 def _reasons(scorer: Scorer, path: Path, found: Scored, typed: Typed, index: int) -> list[Any]:
     label, percent = found.labels[index], 100 * float(found.probabilities[index])
     lines = [f"<h3>{escape(label.text)}: {percent:.1f} %</h3>"]
-    sentences = scorer.sentences(label.key, typed)
-    lines += [f"<p>“{escape(sentence)}”</p>" for sentence in sentences]
-    if not sentences:
-        lines.append("<p>Known by its name only: there is no sentence about it.</p>")
+    descriptions = scorer.descriptions(label.key, typed)
+    lines += [f"<p>“{escape(description)}”</p>" for description in descriptions]
+    if not descriptions:
+        lines.append("<p>Known by its name only: it has no description.</p>")
     elif (by_name := scorer.by_name_only(path, typed)) is not None:
         bare = 100 * float(by_name[index])
         lines.append(
-            f"<p>With the bare names instead of the sentences it would be {bare:.1f} %: "
-            f"the sentences contribute {percent - bare:+.1f} points.</p>"
+            f"<p>With the bare names instead of the descriptions it would be {bare:.1f} %: "
+            f"the descriptions contribute {percent - bare:+.1f} points.</p>"
         )
     drawn = found.map_over_image(index)
     if drawn is None:
         lines.append("<p>This run’s head scores the image as a whole: there is no map.</p>")
     else:
-        lines.append("<p>Bright is where the label was seen, relative to the brightest place of this map.</p>")
+        lines.append("<p>Bright regions are where the label was seen, relative to the brightest one in this map.</p>")
     return [gr.Image(drawn, visible=drawn is not None), "\n".join(lines)]
 
 
@@ -245,8 +245,8 @@ def _introduction(scorer: Scorer) -> str:
 def _about_new_labels(scorer: Scorer) -> str:
     if scorer.takes_new_labels:
         said = (
-            "Type a label that the model was not trained on; a sentence on what it looks like may help. All labels are "
-            "scored together, so that a new one can move the others a little."
+            "Type a label that the model was not trained on; a description of what it looks like may help. All labels "
+            "are scored together, so a new one can shift the others a little."
         )
     else:
         said = "This run’s head knows only the labels it was trained on: new ones cannot be typed."

@@ -1,4 +1,4 @@
-"""What the page of `sspa-train demo` asks of a run: one image's labels, and why one of them.
+"""What the page of `sspa-train demo` needs from a run: an image's labels, and the reasons for one of them.
 
 Legend: C labels.
 """
@@ -19,31 +19,31 @@ from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.pages.overlay import over_image, small
 
-# Labels that a visitor typed, each with a sentence or "".
+# Labels that a visitor typed, each with a description or "".
 Typed = dict[Label, str]
 
 MOST_TYPED = 20
-_LONGEST_SENTENCE = 500
+_LONGEST_DESCRIPTION = 500
 _SHOWN_SIDE = 640
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an uploaded image may have at most; a megabyte is 2^20 bytes, as Gradio counts."""
+    """Upper limits for an uploaded image; a megabyte is 2^20 bytes, as in Gradio."""
 
     megabytes: float
     megapixels: float
 
     @property
     def bytes(self) -> int:
-        """The largest file."""
+        """The largest file, in bytes."""
         return int(self.megabytes * 2**20)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One image: as it is shown, its labels, their probabilities (C,), and their maps (C, rows, columns), None
-    where the head has no regions."""
+    """One image as displayed, its labels, their probabilities (C,), and their maps (C, rows, columns), or None
+    if the head has no regions."""
 
     image: Image.Image
     labels: tuple[Label, ...]
@@ -51,36 +51,36 @@ class Scored:
     maps: NDArray[np.float32] | None
 
     def map_over_image(self, index: int) -> Image.Image | None:
-        """Where a label was seen; None where the head has no regions."""
+        """Where a label was seen; None if the head has no regions."""
         return None if self.maps is None else over_image(self.image, self.maps[index])
 
 
 class Scorer:
-    """A Tagger that several visitors use at once, each with labels of their own on top of the tagger's."""
+    """A Tagger shared by several visitors, each with their own labels in addition to the tagger's."""
 
     def __init__(self, tagger: Tagger, limits: Limits) -> None:
         self.tagger, self.limits = tagger, limits
         self.own = tagger.knowledge
-        # Labels are bound to the model: one visitor at a time.
+        # Binding labels changes the model, so one visitor is served at a time.
         self._turn = threading.Lock()
 
     @property
     def takes_new_labels(self) -> bool:
-        """Whether the run's head reads the texts of labels that it was not trained on."""
+        """Whether the run's head accepts labels that it was not trained on."""
         return self.tagger.recognizer.head.open_vocabulary
 
     def score(self, path: Path, typed: Typed) -> Scored:
-        """One uploaded image against the tagger's labels and the typed ones, all of them together.
+        """Score one uploaded image with the tagger's labels and the typed ones, all together.
 
         Raises:
-            UserError: it is too large, it cannot be read, or a typed label does not fit.
+            UserError: it is too large or unreadable, or a typed label does not fit the text tower.
         """
         try:
             check_size(path, self.limits)
             shown = small(load_image(path, _SHOWN_SIDE), _SHOWN_SIDE)
             image = self.tagger.prepare(path)[None]
         except UserError as error:
-            # Visitors know the file by its name, not by its place on the server.
+            # Visitors know the file by its name, not by its path on the server.
             raise UserError(str(error).replace(str(path), path.name)) from error
         with self._turn:
             knowledge = self._bind(typed)
@@ -88,48 +88,49 @@ class Scorer:
         return Scored(shown, knowledge.labels, probabilities[0], None if maps is None else maps[0])
 
     def by_name_only(self, path: Path, typed: Typed) -> NDArray[np.float32] | None:
-        """The probabilities (C,) without any sentence; None where the head reads no texts."""
+        """The probabilities (C,) without any description; None if the head uses no texts."""
         with self._turn:
             self._bind(typed)
             probabilities = self.tagger.by_name_only(self.tagger.prepare(path)[None])
         return None if probabilities is None else probabilities[0]
 
-    def sentences(self, key: str, typed: Typed) -> tuple[str, ...]:
-        """What is known of a label."""
-        kept = {label.key: (sentence,) for label, sentence in typed.items()}.get(key) or self.own.sentences[key]
-        return tuple(sentence for sentence in kept if sentence)
+    def descriptions(self, key: str, typed: Typed) -> tuple[str, ...]:
+        """The descriptions of a label, typed or the tagger's own."""
+        of_typed = {label.key: (description,) for label, description in typed.items()}
+        kept = of_typed.get(key) or self.own.descriptions[key]
+        return tuple(description for description in kept if description)
 
     def _bind(self, typed: Typed) -> Knowledge:
         wanted = self.own.with_labels(typed) if typed else self.own
         bound = self.tagger.knowledge
-        # The hash says nothing about order, and probabilities are told apart by it.
+        # The hash does not depend on the order of labels, but probabilities do.
         if (wanted.labels, wanted.content_hash) != (bound.labels, bound.content_hash):
             self.tagger.bind(wanted)
         return wanted
 
 
-def with_typed(typed: Typed, name: str, sentence: str) -> Typed:
-    """The typed labels and one more.
+def with_typed(typed: Typed, name: str, description: str) -> Typed:
+    """The typed labels plus one more.
 
     Raises:
-        UserError: the name is empty or holds what no label may, the sentence is too long, or there are too many.
+        UserError: the name is empty or invalid, the description is too long, or there are too many labels.
     """
     if not name.strip():
         raise UserError("type a label first, for example: red umbrella")
     if len(typed) >= MOST_TYPED:
         raise UserError(f"{MOST_TYPED} typed labels are the most; remove them to type others")
     (label,) = parse_label_set(" ".join(name.split()).lstrip("#").encode(), "typed", "typed label").labels
-    sentence = " ".join(sentence.split())
-    if len(sentence) > _LONGEST_SENTENCE:
-        raise UserError(f"the sentence has {len(sentence):,} characters; {_LONGEST_SENTENCE} is the limit")
-    return {**typed, label: sentence}
+    description = " ".join(description.split())
+    if len(description) > _LONGEST_DESCRIPTION:
+        raise UserError(f"the description has {len(description):,} characters; {_LONGEST_DESCRIPTION} is the limit")
+    return {**typed, label: description}
 
 
 def check_size(path: Path, limits: Limits) -> None:
-    """Hold an image to the limits by its file's size and its header, before anything is decoded.
+    """Check an image's file size and header against the limits, before anything is decoded.
 
     Raises:
-        UserError: it is too large; a file that is no image passes, for the reader to name.
+        UserError: it is too large. A file that is not an image passes: reading it gives a better message.
     """
     if (size := path.stat().st_size) > limits.bytes:
         raise UserError(f"{path}: the file has {size / 2**20:.1f} MB; {limits.megabytes:g} MB is the limit")

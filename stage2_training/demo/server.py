@@ -1,4 +1,4 @@
-"""Serves the page of `sspa-train demo`: which address, nothing from outside, nothing left behind."""
+"""Serves the page of `sspa-train demo`: the address, no external resources, no files left behind."""
 
 import ipaddress
 import os
@@ -14,7 +14,7 @@ from sspa.stage2_training.demo.scoring import Limits, Scorer
 if TYPE_CHECKING:
     from sspa.stage2_training.inference.tagger import Tagger
 
-# The browser itself refuses whatever the page would load from, or send to, elsewhere.
+# The browser itself blocks anything that the page would load from, or send to, another host.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
@@ -23,16 +23,16 @@ _POLICY = (
 
 
 def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits, host: str, port: int) -> None:
-    """Show a run's page until interrupted.
+    """Serve a run's page until interrupted.
 
     Args:
-        load: gives the tagger; called once the address is known to be free.
+        load: returns the tagger; called once the address is known to be free.
         threshold: see `build_page`.
-        host: the address to listen on; any but this machine's own is warned about.
+        host: the address to listen on; for any but this machine's own, a warning is shown.
         port: 0 takes any free one.
 
     Raises:
-        UserError: Gradio is not installed, the address cannot be listened on, or what `load` raises.
+        UserError: Gradio is not installed, the address is not available, or `load` raises it.
     """
     _need_gradio()
     with _listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="sspa-demo-") as uploads:
@@ -46,7 +46,7 @@ def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits,
 
 
 def make_app(scorer: Scorer, threshold: float | None) -> Any:
-    """The page as an ASGI app that asks nothing of other hosts."""
+    """The page as an ASGI app that requests nothing from other hosts."""
     import fastapi
     import gradio as gr
 
@@ -66,7 +66,7 @@ def make_app(scorer: Scorer, threshold: float | None) -> Any:
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        # The default theme brings web fonts.
+        # The default theme would load web fonts.
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=STYLE,
     )
@@ -74,7 +74,7 @@ def make_app(scorer: Scorer, threshold: float | None) -> Any:
 
 
 class _WithPolicy:
-    """The app with a Content-Security-Policy on every answer."""
+    """The app with a Content-Security-Policy on every response."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -106,7 +106,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OverflowError:
         raise UserError(f"--port {port}: give a number from 0 (any free port) to 65535") from None
     except OSError as error:
-        # Not error.strerror: the socket module adds the address to it.
+        # Not error.strerror: the socket module appends the address to it.
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
             f"--host {host} --port {port}: cannot be listened on ({reason}); "

@@ -1,7 +1,7 @@
-"""Average precision in its three published forms, over one label, with ties as scikit-learn treats them.
+"""Average precision of one label in its three published forms, with ties treated as in scikit-learn.
 
-Images with the same score share one rank: precision is only read where a score ends. That makes a result
-independent of the order in which the images came.
+Images with the same score share one rank: precision is evaluated only after the last of them. That makes the
+result independent of the order of the images.
 """
 
 from typing import Any
@@ -22,13 +22,13 @@ def average_precision(
     Args:
         scores: (N,), higher means more likely; only their order matters.
         positive: (N,), whether the label is present.
-        weights: (R, N), how often each image counts in each of R resamples; one resample of ones if None.
+        weights: (R, N), the multiplicity of each image in each of R resamples; one resample of ones if None.
         form: "non-interpolated": (1/P) sum over positives of the precision at their rank (scikit-learn, COCO
             papers); "interpolated": the same over the running maximum of precision from the right (VOC 2010 and
             Query2Label's evaluation code); "11-point": the mean of that maximum at recalls 0, 0.1 ... 1 (VOC 2007).
 
     Returns:
-        (R,) average precisions; nan where a resample holds no positive.
+        (R,) average precisions; nan for a resample without positives.
     """
     order = np.argsort(-scores, kind="stable")
     sorted_scores, sorted_positive = scores[order], positive[order]
@@ -41,7 +41,7 @@ def average_precision(
     if form != "non-interpolated":
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     if form == "11-point":
-        # Counts, not recalls, are compared: 3/10 >= 0.3 must not depend on rounding.
+        # Compares counts instead of recalls: 3/10 >= 0.3 must not depend on rounding.
         reached = true_found[:, None, :] * 10 >= np.arange(11)[None, :, None] * positives[:, None, None]  # (R, 11, E)
         total = np.take_along_axis(precision, reached.argmax(axis=2), axis=1).mean(axis=1)
     else:

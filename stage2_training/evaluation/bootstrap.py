@@ -1,9 +1,9 @@
-"""How sure an mAP is: percentile bootstrap over images.
+"""Confidence intervals of mAP: percentile bootstrap over images.
 
 A resample draws N images with replacement. Classes that lose all their positives in a resample are left out of that
-resample's mean, as absent classes are everywhere. With a few dozen images the resamples lie too high (a positive drawn
-twice helps itself up); with some hundred that is below a fifth of a point. Scoring two methods under the same weights
-makes a paired comparison.
+resample's mean, as absent classes are everywhere. With a few dozen images the resamples are biased upwards (a
+duplicated positive raises its own precision); with a few hundred the bias is below a fifth of a point. Scoring two
+methods with the same weights gives a paired comparison.
 
 Legend: N images, C labels, R resamples.
 """
@@ -19,13 +19,13 @@ from sspa.stage2_training.evaluation.average_precision import Floats, average_pr
 from sspa.stage2_training.evaluation.metrics import class_average_precisions
 from sspa.stage2_training.evaluation.protocol import Protocol
 
-# So many resamples at once: one label's work takes that many times N doubles, a handful of times.
+# Resamples computed together: one label takes a few arrays of this many times N doubles.
 _AT_ONCE = 100
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with the bounds between which `level` of the resamples fall."""
+    """A value with the bounds of the central `level` of its resamples."""
 
     value: float
     low: float
@@ -53,7 +53,7 @@ def map_interval(
 
 
 def resampling_weights(images: int, resamples: int, seed: int = 0) -> NDArray[np.int32]:
-    """(R, N): how often each image is drawn when N are drawn with replacement; a function of the arguments alone."""
+    """(R, N): how often each image is drawn when N are drawn with replacement; deterministic."""
     generator = np.random.Generator(np.random.Philox(key=seed))
     weights: NDArray[np.int32] = generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(
         np.int32
@@ -64,7 +64,7 @@ def resampling_weights(images: int, resamples: int, seed: int = 0) -> NDArray[np
 def resampled_map(
     probabilities: Floats, targets: NDArray[np.int8], protocol: Protocol, weights: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """(R,) mAP under each row of weights (R, N); nan for a resample without any positive."""
+    """(R,) mAP with each row of weights (R, N); nan for a resample without any positive."""
     maps = []
     for start in range(0, len(weights), _AT_ONCE):
         part = weights[start : start + _AT_ONCE].astype(np.float64)
@@ -75,6 +75,6 @@ def resampled_map(
                 scores, positive = probabilities[known, label], targets[known, label] == 1
                 per_class[:, label] = average_precision(scores, positive, part[:, known], protocol.average_precision)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no class is nan, as said
+            warnings.simplefilter("ignore", RuntimeWarning)  # the mean over no classes is nan, as documented
             maps.append(np.nanmean(per_class, axis=1))
     return np.concatenate(maps)

@@ -1,7 +1,7 @@
-"""Figures over yes/no decisions: which labels were predicted, and how often that was right.
+"""Metrics over yes/no decisions: which labels were predicted, and how often that was right.
 
-Everywhere: decisions (N, C) bool, targets (N, C) int8 with 1 present, 0 absent, -1 unknown. Unknown cells enter no
-count. Labels without a positive are left out of means over labels; callers report them.
+Throughout: decisions (N, C) bool, targets (N, C) int8 with 1 present, 0 absent, -1 unknown. Unknown cells are never
+counted. Labels without a positive are left out of means over labels; callers report them.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Targets = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision, recall and F1, averaged over classes (C) and over all decisions (O); the field's six figures."""
+    """Precision, recall and F1, averaged over classes (C) and over all decisions (O); the field's six metrics."""
 
     CP: float
     CR: float
@@ -29,7 +29,7 @@ class PrecisionRecall:
 def precision_recall(decisions: Bools, targets: Targets) -> PrecisionRecall:
     """CP CR CF1 OP OR OF1: CP is 0 for a class never predicted, CF1 is the harmonic mean of CP and CR.
 
-    The overall figures count every known cell, wrong predictions of labels without a positive too.
+    The overall metrics count every known cell, including false positives of labels without positives.
     """
     right, predicted, present = _counts(decisions, targets)
     scored = present > 0
@@ -43,7 +43,7 @@ def precision_recall(decisions: Bools, targets: Targets) -> PrecisionRecall:
 def top_k_decisions(probabilities: NDArray[np.floating[Any]], targets: Targets, k: int) -> Bools:
     """(N, C) bool: the k most probable known labels of each image, whatever their probability.
 
-    Ties go to the label that comes first; an image with fewer than k known labels keeps them all.
+    Ties go to the first label; an image with fewer than k known labels keeps them all.
     """
     ranked = np.argsort(-np.where(targets >= 0, probabilities, -1.0), axis=1, kind="stable")[:, :k]
     decisions = np.zeros(targets.shape, dtype=bool)
@@ -54,7 +54,7 @@ def top_k_decisions(probabilities: NDArray[np.floating[Any]], targets: Targets, 
 def mean_accuracy(decisions: Bools, targets: Targets) -> float:
     """mA of pedestrian attributes: the mean over labels of (TP/P + TN/N)/2.
 
-    Labels that lack positives or negatives are left out. nan where no label has both.
+    Labels without positives or without negatives are left out; nan if no label has both.
     """
     known = targets >= 0
     positive, negative = targets == 1, targets == 0
@@ -75,7 +75,7 @@ class InstanceFigures:
 
 
 def instance_figures(decisions: Bools, targets: Targets) -> InstanceFigures:
-    """The instance-based figures of pedestrian attributes; an empty prediction, truth or union counts as 0."""
+    """The instance-based metrics of pedestrian attributes; an empty prediction, truth or union counts as 0."""
     positive, predicted = targets == 1, decisions & (targets >= 0)
     right = (predicted & positive).sum(axis=1).astype(float)
 
@@ -92,12 +92,12 @@ def instance_figures(decisions: Bools, targets: Targets) -> InstanceFigures:
 
 
 def harmonic_mean(a: float, b: float) -> float:
-    """2ab/(a+b), 0 where both are 0."""
+    """2ab/(a+b), or 0 if both are 0."""
     return 2 * a * b / (a + b) if a + b > 0 else 0.0
 
 
 def _counts(decisions: Bools, targets: Targets) -> tuple[NDArray[np.float64], ...]:
-    """Right, predicted and present cells of each label, (C,) each."""
+    """The number of true positive, predicted and present cells of each label, (C,) each."""
     predicted = decisions & (targets >= 0)
     present = targets == 1
     return tuple(cells.sum(axis=0).astype(float) for cells in (predicted & present, predicted, present))

@@ -1,4 +1,4 @@
-"""Scores of all processes in one place, by sample index: nothing twice, nothing missing, nothing padded."""
+"""Gathers the scores of all processes by sample index, without duplicates, gaps or padding."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 def gather_by_index(indices: NDArray[np.int64], values: NDArray[Any], total: int) -> NDArray[Any]:
     """The rows of every process in sample order, the same on each process.
 
-    Without torch.distributed this only sorts. Processes may hold different numbers of rows, and a sample that came to
-    two of them (a sampler's padding) counts once.
+    Without torch.distributed this only sorts. Processes may have different numbers of rows, and a sample that two of
+    them have (a sampler's padding) counts once.
 
     Args:
         indices: (n,) sample indices of this process, 0 to total - 1.
-        values: (n, ...) a row for each.
-        total: N, how many samples there are.
+        values: (n, ...), one row per index.
+        total: N, the number of samples.
 
     Returns:
         (N, ...) values, row i for sample i.
 
     Raises:
-        ValueError: a sample came to no process, or an index is out of range.
+        ValueError: no process has some sample, or an index is out of range.
     """
     import torch.distributed as dist
 

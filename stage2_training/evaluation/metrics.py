@@ -1,4 +1,4 @@
-"""All figures of one evaluation, under one protocol: `evaluate_scores`."""
+"""All metrics of one evaluation, under one protocol: `evaluate_scores`."""
 
 import math
 from collections.abc import Sequence
@@ -23,29 +23,29 @@ from sspa.stage2_training.evaluation.thresholds import Thresholds
 
 CALIBRATION_BINS = 15
 
-# (N, C) float32 by branch: "region", "global", and "both", the mean of them, which is the prediction.
+# (N, C) float32 per branch: "region", "global", and "both", their mean, which is the prediction.
 Probabilities = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one evaluation, between 0 and 1.
+    """The metrics of one evaluation, between 0 and 1.
 
     Attributes:
         protocol: name and hash of the protocol.
-        images: how many images were scored.
+        images: the number of images scored.
         mAP: mean of `per_class`.
-        per_class: AP by label key, only labels with a positive.
-        absent: labels without a positive: they have no AP and enter no mean over labels.
+        per_class: AP by label key, for labels with a positive.
+        absent: labels without a positive, which have no AP and are left out of means over labels.
         at_threshold: CP CR CF1 OP OR OF1 at `thresholds`.
         at_top_k: the same for the k most probable labels of each image.
         mA: mean of (TP/P + TN/N)/2 over labels (pedestrian attributes).
         instances: instance accuracy, precision, recall and F1 (pedestrian attributes).
-        auroc_macro: mean over labels that have both kinds; nan where none has.
+        auroc_macro: mean over labels that have both kinds; nan if none has.
         auroc_micro: over all known cells at once.
         calibration_error: expected calibration error over all known cells, 15 equal bins.
-        thresholds: which thresholds decided, in words.
-        unknown_cells: how many cells were unknown and left out.
+        thresholds: the thresholds used, in words.
+        unknown_cells: the number of unknown cells, which are left out.
     """
 
     protocol: str
@@ -66,7 +66,7 @@ class Metrics:
     unknown_cells: int
 
     def figure(self, name: str) -> float:
-        """One figure by the name a protocol's headline gives it: "mAP", "CF1", "mA", "F1", "CF1@3"."""
+        """One metric by its name in a protocol's headline: "mAP", "CF1", "mA", "F1", "CF1@3"."""
         if name in ("mAP", "mA"):
             return float(getattr(self, name))
         if name in InstanceFigures.__dataclass_fields__:
@@ -77,7 +77,7 @@ class Metrics:
         return float(getattr(self.at_top_k if k else self.at_threshold, plain))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; undefined figures are None."""
+        """Plain values for JSON; undefined metrics are None."""
         return _without_nan(asdict(self))
 
 
@@ -88,18 +88,18 @@ def evaluate_scores(
     protocol: Protocol,
     thresholds: Thresholds | None = None,
 ) -> Metrics:
-    """Every figure of one evaluation.
+    """Every metric of one evaluation.
 
     Args:
-        probabilities: (N, C) float32 or float64 in [0, 1]. Lower precision is refused: bf16 scores give wrong ranks.
-        targets: (N, C) with 1 present, 0 absent, -1 unknown; unknown cells are excluded from every figure.
+        probabilities: (N, C) float32 or float64 in [0, 1]. Lower precision is rejected: bf16 scores give wrong ranks.
+        targets: (N, C) with 1 present, 0 absent, -1 unknown; unknown cells are excluded from every metric.
         labels: the C label keys.
         protocol: definition of AP, threshold, top-k.
-        thresholds: per-label thresholds tuned on val; the protocol's one threshold if None.
+        thresholds: per-label thresholds tuned on val; if None, the protocol's single threshold.
 
     Raises:
         UserError: no label has a positive, so there is nothing to measure.
-        ValueError: arrays of the wrong shape, type or range (a fault of the caller).
+        ValueError: arrays of the wrong shape, type or range (a bug in the caller).
     """
     check_scores(probabilities, targets, len(labels))
     if not (targets == 1).any():
@@ -146,7 +146,7 @@ def class_average_precisions(
 
 
 def check_scores(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8], label_count: int) -> None:
-    """Refuse arrays that would give a figure that means nothing."""
+    """Reject arrays that would give meaningless metrics."""
     if probabilities.dtype not in (np.float32, np.float64):
         raise ValueError(f"probabilities must be float32 or float64, not {probabilities.dtype}")
     if probabilities.shape != targets.shape or targets.ndim != 2 or targets.shape[1] != label_count:

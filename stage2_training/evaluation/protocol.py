@@ -1,4 +1,4 @@
-"""What a number was measured under: a protocol is a named, frozen object, and a result carries its name and hash."""
+"""Protocols: the named, frozen rules of a measurement, whose name and hash every result carries."""
 
 import hashlib
 import json
@@ -12,20 +12,20 @@ APForm = Literal["non-interpolated", "interpolated", "11-point"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """The rules one published way of evaluating a data set follows.
+    """The rules of one published way of evaluating a data set.
 
     Attributes:
-        name: what a result prints, e.g. "voc2007-ignore-difficult".
-        dataset: the adapter it belongs to, e.g. "voc2007"; "" for one that fits any data.
+        name: as printed with results, e.g. "voc2007-ignore-difficult".
+        dataset: the adapter it belongs to, e.g. "voc2007"; "" if it applies to any data.
         splits: where train and test come from, in words.
         average_precision: which definition of AP the headline mAP uses.
         threshold: the probability from which a label counts as predicted.
-        top_k: how many labels the "top-k" figures keep for each image.
-        difficult: what a label is whose only objects are marked difficult (VOC); unknown under "ignore".
-        unlabelled_images: whether images without a single label are kept.
-        unknowns: what -1 does; "mask" leaves the cell out of every count.
-        headline: the metrics the field quotes for this data set, in their order.
-        source: whose way this is.
+        top_k: the number of labels per image in the "top-k" metrics.
+        difficult: the state of a label whose only objects are marked difficult (VOC); unknown under "ignore".
+        unlabelled_images: whether images without any label are kept.
+        unknowns: the meaning of -1; "mask" leaves the cell out of every count.
+        headline: the metrics usually quoted for this data set, in order.
+        source: where these rules come from.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Protocol:
 
     @cached_property
     def hash(self) -> str:
-        """Twelve hex digits over every field: two results compare only where these agree."""
+        """Twelve hex digits over every field: results are comparable only if these agree."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:

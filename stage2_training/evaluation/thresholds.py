@@ -1,6 +1,6 @@
-"""The probability from which a label counts as predicted: fixed, tuned for all labels, or tuned for each.
+"""Decision thresholds: fixed, tuned for all labels together, or tuned per label.
 
-Tuning reads val only; the description goes with every figure that a threshold enters.
+Tuning uses val only; the description accompanies every metric that depends on a threshold.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ ThresholdKind = Literal["fixed", "one", "each"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """values: (C,) thresholds; description: where they come from."""
+    """values: (C,) thresholds; description: their origin, in words."""
 
     values: NDArray[np.float64]
     description: str
 
     @classmethod
     def fixed(cls, value: float, label_count: int) -> "Thresholds":
-        """One untuned threshold for all labels."""
+        """A fixed threshold for all labels."""
         return cls(np.full(label_count, value), f"{value:g} for all labels")
 
 
@@ -44,7 +44,7 @@ def tune_one(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]
 
 
 def tune_each(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]) -> Thresholds:
-    """For each label the threshold with its best F1 on the given (val) scores; 0.5 for a label without positives."""
+    """Per label, the threshold with the best F1 on the given (val) scores; 0.5 for a label without positives."""
     values = np.full(targets.shape[1], 0.5)
     untuned = 0
     for label in range(targets.shape[1]):
@@ -59,7 +59,7 @@ def tune_each(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8
 
 
 def _best_f1_threshold(scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:
-    """The score s for which "score >= s" has the best F1; the highest such where several tie."""
+    """The score s for which "score >= s" has the best F1; the highest if several tie."""
     if not positive.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")

@@ -1,4 +1,4 @@
-"""Where the objects of each label are: the boxes that a data set's annotations hold."""
+"""The bounding boxes of each label, from a data set's annotations."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,10 +11,10 @@ Box = tuple[float, float, float, float]
 def voc_boxes(image: Path) -> tuple[dict[str, list[Box]], tuple[int, int]]:
     """The boxes (left, top, right, bottom) by label, and the image's (width, height), in pixels.
 
-    Reads the PASCAL VOC annotation that belongs to JPEGImages/NAME.jpg.
+    Reads the PASCAL VOC annotation of JPEGImages/NAME.jpg.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: there is no annotation, or it cannot be read.
     """
     path = image.parent.parent / "Annotations" / f"{image.stem}.xml"
     try:
@@ -23,7 +23,7 @@ def voc_boxes(image: Path) -> tuple[dict[str, list[Box]], tuple[int, int]]:
         boxes: dict[str, list[Box]] = {}
         for item in root.iter("object"):
             left, top, right, bottom = (_number(item, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-            # The annotations count pixels from 1 and include the last one.
+            # Annotations count pixels from 1, and the last one is inclusive.
             boxes.setdefault(item.findtext("name") or "", []).append((left - 1, top - 1, right, bottom))
     except FileNotFoundError as error:
         raise UserError(

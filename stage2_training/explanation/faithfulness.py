@@ -1,4 +1,4 @@
-"""Whether a map shows what the model went by: the pointing game, and deletion and insertion.
+"""The faithfulness of region maps: the pointing game, deletion and insertion.
 
 Legend: B images, M regions, C labels, K steps.
 """
@@ -25,20 +25,20 @@ from sspa.stage2_training.inference.tagger import Tagger
 
 Floats = NDArray[np.floating[Any]]
 
-# The shares of the image that are gone (deletion) or shown (insertion).
+# The shares of the image that are removed (deletion) or revealed (insertion).
 STEPS = np.linspace(0, 1, 9)
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """One map's figures, each between 0 and 1; None where a figure says nothing about that map.
+    """The metrics of one kind of map, each between 0 and 1; None if a metric does not apply to it.
 
     Attributes:
-        pointing: the share of (image, true label) pairs where the map's highest region has its centre in a box
-            of the label; higher is better.
-        deletion: mean probability of the label while the image is blurred away region by region, the map's
-            highest first; lower is better.
-        insertion: the same while a blurred image becomes sharp; higher is better.
+        pointing: the share of (image, true label) pairs for which the centre of the map's highest region is in a
+            box of the label; higher is better.
+        deletion: mean probability of the label while the image is blurred region by region, the map's highest
+            first; lower is better.
+        insertion: the same while a blurred image is sharpened region by region; higher is better.
     """
 
     pointing: float | None
@@ -48,7 +48,7 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class FaithfulnessResult:
-    """`by_map`: the figures of each kind of map. How many pairs the pointing game, and deletion, looked at."""
+    """`by_map`: the metrics of each kind of map. The numbers of pairs in the pointing game and in deletion."""
 
     by_map: Mapping[str, Faithfulness]
     pointing_pairs: int
@@ -58,16 +58,16 @@ class FaithfulnessResult:
 def measure_faithfulness(
     tagger: Tagger, dataset: Dataset, split_name: str, deletion_images: int, seed: int = 0
 ) -> FaithfulnessResult:
-    """The figures of the model's region maps beside those of simpler maps.
+    """The metrics of the model's region maps, compared with simpler maps.
 
-    "region map" is what the reports show. "max aggregator": its highest region alone, the rest in random order.
-    "plain similarity": the backbone's own cosine of each region with "a photo of a LABEL", nothing trained.
-    "DSF attention": where the label's text looked. "chance": random regions (the pointing game's is exact).
+    "region map" is the one that reports show. "max aggregator": its highest region, the rest in random order.
+    "plain similarity": the backbone's own cosine of each region with "a photo of a LABEL", untrained.
+    "DSF attention": where the label's text looked. "chance": random regions (exact for the pointing game).
 
     Args:
         dataset: with the tagger's labels.
-        deletion_pictures: how many images, drawn at random, and one true label of each, deletion and insertion
-            look at: each is scored about seventy times.
+        deletion_images: the number of random images, with one true label each, for deletion and insertion: each is
+            scored about seventy times.
 
     Raises:
         UserError: the head has no regions, an annotation is missing, or an image cannot be read.
@@ -109,7 +109,7 @@ def measure_faithfulness(
 
 
 def centres_inside(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """(M,) which regions have their centre in one of the boxes; `size` is (width, height), `grid` (rows, columns)."""
+    """(M,): which regions have their centre in a box; `size` is (width, height), `grid` (rows, columns)."""
     rows, columns = grid
     y, x = np.divmod(np.arange(rows * columns), columns)
     across, down = (x + 0.5) * size[0] / columns, (y + 0.5) * size[1] / rows
@@ -120,12 +120,12 @@ def centres_inside(boxes: Sequence[Box], size: tuple[int, int], grid: tuple[int,
 
 
 def area_under(probabilities: Floats) -> float:
-    """Mean height of a curve over evenly spaced steps (trapezium rule)."""
+    """Mean height of a curve over evenly spaced steps (trapezoidal rule)."""
     return float((probabilities[1:] + probabilities[:-1]).mean() / 2)
 
 
 def mixed_images(sharp: Tensor, blurred: Tensor, order: NDArray[np.int64], grid: tuple[int, int]) -> Tensor:
-    """(K, 3, H, W): the sharp image, of which the first regions of `order` are blurred, more with each step."""
+    """(K, 3, H, W): the sharp image with the first regions of `order` blurred, more of them at each step."""
     regions = len(order)
     rank = torch.empty(regions, dtype=torch.long)
     rank[torch.from_numpy(order.copy())] = torch.arange(regions)
@@ -151,7 +151,7 @@ def _maps(tagger: Tagger, inputs: Tensor | ImageFeatures, plain_text: Tensor) ->
 
 
 def _orders(maps: Mapping[str, Floats], generator: np.random.Generator) -> dict[str, NDArray[np.int64]]:
-    """The regions from the most to the least important, by each kind of map (M,)."""
+    """The regions from the most to the least important, (M,) for each kind of map."""
     orders = {name: np.argsort(-values, kind="stable") for name, values in maps.items()}
     chance = generator.permutation(len(orders["region map"]))
     first = orders["region map"][0]
@@ -162,8 +162,8 @@ def _orders(maps: Mapping[str, Floats], generator: np.random.Generator) -> dict[
 def _areas(
     tagger: Tagger, sharp: Tensor, orders: Mapping[str, NDArray[np.int64]], label: int
 ) -> dict[str, tuple[float, float]]:
-    """Deletion and insertion of one image and label by each order, seen in the plain view."""
-    # So strong that no region's own content is left, only the image's colours.
+    """Deletion and insertion for one image and label in each order, in the plain view."""
+    # Strong enough that only the image's colours remain, no region's content.
     side = max(sharp.shape[-2:])
     blurred = TF.gaussian_blur(sharp, kernel_size=[2 * (side // 8) + 1] * 2, sigma=[side / 16] * 2)
 
@@ -171,7 +171,7 @@ def _areas(
         prediction = tagger.recognizer(images.to(tagger.device), tagger.label_features)
         return prediction.probabilities()["both"][:, label].cpu().numpy()
 
-    # Every curve begins and ends with these two.
+    # Every curve starts and ends with these two.
     whole, gone = scored(torch.stack([sharp, blurred]))
     areas = {}
     for name, order in orders.items():

@@ -1,4 +1,4 @@
-"""Everything that a run can show about one image, as PNG files and one page."""
+"""Everything that a run can explain about one image, as PNG files and one page."""
 
 import re
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ _LONGEST = 640
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of map: what it is called and shows, and whether its values differ so little from region to region
-    that only the differences are drawn."""
+    """One kind of map: its name and meaning, and whether its values vary so little between regions that only the
+    differences are drawn."""
 
     name: str
     title: str
@@ -33,23 +33,28 @@ class _Kind:
 _KINDS = {
     kind.name: kind
     for kind in (
-        _Kind("region-map", "Region map", "where the label was seen: each region’s weight times what it said"),
+        _Kind("region-map", "Region map", "where the label was seen: each region’s weight times its probability"),
         _Kind("dsf-attention", "DSF attention", "where the label’s text looked first"),
-        _Kind("label-from-regions", "Cross-attention V→S", "from which regions the label took"),
+        _Kind("label-from-regions", "Cross-attention V→S", "which regions the label attended to"),
         _Kind(
             "regions-from-label",
             "Cross-attention S→V",
             "the share of its attention that each region gave this label",
             True,
         ),
-        _Kind("image-gate", "Gate of the regions", "how much of what it read in the texts each region let in", True),
+        _Kind(
+            "image-gate",
+            "Gate of the regions",
+            "how much each region took in from the texts",
+            True,
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class MapView:
-    """One map as the page shows it: a PNG's data URI, and the words beside it."""
+    """One map on the page: a PNG as a data URI, and its caption."""
 
     image: str
     title: str
@@ -59,21 +64,21 @@ class MapView:
 
 @dataclass(frozen=True)
 class LabelView:
-    """One label of the page; figures in percent."""
+    """One label on the page; numbers in percent."""
 
     text: str
     percent: float
     threshold: float
-    sentences: tuple[str, ...]
+    descriptions: tuple[str, ...]
     percent_by_name: float | None
     text_gate: float | None
     maps: list[MapView]
 
 
 def explain_image(tagger: Tagger, path: Path, folder: Path) -> Path:
-    """Write index.html and a PNG for each map into `folder`; returns the page's path.
+    """Write index.html and a PNG per map into `folder`; returns the page's path.
 
-    Shown are the predicted labels, or the most probable one where none is predicted.
+    Shows the predicted labels, or the most probable one if none is predicted.
 
     Raises:
         UserError: the image cannot be read, or the folder not written.
@@ -96,7 +101,7 @@ def explain_image(tagger: Tagger, path: Path, folder: Path) -> Path:
                 text=label.text,
                 percent=100 * float(row[index]),
                 threshold=100 * float(tagger.thresholds[index]),
-                sentences=tuple(sentence for sentence in tagger.knowledge.sentences[label.key] if sentence),
+                descriptions=tuple(filter(None, tagger.knowledge.descriptions[label.key])),
                 percent_by_name=None if by_name is None else 100 * float(by_name[0, index]),
                 text_gate=None if gate is None else 100 * float(gate[0, index].mean()),
                 maps=[

@@ -1,4 +1,4 @@
-"""The work behind `sspa-train evaluate --explanations`."""
+"""Implements `sspa-train evaluate --explanations`."""
 
 import json
 from dataclasses import asdict
@@ -23,11 +23,11 @@ def show_faithfulness(
     as_json: bool,
     device: str,
 ) -> None:
-    """Print the pointing game, deletion and insertion of each kind of map, as a table or as JSON.
+    """Print pointing game, deletion and insertion for each kind of map, as a table or as JSON.
 
     Raises:
-        UserError: see `measure_faithfulness`; or the data has no such split, or labels that neither the run nor the
-            knowledge knows.
+        UserError: see `measure_faithfulness`; or the data has no such split, or has labels that neither the run nor
+            the knowledge knows.
     """
     tagger = Tagger.load(run_path, device=device, precision="float32")
     config = tagger.folder.config()

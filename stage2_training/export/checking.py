@@ -1,4 +1,4 @@
-"""Whether an exported file says what the model says, and how fast.
+"""Compares an exported file with the model: probabilities, and speed.
 
 Legend: B images, C labels.
 """
@@ -18,24 +18,24 @@ from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.image_paths import find_images
 
 _MOST_IMAGES = 32
-# Three sizes show that the number of images is free.
+# Three batch sizes show that the number of images is not fixed.
 _BATCHES = (1, 2, 5)
 _ROUNDS, _LONGEST_S = 15, 20.0
 
 
 @dataclass(frozen=True)
 class CheckImages:
-    """Prepared images (B, 3, H, W), and what they are, in words."""
+    """Prepared images (B, 3, H, W), and their origin in words."""
 
     images: Tensor
     source: str
 
 
 def images_to_check(tagger: Tagger, given: Sequence[str]) -> CheckImages:
-    """The images named, or the run's own test or val images, or, where those are gone, random tensors.
+    """The given images, else the run's own test or val images or, if those are gone, random tensors.
 
     Raises:
-        UserError: an image that was named cannot be read.
+        UserError: one of the given images cannot be read.
     """
     if given:
         paths = find_images(given)[:_MOST_IMAGES]
@@ -54,15 +54,15 @@ def images_to_check(tagger: Tagger, given: Sequence[str]) -> CheckImages:
 
 
 def largest_difference(tagger: Tagger, exported: Runner, images: Tensor) -> float:
-    """The largest difference of a probability between the model and the exported file; nan if one of them is nan."""
+    """The largest difference between a probability of the model and of the exported file; nan if either is nan."""
     differences = [np.abs(exported(part) - tagger.probabilities(part)).max() for part in _batches(images)]
     return float(np.max(differences))
 
 
 def seconds_a_batch(runners: Mapping[str, Runner], images: Tensor) -> dict[str, float]:
-    """Median seconds of each runner for `images`, taken in turns so that a busy machine is as unfair to all."""
+    """Median seconds of each runner for `images`, measured in turn, so that a busy machine affects all equally."""
     times: dict[str, list[float]] = {name: [] for name in runners}
-    for run in runners.values():  # What is made on first use is no part of the speed.
+    for run in runners.values():  # Untimed: initialisation.
         run(images)
     started = time.perf_counter()
     for done in range(_ROUNDS):

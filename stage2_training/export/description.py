@@ -1,4 +1,4 @@
-"""What an exported file says of itself: how images are prepared, what the columns mean, which run it came from."""
+"""The metadata of an exported file: how to prepare images, what the columns mean, which run it came from."""
 
 from importlib import metadata
 from typing import Any
@@ -45,7 +45,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         },
         "run": {
             "name": tagger.folder.path.resolve().name,
-            # A local folder's place is nobody else's affair.
+            # Local paths are private.
             "backbone": "a local folder" if backbone.name.startswith("local-dir:") else backbone.name,
             "views": list(tagger.views),
             "data": about.data.model_dump(mode="json"),

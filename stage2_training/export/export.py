@@ -1,4 +1,4 @@
-"""A run as one file that other programs can run: written, opened again, compared with the model, and only then kept."""
+"""Exports a run as one file for other programs: written, reopened, compared with the model, and only then kept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ def export_run(run: Path, to: str, out: Path | None, check: Sequence[str] = ()) 
 
     Args:
         to: "onnx" or "torch".
-        out: the file; `model` with the target's ending in the run's folder if None.
-        check: images to compare on; the run's own where empty.
+        out: the file; if None, `model` with the target's extension in the run's folder.
+        check: images to compare on; the run's own if empty.
 
     Raises:
-        UserError: no run folder, a file that exists, a package that is missing, or probabilities that differ by more
-            than `LARGEST_DIFFERENCE` from the model's. No file is left then.
+        UserError: not a run folder, an existing file, a missing package, or probabilities that differ from the model's
+            by more than `LARGEST_DIFFERENCE`. No file is left behind.
     """
     target = TARGETS[to]
     out = out or run / f"model{target.ending}"

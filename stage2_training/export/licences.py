@@ -1,4 +1,4 @@
-"""Whose weights a run stands on, and what is known of their licences."""
+"""The weights that a run is built on, and what is known about their licences."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from sspa.stage2_training.config.run_config import BackboneOptions
 
 @dataclass(frozen=True)
 class Licence:
-    """What weights, under which licence, and what more there is to know."""
+    """Which weights, their licence, and further notes."""
 
     weights: str
     licence: str
@@ -26,7 +26,7 @@ _EMBEDDED = (
 
 
 def licences_of(backbone: BackboneOptions) -> tuple[Licence, ...]:
-    """The licences of a backbone's weights; where the program cannot know, where to look."""
+    """The licences of a backbone's weights, or where to look them up."""
     if backbone.name == "embedded":
         return _EMBEDDED
     if backbone.weights == "random":
@@ -48,7 +48,7 @@ def licences_of(backbone: BackboneOptions) -> tuple[Licence, ...]:
 
 
 def _hub_page(backbone: BackboneOptions) -> str:
-    """Where open_clip gets the weights of a pretrained tag; empty if it is no tag."""
+    """Where open_clip downloads the weights of a pretrained tag from; empty if it is not a tag."""
     from open_clip import get_pretrained_cfg
 
     known = get_pretrained_cfg(backbone.name.removeprefix("open_clip:"), backbone.weights or "") or {}

@@ -28,12 +28,12 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
     """Write the card.
 
     Args:
-        run: the run as it was left, with its predictions.
-        tagger: of the folder that is handed over.
-        name: what the model is called.
+        run: the original run, with its predictions.
+        tagger: of the packaged folder.
+        name: the name of the model.
 
     Raises:
-        UserError: the run is not finished, or damaged.
+        UserError: the run is unfinished or damaged.
     """
     about, result, config = run.record(), run.result(), run.config()
     protocol = get_protocol(about.protocol.name)
@@ -72,7 +72,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
 
 
 def _template() -> jinja2.Template:
-    """Not escaped as HTML is: what is no text of ours goes through `_plain`."""
+    """Without HTML escaping: foreign text goes through `_plain` instead."""
     source = (resources.files(__package__) / "model_card.md.jinja").read_text(encoding="utf-8")
     return jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         source
@@ -114,7 +114,7 @@ def _front_matter(name: str, about: RunRecord, both: Metrics, config: RunConfig)
 
 
 def _backbone(options: BackboneOptions, description: str) -> str:
-    """The backbone in words; of local files not where they lay."""
+    """The backbone in words, without the paths of local files."""
     name, weights = options.name, options.weights
     if name.startswith("local-dir:"):
         return "in the folder `backbone`"
@@ -124,16 +124,16 @@ def _backbone(options: BackboneOptions, description: str) -> str:
 
 
 def _knowledge(run: RunFolder) -> dict[str, Any]:
-    """Who wrote the sentences, and how many of them are doubtful."""
+    """Who wrote the descriptions, and how many are doubtful."""
     rows = read_table(run.file("knowledge.parquet"))[0].to_pylist()
     writers = {Path(row["model"]).name if Path(row["model"]).is_absolute() else row["model"] for row in rows}
     return {
         "writers": ", ".join(sorted(filter(None, writers))) or "not stated",
-        "sentences": sum(bool(row["description"]) for row in rows),
+        "descriptions": sum(bool(row["description"]) for row in rows),
         "verdicts": Counter(row["verdict"] for row in rows),
     }
 
 
 def _plain(text: str) -> str:
-    """A name as Markdown shows it letter by letter."""
+    """A name escaped so that Markdown shows it literally."""
     return re.sub(r"([\\`*_{}\[\]<>#|!&$~^])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""A run as a folder to hand over: everything that tagging needs, nothing of the machine it was made on."""
+"""Packages a run as a folder to share: everything that tagging needs, nothing about the machine it was made on."""
 
 import shutil
 from pathlib import Path
@@ -17,19 +17,19 @@ from sspa.stage2_training.runs.run_folder import OWN_FOLDER, RunFolder, open_run
 
 _COPIED = ("weights.safetensors", "metrics.jsonl", "thresholds.json")
 _BACKBONE = "backbone"
-# What a model folder holds besides weights: configurations and tokenizers.
+# The contents of a model folder besides weights: configurations and tokenizers.
 _BACKBONE_ENDINGS = {".safetensors", ".bin", ".pt", ".json", ".txt", ".model"}
 
 
 def package_run(run: Path, out: Path) -> Path:
     """Write the folder `out` and return it.
 
-    It holds weights, configuration, label order, knowledge, thresholds, figures and a model card, and a backbone
-    that lies in local files; `Tagger.load` and the commands take it as they take a run. Images, predictions and the
-    report stay behind. The folder is loaded and compared with the run before it is kept.
+    It contains weights, configuration, label order, knowledge, thresholds, metrics and a model card, and the backbone
+    if it consists of local files; `Tagger.load` and the commands accept it like a run. Images, predictions and the
+    report are left out. The folder is loaded and compared with the run before it is kept.
 
     Raises:
-        UserError: no finished run, a folder that exists, or one that cannot be written.
+        UserError: not a finished run, an existing folder, or one that cannot be written.
     """
     folder = open_run_folder(run)
     if out.exists():
@@ -76,7 +76,7 @@ def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
 
 
 def _backbone(named: BackboneRecord, config: RunConfig, tree: dict[str, Any]) -> BackboneRecord:
-    """What result.json says of the backbone, with the folder's own names for local files."""
+    """The backbone in result.json, with local files renamed to their place in the folder."""
     renamed = [(config.backbone.name, tree["backbone"]["name"])]
     if config.backbone.weights is not None:
         renamed.append((config.backbone.weights, tree["backbone"]["weights"]))
@@ -93,7 +93,7 @@ def _copy_backbone(files: list[Path], out: Path) -> None:
 
 
 def _write_knowledge(source: Path, path: Path) -> None:
-    """Copy the knowledge; a model or prompt that it names by a path keeps only its last part."""
+    """Copy the knowledge; paths of models and prompts are reduced to their last part."""
     table, _ = read_table(source)
     rows = table.to_pylist()
     for row in rows:
@@ -107,7 +107,7 @@ def _same_as_the_run(run: Path, out: Path) -> Tagger:
     """The tagger of the folder.
 
     Raises:
-        UserError: it does not give the run's probabilities.
+        UserError: its probabilities differ from the run's.
     """
     ours, theirs = (Tagger.load(path, device="cpu", precision="float32", threshold=None) for path in (run, out))
     images = torch.randn(2, 3, *ours.recognizer.backbone.image_size, generator=torch.Generator().manual_seed(0))

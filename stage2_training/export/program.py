@@ -1,4 +1,4 @@
-"""The exported model as one module: images in, probabilities out, the labels' texts folded in.
+"""The exported model as one module: images in, probabilities out, with the labels' texts folded in.
 
 Legend: B images, C labels.
 """
@@ -17,9 +17,9 @@ INPUT, OUTPUT = "images", "probabilities"
 
 
 class ImageProgram(nn.Module):
-    """images (B, 3, H, W), prepared -> probabilities (B, C): the mean over the run's views and the model's branches.
+    """Prepared images (B, 3, H, W) -> probabilities (B, C): the mean over the run's views and the model's branches.
 
-    What the head computed from the labels' texts is kept as constants; the text tower is left behind.
+    The head's label features become constants; the text tower is left out.
     """
 
     def __init__(self, tagger: Tagger) -> None:
@@ -42,7 +42,7 @@ class ImageProgram(nn.Module):
 def capture(tagger: Tagger) -> torch.export.ExportedProgram:
     """The tagger's model on the CPU in float32, as a program for any number of images of its one size."""
     module = ImageProgram(tagger).eval()
-    # Two images: with one, torch would take the number of images for a constant.
+    # Two images: with one, torch would treat the batch size as a constant.
     images = torch.zeros(2, 3, *tagger.recognizer.backbone.image_size)
     with torch.no_grad(), _plain_attention():
         return torch.export.export(module, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
@@ -50,7 +50,7 @@ def capture(tagger: Tagger) -> torch.export.ExportedProgram:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Without torch's fused transformer layer, which no other runtime knows."""
+    """Disable torch's fused transformer layer, which no other runtime supports."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""The two forms of an exported file: how each is written, opened again and run.
+"""The two export formats: how each is written, reopened and run.
 
 Legend: B images, C labels.
 """
@@ -26,21 +26,21 @@ Description = dict[str, Any]
 
 DESCRIPTION_FILE = "sspa.json"  # within a .pt2
 METADATA_PREFIX = "sspa."  # of ONNX metadata
-# Protobuf, which holds an ONNX file together, ends at 2 GiB.
+# ONNX files are protobufs, which are limited to 2 GiB.
 _LARGEST_ONNX = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class Target:
-    """One form.
+    """One format.
 
     Attributes:
-        name: the word after `--to`.
-        ending: of its files.
-        runtime: what runs them.
-        needs: packages without which it cannot be made and checked.
-        write: program, description, path.
-        open: path -> a runner, with as many threads as torch has.
+        name: its name on the command line (`--to`).
+        ending: its file extension.
+        runtime: the software that runs it.
+        needs: the packages required to write and check it.
+        write: a function of program, description and path.
+        open: path -> a runner, with as many threads as torch.
     """
 
     name: str
@@ -74,7 +74,7 @@ def _write_onnx(program: torch.export.ExportedProgram, description: Description,
 
 
 def _named_batch(shape: Any) -> Any:
-    """The same shape, its first dimension called `batch` whatever name torch gave it."""
+    """The same shape, with the first dimension named `batch` instead of torch's own name for it."""
     return type(shape)(["batch", *list(shape)[1:]])
 
 
@@ -113,7 +113,7 @@ def _open_torch(path: Path) -> Runner:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own insides; what goes wrong is still raised."""
+    """Silence the exporters' messages about their internals; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

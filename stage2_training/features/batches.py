@@ -1,4 +1,4 @@
-"""Batches for training and scoring, from kept features or from images, behind one shape.
+"""Batches for training and scoring, from cached features or from images, behind one interface.
 
 Legend: B images of a batch, C labels.
 """
@@ -17,27 +17,27 @@ from sspa.stage2_training.data.loading import ImageLoader, epoch_order
 from sspa.stage2_training.features.kept_features import KeptFeatures
 from sspa.stage2_training.model.views import View, under_view
 
-# Images (B, 3, H, W) or their features; targets (B, C) int8; the images' places in the split (B,).
+# Images (B, 3, H, W) or their features; targets (B, C) int8; the images' indices in the split (B,).
 Batch = tuple[Tensor | ImageFeatures, Tensor, Tensor]
 
 
 class Batches(Protocol):
-    """What the trainer and the scorer read."""
+    """What the trainer and the scorer iterate over."""
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """The number of batches per epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from number `start` on, a pure function of the epoch's number and the seed."""
+        """The batches of one epoch from number `start` on: a pure function of the epoch's number and the seed."""
 
 
 class FeatureBatches:
-    """Batches of kept features; where there are several views, one is drawn for each image and epoch.
+    """Batches of cached features; if there are several views, one is drawn per image and epoch.
 
     Args:
         views: the same split under each view.
         targets: (N, C) int8.
-        shuffle: a new order each epoch, and no smaller last batch (training).
+        shuffle: a new order each epoch, without a smaller last batch (training).
         rank, world: this process's share: a part of every batch (training), or of the split (scoring).
     """
 
@@ -64,7 +64,7 @@ class FeatureBatches:
         order = self._order(epoch)
         drawn = _views_of_epoch(len(self.targets), len(self.views), self.seed, epoch)
         for batch in range(start, len(self)):
-            # Sorted, so that the file is read forwards; the order within a batch changes no sum but its rounding.
+            # Sorted, so that the file is read sequentially; the order within a batch only affects rounding.
             indices = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
             if self.shuffle:
                 indices = np.array_split(indices, self.world)[self.rank]
@@ -76,7 +76,7 @@ class FeatureBatches:
             )
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Of all images (training), or of this process's (scoring)."""
+        """The number of batches of all images (training), or of this process's (scoring)."""
         total = len(self.targets)
         if self.shuffle:
             return epoch_order(total, self.seed, epoch)
@@ -95,7 +95,7 @@ class FeatureBatches:
 
 
 class ImageBatches:
-    """Batches of images for a tower that is trained, under one view."""
+    """Batches of images under one view, for a trained tower."""
 
     def __init__(self, loader: ImageLoader, device: torch.device, view: View = "plain") -> None:
         self.loader, self.device, self.view = loader, device, view
@@ -110,6 +110,6 @@ class ImageBatches:
 
 
 def _views_of_epoch(count: int, views: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(count,) which view each image shows in this epoch."""
+    """(count,): the view of each image in this epoch."""
     key = hashlib.sha256(f"views\0{seed}\0{epoch}".encode()).digest()[:8]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little"))).integers(views, size=count)

@@ -15,15 +15,15 @@ from sspa.stage2_training.features.batches import Batches, FeatureBatches, Image
 from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
 from sspa.stage2_training.model.views import View
 
-# Features of so many training images say where data-dependent starting values begin.
+# The number of training images whose features determine data-dependent initial values.
 _SAMPLE = 256
 
 
 def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
-    """The data set that a configuration names, reduced as it says, under its own root or another.
+    """The data set of a configuration, reduced as configured, under its own root or another.
 
     Raises:
-        UserError: it is missing, or not as it should be.
+        UserError: it is missing or invalid.
     """
     data = config.data
     return load_dataset(
@@ -38,7 +38,7 @@ def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
 
 
 class Inputs:
-    """The batches of a data set for one backbone: kept features where the tower is frozen, images otherwise."""
+    """The batches of a data set for one backbone: cached features if the tower is frozen, else images."""
 
     def __init__(
         self,
@@ -53,16 +53,16 @@ class Inputs:
         self.processes = processes
 
     def keep_features(self, splits: list[Split], views: tuple[View, ...]) -> None:
-        """Compute what is missing of the features of `splits`, all at once, if the tower is frozen."""
+        """If the tower is frozen, compute the missing features of `splits`, all in one pass."""
         if self.frozen:
             for view in views:
                 kept_features(self.backbone, splits, view, self.device, self.config.data.workers)
 
     def training(self) -> Batches:
-        """The train split, shuffled, varied; of each batch this process's share.
+        """The train split, shuffled and augmented; this process's share of each batch.
 
         Raises:
-            UserError: the split has less than one batch, or the processes do not divide a batch.
+            UserError: the split is smaller than one batch, or a batch cannot be divided among the processes.
         """
         options, split = self.config.training, self.split("train")
         share = self.processes.share_of(options.batch_size)
@@ -85,7 +85,7 @@ class Inputs:
         return ImageBatches(loader, self.device)
 
     def scoring(self, split: Split) -> list[Batches]:
-        """One split in its own order, once for each view; this process's share of it.
+        """One split in its own order, once per view; this process's share of it.
 
         Raises:
             UserError: there are more processes than images.

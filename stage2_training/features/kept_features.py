@@ -1,4 +1,4 @@
-"""Features of a frozen image tower: computed once for each split and view, kept, memory-mapped.
+"""Cached features of a frozen image tower: computed once per split and view, and memory-mapped.
 
 Legend: N images, M regions, d width of the joint space.
 """
@@ -31,11 +31,11 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class KeptFeatures:
-    """One split's features under one view, as entries of the cache hold them.
+    """One split's features under one view, as stored in cache entries.
 
     Attributes:
-        pooled, regions: of each entry (N, d) and (N, M, d), float16, memory-mapped.
-        rows: where the split's images stand, in the entries one after the other; None where they are one entry.
+        pooled, regions: (N, d) and (N, M, d) of each entry, float16, memory-mapped.
+        rows: the rows of the split's images in the concatenated entries; None if the split is exactly one entry.
     """
 
     pooled: tuple[NDArray[np.float16], ...]
@@ -54,15 +54,15 @@ class KeptFeatures:
 def kept_features(
     backbone: Backbone, splits: Sequence[Split], view: View, device: torch.device, workers: int
 ) -> list[KeptFeatures]:
-    """The features of each split under `view`, from the cache, or computed and kept there now.
+    """The features of each split under `view`, from the cache, or computed and cached now.
 
-    A cache entry's key covers the backbone's weights and options, the image files (path, size and time of
-    change) in order, the view, and the form of the entry; environment.json beside the arrays says where they were
-    computed. Splits drawn from others take theirs where those are cached,
-    and where most of those others' images are wanted, they are computed whole: other draws can then take them too.
+    A cache entry's key covers the backbone's weights and options, the image files (path, size and modification
+    time) in order, the view, and the format of the entry; environment.json beside the arrays records where they were
+    computed. A split drawn from another split uses that one's entry if it exists. If it needs most of the other
+    split's images, the entry is computed for the whole of that split, so that other draws can use it as well.
 
     Raises:
-        UserError: an image cannot be read, or the disk has no room.
+        UserError: an image cannot be read, or the disk is full.
     """
     folder_of: dict[int, Path] = {}
 
@@ -101,7 +101,7 @@ def kept_features(
 
 
 def _sources(split: Split, wanted: Sequence[Split], kept: Callable[[Split], bool]) -> tuple[Split, ...]:
-    """The splits whose entries hold the features of `split`, which is one of those `wanted` together."""
+    """The splits whose entries provide the features of `split`, one of the `wanted` ones."""
     whole = split.within
     if not whole:
         return (split,)
@@ -117,7 +117,7 @@ def _rows_of(split: Split, sources: Sequence[Split]) -> NDArray[np.int64]:
 
 
 def _gathered(entries: Sequence[NDArray[np.float16]], rows: NDArray[np.int64]) -> NDArray[np.float16]:
-    """These rows of the entries one after the other."""
+    """These rows of the concatenated entries."""
     if len(entries) == 1:
         return entries[0][rows]
     gathered = np.empty((len(rows), *entries[0].shape[1:]), dtype=np.float16)

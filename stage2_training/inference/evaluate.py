@@ -1,4 +1,4 @@
-"""A trained run, used: scored on a split, or asked about images."""
+"""Evaluates a trained run on a split."""
 
 from pathlib import Path
 from typing import Literal
@@ -27,11 +27,11 @@ def evaluate_run(
     resamples: int = 0,
     precision: Literal["auto", "float32", "bf16"] = "auto",
 ) -> tuple[dict[str, Metrics], dict[str, Interval]]:
-    """The metrics of each branch on one split, of the run's own data or of other data, and intervals of their mAP.
+    """The metrics of each branch on one split of the run's own or other data, with confidence intervals of mAP.
 
-    Thresholds other than the protocol's fixed one are tuned on the data's val split, for each branch. Intervals come
-    from `resamples` bootstrap samples of the images; there are none for 0. With `precision` auto the image tower
-    computes as it did when the run scored itself, so that the run's own figures are repeated.
+    Thresholds other than the protocol's fixed one are tuned on the data's val split, per branch. Intervals come from
+    `resamples` bootstrap samples of the images; 0 gives none. With `precision` auto, the image tower computes as it
+    did when the run scored itself, which reproduces the run's own metrics.
 
     Raises:
         UserError: the data has labels that the run does not know and no knowledge about them was given, or

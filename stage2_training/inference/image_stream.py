@@ -1,4 +1,4 @@
-"""Any number of images through a Tagger, in bounded memory.
+"""Tags any number of images in bounded memory.
 
 Legend: B images, C labels.
 """
@@ -26,8 +26,8 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Tagged:
-    """One image's probabilities (C,), and for each label the box (left, top, right, bottom), in pixels of the
-    upright image, of the region that spoke for it most; None where the head has no regions or nobody asked."""
+    """One image's probabilities (C,) and, per label, the box (left, top, right, bottom) of its strongest region, in
+    pixels of the upright image; None if the head has no regions or boxes were not requested."""
 
     path: Path
     probabilities: NDArray[np.float32]
@@ -45,7 +45,7 @@ class Unreadable:
 def tag_images(
     tagger: Tagger, paths: Iterable[Path], boxes: bool = False, batch_size: int = 32
 ) -> Iterator[Tagged | Unreadable]:
-    """Each image's tags, in the order given; a few batches are held in memory, read ahead by threads."""
+    """Each image's tags, in the given order; threads read ahead, and a few batches are in memory at a time."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as readers:
         left = iter(paths)
 
@@ -77,7 +77,7 @@ def _read(tagger: Tagger, path: Path) -> _Read | Unreadable:
 
 
 def _upright_size(path: Path, photo: Image.Image) -> tuple[int, int]:
-    """The file's own (width, height), upright: what was decoded may be smaller."""
+    """The upright file's own (width, height); the decoded image may be smaller."""
     with Image.open(path) as opened:
         width, height = opened.size
     turned = (width > height) != (photo.width > photo.height) and width != height

@@ -1,4 +1,4 @@
-"""The model of a configuration, as it starts and as a run left it."""
+"""Creates the model of a configuration, untrained or with a run's weights."""
 
 import torch
 
@@ -17,12 +17,12 @@ from sspa.stage2_training.runs.run_folder import RunFolder
 def make_recognizer(
     config: RunConfig, knowledge: Knowledge, device: torch.device, precision: TowerPrecision | None = None
 ) -> Recognizer:
-    """The model of `config` for the labels of `knowledge`, untrained; data-dependent starting values not set.
+    """The untrained model of `config` for the labels of `knowledge`; data-dependent initial values are not set.
 
-    Seeds torch's global generator, from which the starting values are drawn.
+    Seeds torch's global generator, from which initial values are drawn.
 
     Args:
-        precision: of the image tower; that of the run's features and scores if None.
+        precision: of the image tower; if None, that of the run's features and scores.
     """
     options = config.backbone
     torch.manual_seed(config.training.seed)
@@ -45,10 +45,10 @@ def load_recognizer(
 ) -> tuple[Recognizer, RunConfig, Knowledge]:
     """The trained model of a run, in evaluation mode, bound to the labels it was trained on.
 
-    Torch's random state is afterwards what it was.
+    Torch's random state is preserved.
 
     Args:
-        precision: of the image tower; that in which the run scored itself if None.
+        precision: of the image tower; if None, the one the run scored itself with.
 
     Raises:
         UserError: a file of the run is missing or damaged.
@@ -61,14 +61,14 @@ def load_recognizer(
 
 
 def rebind(recognizer: Recognizer, knowledge: Knowledge) -> None:
-    """Give a trained model other labels.
+    """Bind a trained model to other labels.
 
     Raises:
-        UserError: its parameters belong to the labels it was trained on.
+        UserError: it has per-label parameters.
     """
     if not recognizer.head.open_vocabulary:
         raise UserError(
             f"this run's head ({type(recognizer.head).__name__}) knows only the labels it was trained on; "
-            "train with model.head=sspa for labels that come later"
+            "train with model.head=sspa to add labels later"
         )
     recognizer.head.bind(recognizer.backbone, knowledge)

@@ -11,16 +11,16 @@ from sspa.stage2_training.model.contract import Evidence
 
 
 def region_maps(evidence: Evidence) -> Tensor:
-    """Each region's weight times what it said of each label, (B, M, C), at least 0.
+    """Each region's weight times its probability for each label, (B, M, C), non-negative.
 
-    What it said is its similarity on the scale of probabilities (the sigmoid of its logit), so that a map
-    means the same for a head without cosines, and a region that speaks against a label adds nothing.
+    The probability is the sigmoid of the region's logit, so that maps are comparable to those of heads without
+    cosines, and a region that contradicts a label contributes almost nothing.
     """
     return evidence.region_weights.float() * evidence.region_logits.float().sigmoid()
 
 
 def strongest_region(region_map: NDArray[np.float32], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) in pixels of the map's (rows, columns) highest cell.
+    """The box (left, top, right, bottom), in pixels, of the highest cell of a map (rows, columns).
 
     Args:
         size: the image's (width, height); the map covers the whole of it.

@@ -25,7 +25,7 @@ def score(
 
     Args:
         views: the same split under each view, in the split's order.
-        done: called with the number of images of each batch.
+        done: called with the number of images in each batch.
     """
     return _score(recognizer, views, done)[1]
 
@@ -33,7 +33,7 @@ def score(
 def score_together(
     recognizer: Recognizer, views: Sequence[Batches], total: int, done: Callable[[int], None] = lambda count: None
 ) -> Probabilities:
-    """`score` of `total` images of which each process has a share; all of them get the whole."""
+    """`score` for `total` images split over the processes; every process gets all the scores."""
     indices, probabilities = _score(recognizer, views, done)
     return {branch: gather_by_index(indices, values, total) for branch, values in probabilities.items()}
 
@@ -42,7 +42,7 @@ def score_together(
 def _score(
     recognizer: Recognizer, views: Sequence[Batches], done: Callable[[int], None]
 ) -> tuple[NDArray[np.int64], Probabilities]:
-    """The images' places in the split, and their probabilities."""
+    """The images' indices in the split, and their probabilities."""
     recognizer.eval()
     labels = recognizer.encode_labels()
     by_view: dict[str, list[torch.Tensor]] = {}
@@ -67,7 +67,7 @@ def metrics_by_branch(
     dataset: Dataset,
     thresholds: Mapping[str, Thresholds] | None = None,
 ) -> dict[str, Metrics]:
-    """The metrics of each branch on one split, under the data set's protocol; by its threshold where none are given."""
+    """The metrics of each branch on one split, under the data set's protocol and, by default, its threshold."""
     return {
         branch: evaluate_scores(
             values, split.targets, dataset.labels.keys, dataset.protocol, thresholds[branch] if thresholds else None

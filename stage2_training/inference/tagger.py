@@ -34,11 +34,11 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Tags:
-    """What the model says about one image.
+    """The model's predictions for one image.
 
     Attributes:
-        probabilities: of every label by its key, the most probable first.
-        predicted: the keys of those at or above their threshold, the most probable first.
+        probabilities: of every label, by key, the most probable first.
+        predicted: the keys of the labels at or above their threshold, the most probable first.
     """
 
     probabilities: dict[str, float]
@@ -53,13 +53,13 @@ class Tagger:
         for tags in tagger(["a.jpg", Image.open("b.png")]):
             print(tags.predicted, tags.probabilities)
 
-    It is not safe to use from several threads at once while one of them binds other labels.
+    It is not thread-safe while one thread binds other labels.
 
     Attributes:
         labels: the C labels, in the order of every array this class returns.
         thresholds: (C,) the probability from which each label counts as predicted.
         grid: rows and columns of the regions; their product is M.
-        precision: what the image tower computes in, "float32" or "bf16".
+        precision: of the image tower, "float32" or "bf16".
     """
 
     def __init__(
@@ -91,19 +91,19 @@ class Tagger:
         knowledge: Knowledge | None = None,
         threshold: float | None = 0.5,
     ) -> "Tagger":
-        """The model of a run folder, ready to use; random state and settings of the calling process stay as they are.
+        """The model of a run folder, ready to use. Does not change random state or settings of the calling process.
 
         Args:
-            run: a folder that `sspa-train run` made.
-            device: auto takes a GPU where there is one.
+            run: a folder that `sspa-train run` wrote.
+            device: auto takes a GPU if there is one.
             precision: of the image tower, however the run was trained; auto takes bf16 on a GPU and float32 on a
-                CPU. bf16 moves a probability by some thousandths.
-            knowledge: about other labels than the run was trained on.
-            threshold: the probability from which a label counts as predicted; None takes those that the run
-                tuned on val, one for each of its labels.
+                CPU. bf16 changes probabilities by a few thousandths.
+            knowledge: about labels other than those the run was trained on.
+            threshold: the probability from which a label counts as predicted; None uses the thresholds that the run
+                tuned on val, one per label.
 
         Raises:
-            UserError: no run folder, a damaged one, a newer one, a head that knows only its own labels, or
+            UserError: not a run folder, a damaged or a newer one, a head that knows only its own labels, or
                 labels without tuned thresholds.
         """
         folder = open_run_folder(Path(run))
@@ -120,14 +120,14 @@ class Tagger:
         return self.knowledge.labels
 
     def __call__(self, images: AnyImage | Sequence[AnyImage], batch_size: int = _AT_ONCE) -> list[Tags]:
-        """The tags of each image, in the order given.
+        """The tags of each image, in the given order.
 
         Args:
             images: files, Pillow images, or uint8 arrays (H, W, 3) or (H, W); one, or a sequence.
-            batch_size: how many go through the model at once.
+            batch_size: the number of images per forward pass.
 
         Raises:
-            UserError: an image cannot be read, or an array is no image.
+            UserError: an image cannot be read, or an array is not an image.
         """
         listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
         tags: list[Tags] = []
@@ -140,7 +140,7 @@ class Tagger:
         """One image as the model's input, (3, H, W).
 
         Raises:
-            UserError: the image cannot be read, or the array is no image.
+            UserError: the image cannot be read, or the array is not an image.
         """
         return self.transform(open_image(image, self.transform.decode_at_least))
 
@@ -151,7 +151,7 @@ class Tagger:
 
     @torch.inference_mode()
     def explained(self, images: Tensor, explain: bool = True) -> tuple[NDArray[np.float32], Prediction]:
-        """`probabilities`, and what the model returns for the plain view, with its evidence if `explain`."""
+        """`probabilities`, and the model's prediction for the plain view, with evidence if `explain`."""
         images = images.to(self.device)
         plain = self.recognizer(images, self.label_features, explain)
         by_view = [
@@ -163,7 +163,7 @@ class Tagger:
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """`probabilities`, and the region maps (B, C, rows, columns); None where the head has no regions."""
+        """`probabilities`, and the region maps (B, C, rows, columns), or None if the head has no regions."""
         probabilities, prediction = self.explained(images)
         if prediction.evidence is None:
             return probabilities, None
@@ -171,11 +171,11 @@ class Tagger:
         return probabilities, maps.float().cpu().numpy()
 
     def bind(self, knowledge: Knowledge) -> None:
-        """Tag with other labels, or other sentences about the same ones, from now on.
+        """From now on, tag with other labels, or with other descriptions of the same ones.
 
         Raises:
-            UserError: the run's head knows only the labels it was trained on, its text tower cannot hold one of
-                them, or tuned thresholds are wanted and a label has none. The labels are then what they were.
+            UserError: the run's head knows only the labels it was trained on, a label is too long for its text tower,
+                or tuned thresholds are requested and a label has none. The labels are then unchanged.
         """
         thresholds = self._thresholds_for(knowledge)
         try:
@@ -189,9 +189,9 @@ class Tagger:
         self.knowledge, self.thresholds = knowledge, thresholds
 
     def by_name_only(self, images: Tensor) -> NDArray[np.float32] | None:
-        """`probabilities` without the sentences, (B, C); None where the head reads no texts of labels.
+        """`probabilities` without the descriptions, (B, C); None if the head uses no label texts.
 
-        What is left of a probability when this is taken off is what the sentences contribute.
+        The difference between the two is the contribution of the descriptions.
         """
         if not self.recognizer.head.open_vocabulary:
             return None
@@ -203,7 +203,7 @@ class Tagger:
             self.bind(own)
 
     def tuned_thresholds(self) -> dict[str, float]:
-        """The thresholds that the run tuned on val, by label key; other labels than its own have none."""
+        """The thresholds that the run tuned on val, by label key; labels other than its own have none."""
         return self.folder.thresholds().values
 
     def tags_of(self, row: NDArray[np.float32]) -> Tags:
@@ -228,7 +228,7 @@ class Tagger:
 
 
 def open_image(image: AnyImage, at_least: int | None = None) -> Image.Image:
-    """Any form of image as an upright RGB image; see `load_image`.
+    """An image in any of these forms as an upright RGB image; see `load_image`.
 
     Raises:
         UserError: it cannot be read, or the array is not uint8 of shape (H, W, 3) or (H, W).
@@ -238,7 +238,7 @@ def open_image(image: AnyImage, at_least: int | None = None) -> Image.Image:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             raise UserError(
-                f"an array of type {image.dtype} and shape {image.shape} is no image; "
+                f"an array of type {image.dtype} and shape {image.shape} is not an image; "
                 "give uint8 of shape (H, W, 3) or (H, W)"
             )
         image = Image.fromarray(image)

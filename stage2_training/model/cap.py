@@ -14,10 +14,10 @@ from sspa.stage2_training.model.options import CapOptions
 
 
 class ContextAwarePrompting(nn.Module):
-    """`options.context` vectors, shared by all labels or one set for each -> T (C, d).
+    """`options.context` vectors, shared by all labels or one set per label -> T (C, d).
 
-    Which positions hold the context is found by tokenizing the prompts with two different
-    placeholder words and comparing: no assumption is made about the tokenizer's start token.
+    The positions of the context are found by tokenizing the prompts with two different placeholder
+    words and comparing, which assumes nothing about the tokenizer's start token.
     """
 
     token_ids: Tensor
@@ -29,10 +29,10 @@ class ContextAwarePrompting(nn.Module):
         self.context: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
 
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
-        """Prepare the prompts of the labels; the context vectors are made the first time.
+        """Prepare the prompts of the labels; the first call creates the context vectors.
 
         Raises:
-            UserError: the context does not fit the tower, or the initial words are not as many tokens.
+            UserError: the context does not fit the tower, or the initial words have another number of tokens.
         """
         names = [label.text for label in knowledge.labels]
         ids, is_context = _slots(backbone, names, self.options.context)
@@ -79,7 +79,7 @@ def _initial_context(backbone: Backbone, options: CapOptions) -> Tensor:
     if options.initial_words is None:
         return torch.randn(options.context, backbone.text_width) * 0.02
     ids = backbone.tokenize([options.initial_words, f"x {options.initial_words}"])
-    # The words' own tokens: those that a word put before them moves on by one place.
+    # The words' own tokens: those that shift by one place when a word is put before them.
     moved = backbone.token_counts([options.initial_words])[0] - backbone.token_counts([""])[0]
     if moved != options.context:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What every head is to the trainer: image features and label features in, logits by branch out.
+"""The contract of every head: image features and label features in, logits per branch out.
 
 Legend: B images, M regions, C labels, d width of the backbone's joint space.
 """
@@ -19,12 +19,12 @@ LabelFeatures = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a person may want to see; None where the head has no such part.
+    """The model's intermediate results, for explanations; None where the head has no such part.
 
     dsf_attention (B, C, M): where each label's text looked. v_to_s (B, C, M) and s_to_v (B, M, C):
     both cross-attentions, mean over heads. text_gate (B, C, d or 1) and image_gate (B, M, d or 1):
-    how much was let in. region_logits (B, M, C) and region_weights (B, M, C): what each region said,
-    and how much it counted.
+    how much the gates let through. region_logits (B, M, C) and region_weights (B, M, C): the score of
+    each region, and its weight.
     """
 
     region_logits: Tensor
@@ -38,40 +38,40 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Logits (B, C) by branch ("region", "global"), and the evidence where it was asked for."""
+    """Logits (B, C) per branch ("region", "global"), and the evidence if it was requested."""
 
     logits: Mapping[str, Tensor]
     evidence: Evidence | None = None
 
     def probabilities(self) -> dict[str, Tensor]:
-        """(B, C) float32 by branch, and under "both" their mean (reconstruction): the prediction."""
+        """(B, C) float32 per branch, and under "both" their mean (reconstruction): the prediction."""
         by_branch = {name: logits.float().sigmoid() for name, logits in self.logits.items()}
         return {**by_branch, "both": mean_over_branches(by_branch)}
 
 
 class Head(nn.Module, ABC):
-    """A method on top of a backbone. `bind` comes first; a head whose parameters do not belong to
-    single labels (`open_vocabulary`) may be bound again, to labels it never saw."""
+    """A method on top of a backbone. `bind` comes first; a head without per-label parameters
+    (`open_vocabulary`) can be bound again, to labels it has never seen."""
 
     open_vocabulary = False
 
     @abstractmethod
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
-        """Take over the labels, in the order of `knowledge`: what their texts need is computed here, once."""
+        """Adopt the labels, in the order of `knowledge`, and compute once what depends on their texts alone."""
 
     def initialise(self, sample: ImageFeatures) -> None:
-        """Set what starts from data, given the features of training images. Nothing by default."""
+        """Set data-dependent initial values, given features of training images. Does nothing by default."""
 
     def prompt_parameters(self) -> list[nn.Parameter]:
-        """The parameters that go through the text tower and want a learning rate of their own."""
+        """The parameters that pass through the text tower and need their own learning rate."""
         return []
 
     def logit_biases(self) -> dict[str, nn.Parameter]:
-        """By branch the parameter that is added to its logits: one number for all labels, or (C,). None by default."""
+        """Per branch, the parameter added to its logits: one number for all labels, or (C,). Empty by default."""
         return {}
 
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
-        """The label features: at every step in training (gradients flow to prompts), once in evaluation."""
+        """The label features: computed at every training step (gradients flow to prompts), once in evaluation."""
         return {}
 
     @abstractmethod

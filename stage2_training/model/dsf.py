@@ -1,4 +1,4 @@
-"""DSF, dynamic semantic filtering: each label's text picks the image regions that matter to it.
+"""DSF, dynamic semantic filtering: each label's text selects the image regions relevant to it.
 
 Legend: B images, M regions, C labels, d width of the joint space.
 """
@@ -13,7 +13,7 @@ from sspa.stage2_training.model.options import DsfOptions
 
 
 def dynamic_semantic_filtering(queries: Tensor, regions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention without heads whose values are the regions themselves.
+    """Single-head attention whose values are the regions themselves.
 
     Args:
         queries: (C, d) mapped label features.
@@ -37,7 +37,7 @@ class DynamicSemanticFiltering(nn.Module):
     def __init__(self, width: int, options: DsfOptions) -> None:
         super().__init__()
         self.text_map = nn.Linear(width, width, bias=False)
-        # The untrained filter compares label and region as they are: zero-shot attention.
+        # Untrained, labels and regions are compared directly: zero-shot attention.
         nn.init.eye_(self.text_map.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(options.scale)))
         self.residual = options.residual

@@ -1,4 +1,4 @@
-"""GDMA, gated dual-modal alignments: text and image each take from the other what a gate lets through.
+"""GDMA, gated dual-modal alignments: text and image each attend to the other, through a gate.
 
 Legend: B images, M regions, C labels, d width of the joint space, H heads.
 """
@@ -14,8 +14,8 @@ from sspa.stage2_training.model.options import GdmaOptions
 
 
 class Alignment(NamedTuple):
-    """One gated direction's result: the aligned features (B, Q, d), and for the eye the attention
-    (B, Q, K), mean over heads, and the gate (B, Q, d or 1), each None unless asked for."""
+    """The result of one gated direction: the aligned features (B, Q, d) and, for explanations, the
+    attention (B, Q, K), mean over heads, and the gate (B, Q, d or 1), each None unless requested."""
 
     features: Tensor
     attention: Tensor | None
@@ -25,7 +25,7 @@ class Alignment(NamedTuple):
 class CrossAttention(nn.Module):
     """Multi-head attention of LN(queries) over LN(context).
 
-    Shapes: queries (B, Q, d), context (B, K, d) -> (B, Q, d); attention (B, Q, K) when asked for.
+    Shapes: queries (B, Q, d), context (B, K, d) -> (B, Q, d); attention (B, Q, K) if requested.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -36,13 +36,13 @@ class CrossAttention(nn.Module):
         self.query_norm, self.context_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
-        # A bias of the keys adds the same to all scores of a query, which softmax cancels: its gradient would be
-        # rounding noise, which Adam turns into full steps. Only the half that belongs to the values is kept.
+        # A key bias adds the same to all scores of a query, which softmax cancels: its gradient would be
+        # rounding noise, which Adam turns into full steps. Only the values' half of the bias is kept.
         self.value_bias = nn.Parameter(self.key_value.bias.detach()[width:].clone())
         self.key_value.register_parameter("bias", None)
         self.register_load_state_dict_pre_hook(_without_key_bias)
         self.out = nn.Linear(width, width)
-        # What is aligned starts as it came: the untrained model equals zero-shot.
+        # Untrained, alignment is the identity, so that the model equals zero-shot.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -56,13 +56,13 @@ class CrossAttention(nn.Module):
         k, v = (by_head(x) for x in keys_values.chunk(2, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         attention = None
-        if explain:  # the fused kernel does not give its weights away
+        if explain:  # the fused kernel does not return its weights
             attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)
         return self.out(mixed.transpose(1, 2).flatten(2)), attention
 
 
 def _without_key_bias(module: CrossAttention, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Load weights of before the keys lost their bias: the same function of the inputs."""
+    """Load weights from before the key bias was removed; the function they compute is the same."""
     if (bias := state.pop(f"{prefix}key_value.bias", None)) is not None:
         state[f"{prefix}value_bias"] = bias.chunk(2)[1]
 
@@ -71,7 +71,7 @@ class GatedAlignment(nn.Module):
     """y = q + G * A with A = attention of q over the context and G = sigmoid([q; A] W + b).
 
     The gate removes the cross-modal information that the query does not need; its form is a
-    reconstruction: "element" (a value for each channel), "scalar" (one for each query) or "none".
+    reconstruction: "element" (one value per channel), "scalar" (one per query) or "none".
 
     Shapes: queries (B, Q, d), context (B, K, d) -> `Alignment`.
     """
@@ -93,9 +93,9 @@ class GatedAlignment(nn.Module):
 class GatedDualModalAlignments(nn.Module):
     """Both directions in parallel, each reading the same T_uf and X.
 
-    V-to-S: T_fn (B, C, d), the labels take from the regions. S-to-V: X_fn (B, M, d), the regions take
-    from the labels. A direction that is switched off passes its features on unchanged. More than one
-    layer stacks the pair (reconstruction; the default is one).
+    V-to-S: T_fn (B, C, d), labels attend to regions. S-to-V: X_fn (B, M, d), regions attend to labels.
+    A direction that is switched off passes its features through unchanged. More than one layer stacks
+    the pair (reconstruction; the default is one).
     """
 
     def __init__(self, width: int, options: GdmaOptions) -> None:

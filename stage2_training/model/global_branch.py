@@ -1,4 +1,4 @@
-"""The global branch, and the scale and bias that turn any cosine into a logit.
+"""The global branch, and the scale and bias that turn a cosine into a logit.
 
 Legend: B images, C labels, d width.
 """
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class LogitScale(nn.Module):
-    """scale * score + bias, both learnable scalars; the scale is kept positive by its logarithm."""
+    """scale * score + bias, both learnable scalars; storing the scale's logarithm keeps it positive."""
 
     def __init__(self, scale: float, bias: float) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class LogitScale(nn.Module):
 
 
 class GlobalBranch(nn.Module):
-    """logit_G = scale * cos(x0, T_g) + bias: the whole image against prompts of the branch's own."""
+    """logit_G = scale * cos(x0, T_g) + bias: the whole image against the branch's own prompts."""
 
     def __init__(self, scale: float, bias: float) -> None:
         super().__init__()

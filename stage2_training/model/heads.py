@@ -1,4 +1,4 @@
-"""The heads by name: the one list that the configuration and the commands read."""
+"""The registry of heads, read by the configuration and the commands."""
 
 from typing import Annotated, Any
 
@@ -37,6 +37,6 @@ _HEADS: dict[type[Options], Any] = {
 
 
 def create_head(options: Options, backbone_width: int) -> Head:
-    """The head that `options` configures, for a joint space of `backbone_width`; still without labels."""
+    """The head that `options` configures, for a joint space of `backbone_width`; not yet bound to labels."""
     head: Head = _HEADS[type(options)](options, backbone_width)
     return head

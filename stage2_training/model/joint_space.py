@@ -1,6 +1,6 @@
-"""The space the boxes work in: the backbone's joint space, or a narrower one that starts as its PCA.
+"""The space the model's parts work in: the backbone's joint space, or a narrower one initialised as its PCA.
 
-Legend: d width of the backbone's joint space, w width of the boxes.
+Legend: d width of the backbone's joint space, w width of the model's parts.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 def principal_basis(features: Tensor, width: int) -> Tensor:
     """The orthonormal directions that keep most of the features' energy: (N, d) -> (width, d).
 
-    Uncentred, so that products of two projected vectors stay near what they were.
+    Uncentred, so that inner products of projected vectors stay close to the original ones.
     """
     features = features.double()
     _, vectors = torch.linalg.eigh(features.mT @ features)  # ascending eigenvalues
@@ -21,20 +21,19 @@ def principal_basis(features: Tensor, width: int) -> Tensor:
 
 
 def unit_rms(features: Tensor) -> Tensor:
-    """Scaled to a root mean square of 1 along the last axis: what every box reads."""
+    """Scaled to a root mean square of 1 along the last axis, as every part of the model expects."""
     return F.normalize(features, dim=-1) * math.sqrt(features.shape[-1])
 
 
-# The widest joint space that the boxes work in as it is; a wider one is narrowed to `_NARROWED`.
+# The widest joint space used as it is; a wider one is narrowed to `_NARROWED`.
 _WIDEST, _NARROWED = 1024, 256
 
 
 class JointSpace(nn.Module):
     """Maps of image and of text features, (..., d) -> (..., w), scaled to a root mean square of 1.
 
-    Where w is d (every CLIP) there is nothing to learn. Where it is less, two linear maps start as
-    the same PCA basis of the image regions, so that the untrained model still equals zero-shot
-    (reconstruction).
+    If w equals d (every CLIP), nothing is learned. If it is less, two linear maps are initialised as the
+    same PCA basis of the image regions, so that the untrained model still equals zero-shot (reconstruction).
     """
 
     def __init__(self, backbone_width: int, width: int | None) -> None:
@@ -46,7 +45,7 @@ class JointSpace(nn.Module):
 
     @torch.no_grad()
     def start_from(self, regions: Tensor) -> None:
-        """Start both maps as the principal basis of `regions` (..., d)."""
+        """Initialise both maps as the principal basis of `regions` (..., d)."""
         if self.narrower:
             basis = principal_basis(regions.reshape(-1, regions.shape[-1]).float(), self.width)
             for mapping in (self.image, self.text):

@@ -1,4 +1,4 @@
-"""KAP, knowledge-aware prompting: what the LLM knows of each label, through the frozen text tower.
+"""KAP, knowledge-aware prompting: the LLM's description of each label, through the frozen text tower.
 
 Legend: C labels, d width of the backbone's joint space.
 """
@@ -16,28 +16,28 @@ from sspa.stage2_training.model.options import KapOptions
 
 
 def knowledge_prompts(knowledge: Knowledge, template: str) -> list[list[str]]:
-    """The prompts of each label, one for each of its sentences; the bare name where it has none."""
+    """The prompts of each label, one per description; the bare name if it has none."""
     return [
         [
-            template.format(label=label.text, sentence=sentence).strip()
-            for sentence in knowledge.sentences[label.key] or ("",)
+            template.format(label=label.text, sentence=description).strip()
+            for description in knowledge.descriptions[label.key] or ("",)
         ]
         for label in knowledge.labels
     ]
 
 
-def mean_of_sentences(features: Tensor, counts: Sequence[int]) -> Tensor:
-    """Mean of the normalised features of each label's sentences (reconstruction): (sum(counts), d) -> (C, d)."""
+def mean_of_descriptions(features: Tensor, counts: Sequence[int]) -> Tensor:
+    """Mean of the normalised features of each label's descriptions (reconstruction): (sum(counts), d) -> (C, d)."""
     normalised = F.normalize(features, dim=-1)
     return torch.stack([part.mean(dim=0) for part in normalised.split(list(counts))])
 
 
 @torch.no_grad()
 def knowledge_aware_features(backbone: Backbone, knowledge: Knowledge, options: KapOptions) -> tuple[Tensor, Tensor]:
-    """T_ka (S, d) and the label (an index, (S,)) that each of its rows belongs to.
+    """T_ka (S, d) and, for each of its rows, the index of its label (S,).
 
-    Image-independent and parameter-free, so computed once and cached under the knowledge hash. One row
-    per label; one per description where `options.average` is "logits".
+    Independent of images and parameters, so computed once and cached under the knowledge hash. One row
+    per label; one per description if `options.average` is "logits".
     """
     prompts = knowledge_prompts(knowledge, options.template)
     texts = [prompt for of_label in prompts for prompt in of_label]
@@ -46,4 +46,4 @@ def knowledge_aware_features(backbone: Backbone, knowledge: Knowledge, options: 
     rows = torch.arange(len(prompts), device=features.device)
     if options.average == "logits":
         return F.normalize(features, dim=-1), rows.repeat_interleave(torch.tensor(counts, device=rows.device))
-    return mean_of_sentences(features, counts), rows
+    return mean_of_descriptions(features, counts), rows

@@ -1,4 +1,4 @@
-"""Losses over labels of which some are unknown: each with options of its own, chosen by `loss.kind`.
+"""Losses over partially known labels; `loss.kind` selects one, each with its own options.
 
 Legend: B images, C labels; targets hold 1, 0, and -1 for unknown.
 """
@@ -16,11 +16,11 @@ from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat
 
 
 class Loss(Options):
-    """What every loss has beside its options.
+    """Properties of a loss besides its options.
 
     Attributes:
-        couples_images: the loss of a batch is no sum over its images, so a batch cannot be split into parts.
-        ignores_shift: adding one number to all logits leaves the loss as it is, so it cannot fit their bias.
+        couples_images: the loss is not a sum over images, so a batch cannot be split into parts.
+        ignores_shift: the loss is invariant to adding a constant to all logits, so it cannot fit their bias.
     """
 
     couples_images: ClassVar[bool] = False
@@ -45,7 +45,7 @@ class BceOptions(Loss):
 
 
 class TwoWayOptions(Loss):
-    """Two-way multi-label loss (Kobayashi, CVPR 2023): it compares positives with negatives, by image and by label."""
+    """Two-way multi-label loss (Kobayashi, CVPR 2023): compares positives with negatives, per image and per label."""
 
     couples_images: ClassVar[bool] = True
     ignores_shift: ClassVar[bool] = True
@@ -63,11 +63,11 @@ def total_loss(logits_by_branch: dict[str, Tensor], targets: Tensor, options: Lo
 
 
 def masked_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
-    """The loss of one branch: summed over the known labels, mean over images; a scalar, of float32 at least.
+    """The loss of one branch: summed over known labels, averaged over images; a scalar, at least float32.
 
     Args:
         logits: (B, C).
-        targets: (B, C) of 1, 0, -1; a label that is -1 has no loss and no gradient.
+        targets: (B, C) of 1, 0, -1; a -1 contributes neither loss nor gradient.
     """
     return _LOSSES[type(options)](logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, options)
 
@@ -88,8 +88,8 @@ def _binary_cross_entropy(logits: Tensor, targets: Tensor, options: BceOptions) 
 
 
 def _two_way_loss(logits: Tensor, targets: Tensor, options: TwoWayOptions) -> Tensor:
-    """softplus(log-sum-exp of the negatives + T log-sum-exp of the negated positives / T), once per row (image) and
-    once per column (label), each the mean over those that have both; their sum."""
+    """softplus(log-sum-exp of the negatives + T log-sum-exp of the negated positives / T), averaged over the rows
+    (images) that have both kinds, plus the same over the columns (labels)."""
 
     def one_way(dim: int) -> Tensor:
         negative = logits.masked_fill(targets != 0, float("-inf")).logsumexp(dim=dim)

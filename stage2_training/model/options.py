@@ -1,6 +1,6 @@
-"""Every choice of the model, with its default: the one place where defaults of the boxes live.
+"""Every choice in the model, with its default: the one place where these defaults live.
 
-What the paper's figure does not fix is marked "reconstruction"; each such choice is an option so that
+What the paper's figure does not specify is marked "reconstruction"; each such choice is an option, so that
 an ablation can change it.
 """
 
@@ -17,7 +17,7 @@ def _checked_template(template: str) -> str:
     try:
         template.format(label="", sentence="")
     except (LookupError, ValueError, AttributeError) as error:
-        raise ValueError("may hold {label} and {sentence}, and no other braces") from error
+        raise ValueError("may contain {label} and {sentence}, and no other braces") from error
     return template
 
 
@@ -37,17 +37,17 @@ class KapOptions(Options):
     """KAP, knowledge-aware prompting."""
 
     template: Annotated[str, AfterValidator(_checked_template)] = Field(
-        "A photo of a {label}. {sentence}", description="what joins name and sentence"
+        "A photo of a {label}. {sentence}", description="how a label's name and description are joined"
     )
     average: Literal["embeddings", "logits"] = Field(
-        "embeddings", description="of several descriptions per label (reconstruction)"
+        "embeddings", description="what to average over several descriptions of a label (reconstruction)"
     )
 
 
 class CapOptions(Options):
-    """CAP, context-aware prompting; the global branch's own prompts take the same form."""
+    """CAP, context-aware prompting; the global branch's own prompts have the same form."""
 
-    context: Annotated[int, Field(ge=1, le=64)] = Field(4, description="learnable context vectors")
+    context: Annotated[int, Field(ge=1, le=64)] = Field(4, description="number of learnable context vectors")
     initial_words: str | None = Field(
         "a photo of a", description="words whose embeddings start the context; null: random (reconstruction)"
     )
@@ -58,7 +58,7 @@ class DsfOptions(Options):
     """DSF, dynamic semantic filtering."""
 
     enabled: bool = Field(True, description="off: T_ca is the label's own text")
-    scale: PositiveFloat = Field(10.0, description="of the cosine, at the start (reconstruction)")
+    scale: PositiveFloat = Field(10.0, description="initial scale of the cosine (reconstruction)")
     residual: bool = Field(False, description="T + A X instead of A X (reconstruction)")
 
 
@@ -67,11 +67,11 @@ class QsmOptions(Options):
 
     kind: Literal["quaternion", "mlp", "concat", "sum", "none"] = Field(
         "quaternion",
-        description="mlp: real layers of the same parameter budget; concat: one linear layer; sum: of the "
-        "inputs; none: T_ka as it is",
+        description="mlp: real layers with as many parameters; concat: one linear layer; sum: of the inputs; "
+        "none: T_ka unchanged",
     )
-    layers: Annotated[int, Field(ge=2)] = Field(2, description="quaternion layers")
-    residual_weight: float = Field(1.0, description="of the synthesized part, at the start (reconstruction)")
+    layers: Annotated[int, Field(ge=2)] = Field(2, description="number of quaternion layers")
+    residual_weight: float = Field(1.0, description="initial weight of the synthesized part (reconstruction)")
     axes: Annotated[tuple[Literal["T_ka", "T_ca", "x0"], ...], AfterValidator(_checked_axes)] = Field(
         ("T_ka", "T_ca", "x0"), description="inputs in the order of the axes i, j, k; leave one out to ablate it"
     )
@@ -81,11 +81,11 @@ class QsmOptions(Options):
 class GdmaOptions(Options):
     """GDMA, gated dual-modal alignments."""
 
-    v_to_s: bool = Field(True, description="labels take from regions")
-    s_to_v: bool = Field(True, description="regions take from labels")
-    gate: Literal["element", "scalar", "none"] = Field("element", description="its form is a reconstruction")
-    heads: PositiveInt = Field(8, description="of each cross-attention (reconstruction)")
-    layers: PositiveInt = Field(1, description="of the pair (reconstruction)")
+    v_to_s: bool = Field(True, description="labels attend to regions")
+    s_to_v: bool = Field(True, description="regions attend to labels")
+    gate: Literal["element", "scalar", "none"] = Field("element", description="form of the gate (reconstruction)")
+    heads: PositiveInt = Field(8, description="heads of each cross-attention (reconstruction)")
+    layers: PositiveInt = Field(1, description="how often the pair is stacked (reconstruction)")
     dropout: Fraction = Field(0.0, description="on attention weights (reconstruction)")
 
 
@@ -93,8 +93,8 @@ class AggregatorOptions(Options):
     """The soft aggregator and the scale of its logits."""
 
     kind: Literal["soft", "max", "mean", "top"] = "soft"
-    temperature: PositiveFloat = Field(0.05, description="tau_s at the start (reconstruction)")
-    top: PositiveInt = Field(5, description="regions averaged by kind `top`")
+    temperature: PositiveFloat = Field(0.05, description="initial tau_s (reconstruction)")
+    top: PositiveInt = Field(5, description="number of regions averaged by kind `top`")
 
 
 class SspaOptions(Options):
@@ -103,8 +103,8 @@ class SspaOptions(Options):
     head: Literal["sspa"] = "sspa"
     width: Annotated[int, Field(multiple_of=4, ge=4)] | None = Field(
         None,
-        description="of the boxes. null: the joint space's own up to 1024 (every CLIP), else 256; where it is "
-        "narrower than the joint space, a learned map that starts as PCA (reconstruction)",
+        description="width of the model's parts. null: that of the joint space up to 1024 (every CLIP), else 256; "
+        "if narrower than the joint space, by a learned map initialised as PCA (reconstruction)",
     )
     kap: KapOptions = KapOptions()
     cap: CapOptions = CapOptions()
@@ -113,6 +113,6 @@ class SspaOptions(Options):
     gdma: GdmaOptions = GdmaOptions()
     aggregator: AggregatorOptions = AggregatorOptions()
     global_branch: bool = True
-    scale: PositiveFloat = Field(20.0, description="of both branches' logits at the start (reconstruction)")
-    bias: float = Field(-2.0, description="of both branches' logits at the start (reconstruction)")
-    region_dropout: Fraction = Field(0.0, description="whole regions left out in training (reconstruction)")
+    scale: PositiveFloat = Field(20.0, description="initial scale of both branches' logits (reconstruction)")
+    bias: float = Field(-2.0, description="initial bias of both branches' logits (reconstruction)")
+    region_dropout: Fraction = Field(0.0, description="share of regions dropped in training (reconstruction)")

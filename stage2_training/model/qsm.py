@@ -12,11 +12,11 @@ from sspa.stage2_training.model.quaternion import QuaternionLinear
 
 
 class QuaternionMapping(nn.Module):
-    """Q = 0 + T_ka i + T_ca j + x0 k, one quaternion a channel; each part is LayerNormed first
+    """Q = 0 + T_ka i + T_ca j + x0 k, one quaternion per channel; each part is LayerNormed first
     (reconstruction), and the axes' order is an option (reconstruction).
 
     Returned as the three imaginary parts in axis order, each broadcastable to (B, C, d): the real
-    part is zero and x0 is the same for every label, so neither is ever written out.
+    part is zero and x0 is the same for every label, so neither is ever materialised.
     """
 
     def __init__(self, width: int, axes: tuple[str, ...]) -> None:
@@ -35,7 +35,7 @@ class QuaternionSemanticModelling(nn.Module):
 
     Two quaternion linear layers by default, 4d -> 4d -> d with GELU between, and a learnable weight
     `a` on the synthesized part (reconstruction). The last layer starts at zero, so that the untrained
-    model reads the knowledge-aware text as it is and equals zero-shot.
+    model uses the knowledge-aware text unchanged and equals zero-shot.
     """
 
     def __init__(self, width: int, options: QsmOptions) -> None:
@@ -52,9 +52,9 @@ class QuaternionSemanticModelling(nn.Module):
     def forward(self, t_ka: Tensor, t_ca: Tensor, x0: Tensor) -> Tensor:
         """t_ka (C, d), t_ca (B, C, d), x0 (B, d) -> T_uf (B, C, d)."""
         parts = self.mapping(t_ka, t_ca, x0)
-        # The first layer's fused matrix is cut by columns into one block an axis, the block of the
-        # real part (zero) dropped: T_ka is multiplied once a label and x0 once an image instead of
-        # both once a pair, a quarter of the work for the same sum.
+        # The first layer's fused matrix is split by columns into one block per axis, without the block
+        # of the real part (zero): T_ka is multiplied once per label and x0 once per image instead of
+        # both once per pair, a quarter of the work for the same sum.
         blocks = self.first.matrix().split(self.width, dim=1)[1:]
         hidden = self.first.bias + sum(
             F.linear(part, block) for part, block in zip(parts, blocks, strict=False)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 def hamilton_matrix(r: Tensor, i: Tensor, j: Tensor, k: Tensor) -> Tensor:
-    """The real matrix that multiplies a quaternion vector from the left by the weights r + i + j + k.
+    """The real matrix of left multiplication by the quaternion weights r + i + j + k.
 
     Args:
         r, i, j, k: (out/4, in/4) each.
@@ -53,7 +53,7 @@ def quaternion_initial_weights(
 
 
 class QuaternionLinear(nn.Module):
-    """y = W (x) x + b with a quaternion matrix W: a quarter of a real layer's weights.
+    """y = W (x) x + b with a quaternion matrix W, which has a quarter of a real layer's weights.
 
     Args:
         in_channels, out_channels: widths in real channels, both multiples of 4.

@@ -26,7 +26,7 @@ class SoftAggregator(nn.Module):
     """score = sum over M of w * S, with a learnable temperature.
 
     Source: the paper names a soft aggregator and a "sharp" prediction; this form is a reconstruction.
-    `kind` "soft" is the method; "max", "mean" and "top" (mean of the `top` highest) are its ablations.
+    `kind` "soft" is the method; "max", "mean" and "top" (mean of the `top` highest) are ablations.
 
     Shapes: S (B, M, C) -> scores (B, C) and the regions' weights (B, M, C).
     """

@@ -1,7 +1,7 @@
-"""SSPA: split, synthesize, align, aggregate. The whole figure, box by box.
+"""SSPA: split, synthesize, align, aggregate. The paper's whole figure, part by part.
 
-Legend: B images, M regions, C labels, S text rows (one per label, or one per description where logits are
-averaged), d width of the backbone's joint space, w width of the boxes.
+Legend: B images, M regions, C labels, S text rows (one per label, or one per description if logits are
+averaged), d width of the backbone's joint space, w width of the model's parts.
 """
 
 from typing import cast
@@ -27,8 +27,8 @@ from sspa.stage2_training.model.synthesis import make_synthesis
 class SSPA(Head):
     """Split-and-synthesize prompting with gated alignments.
 
-    Untrained, both branches equal zero-shot: the joint space starts as one basis for image and text,
-    and every residual branch starts at zero.
+    Untrained, both branches equal zero-shot: image and text start with the same basis of the joint
+    space, and every residual branch starts at zero.
     """
 
     open_vocabulary = True

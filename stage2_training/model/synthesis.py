@@ -1,4 +1,4 @@
-"""What may stand in QSM's place: the ablations of the quaternion synthesis, behind the same contract.
+"""Replacements for QSM: the ablations of the quaternion synthesis, behind the same contract.
 
 Legend: B images, C labels, d width.
 """
@@ -13,8 +13,8 @@ from sspa.stage2_training.model.qsm import QuaternionSemanticModelling
 class RealSynthesis(nn.Module):
     """T_uf = T_ka + a * f([T_ka; T_ca; x0]) with real layers.
 
-    "concat": f is one linear layer 3d -> d. "mlp": 3d -> h -> d with GELU between, where h gives as
-    many parameters as the quaternion layers 4d -> 4d -> d have (5 d^2, so h = 1.25 d).
+    "concat": f is one linear layer 3d -> d. "mlp": 3d -> h -> d with GELU between, with h chosen to match
+    the parameter count of the quaternion layers 4d -> 4d -> d (5 d^2, so h = 1.25 d).
     """
 
     def __init__(self, width: int, options: QsmOptions) -> None:
@@ -41,7 +41,7 @@ class RealSynthesis(nn.Module):
 
 
 class SumSynthesis(nn.Module):
-    """T_uf = T_ka + T_ca + x0, those of them that `options.axes` names; no parameters."""
+    """T_uf = T_ka + T_ca + x0, or those of them that `options.axes` names; no parameters."""
 
     def __init__(self, options: QsmOptions) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Views of an image, and the one rule by which their probabilities and those of the branches are averaged.
+"""Views of an image, and the one rule for averaging probabilities over views and branches.
 
 Legend: B images, C labels.
 """
@@ -13,7 +13,7 @@ View = Literal["plain", "mirrored"]
 
 
 def under_view(images: Tensor, view: View) -> Tensor:
-    """images (B, 3, H, W) as `view` shows them: "mirrored" is flipped horizontally."""
+    """images (B, 3, H, W) under `view`: "mirrored" flips them horizontally."""
     return images.flip(-1) if view == "mirrored" else images
 
 

@@ -1,4 +1,4 @@
-"""A map drawn over its image."""
+"""Draws a map over its image."""
 
 import base64
 import io
@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_STRONGEST = 0.75  # the colour's share where the map is highest
+_STRONGEST = 0.75  # opacity of the colour at the map's maximum
 
 
 def over_image(image: Image.Image, region_map: NDArray[np.float32], lowest: float = 0.0) -> Image.Image:
-    """The image, greyed, with the map (rows, columns) in colour: none at `lowest`, full at the map's maximum."""
+    """The greyed image with the map (rows, columns) in colour: transparent at `lowest`, strongest at the maximum."""
     from matplotlib import colormaps
 
     span = float(region_map.max()) - lowest
@@ -32,7 +32,7 @@ def small(image: Image.Image, longest: int = 320) -> Image.Image:
 
 
 def data_uri(image: Image.Image) -> str:
-    """The image as a JPEG within a page."""
+    """The image as a JPEG data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

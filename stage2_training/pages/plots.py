@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that takes its text colour from the page (light or dark).
+"""The plots of the pages, as SVG that inherits its text colour (light or dark).
 
 Legend: N images, C labels.
 """
@@ -24,7 +24,7 @@ from sspa.stage2_training.runs.records import EpochRecord
 
 Floats = NDArray[np.floating[Any]]
 
-# Stands for the page's text colour until the SVG is written.
+# Placeholder for the page's text colour until the SVG is written.
 _INK = "#010203"
 _COLOURS = ("#3b82c4", "#d97706", "#2a9d6f", "#a855a0", "#c2474b", "#7c8a2e", "#8b6f5a", "#6b7fd7")
 _STYLE: Any = {
@@ -49,7 +49,7 @@ _STYLE: Any = {
 
 
 class Plot:
-    """A figure while it is drawn; `svg` when it is done."""
+    """A figure being drawn; `svg` is set when it is finished."""
 
     def __init__(self, figure: Figure, axes: Axes) -> None:
         self.figure, self.axes = figure, axes
@@ -58,9 +58,9 @@ class Plot:
 
 @contextmanager
 def plot(title: str, width: float = 5.0, height: float = 3.2) -> Iterator[Plot]:
-    """Draw within the block; afterwards `svg` holds the figure, with `title` for screen readers."""
+    """Draw within the block; afterwards `svg` contains the figure, with `title` for screen readers."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # The page's own fonts draw the text; whether Matplotlib's have a label's letters does not matter.
+        # The page's fonts render the text, so it does not matter which glyphs Matplotlib's fonts have.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width, height), layout="constrained")
         drawn = Plot(figure, figure.add_subplot())
@@ -69,7 +69,7 @@ def plot(title: str, width: float = 5.0, height: float = 3.2) -> Iterator[Plot]:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     body = text[text.index("<svg") :].replace(_INK, "currentColor")
-    # Several figures share one page: their ids must not meet.
+    # Several figures share a page, so their ids must not collide.
     prefix = re.sub(r"\W+", "-", title.lower())
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", body)
     head = Markup('<svg role="img" aria-label="{}"').format(title)
@@ -81,7 +81,7 @@ def class_bars(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, s
 
     Args:
         figures: "test" and "untrained": AP by label key.
-        names: what to call each label.
+        names: each label's display name.
     """
     keys = sorted(figures["test"], key=lambda key: figures["test"][key])
     with plot("AP of each label", height=1.0 + 0.24 * len(keys)) as drawn:
@@ -105,11 +105,11 @@ def class_bars(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, s
 
 
 def class_dots(figures: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Markup:
-    """AP of each label in percent, one dot per run; the labels by the first run's AP.
+    """AP of each label in percent, one dot per run; labels are sorted by the first run's AP.
 
     Args:
         figures: AP by label key, by run; a run may lack labels.
-        names: what to call each label.
+        names: each label's display name.
     """
     first = next(iter(figures.values()))
     keys = sorted(names, key=lambda key: first.get(key, -1.0))
@@ -172,7 +172,7 @@ def training_curves(lines: Sequence[EpochRecord]) -> list[Markup]:
 def precision_recall_curves(
     probabilities: Mapping[str, Floats], targets: NDArray[np.int8] | Mapping[str, NDArray[np.int8]]
 ) -> Markup:
-    """Precision over recall of all known cells together, one curve per branch, or a run with targets of its own."""
+    """Precision over recall of all known cells together, one curve per branch, or per run with its own targets."""
     from sklearn.metrics import precision_recall_curve
 
     with plot("Precision and recall") as drawn:
@@ -180,7 +180,7 @@ def precision_recall_curves(
             truth = targets[branch] if isinstance(targets, Mapping) else targets
             known = truth >= 0
             precision, recall, _ = precision_recall_curve(truth[known], values[known])
-            # A thousand points are enough to see the curve by.
+            # A thousand points are enough to draw the curve.
             kept = np.unique(np.linspace(0, len(recall) - 1, 1000).astype(int))
             drawn.axes.plot(100 * recall[kept], 100 * precision[kept], label=branch)
         drawn.axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 101))
@@ -191,7 +191,7 @@ def precision_recall_curves(
 def reliability_curve(
     probabilities: Mapping[str, Floats], targets: NDArray[np.int8] | Mapping[str, NDArray[np.int8]]
 ) -> Markup:
-    """How often a label is present, over how probable the model called it; on the diagonal it knows."""
+    """The frequency of labels over their predicted probability; a calibrated model lies on the diagonal."""
     with plot("Reliability") as drawn:
         drawn.axes.plot([0, 100], [0, 100], color="gray", linestyle=":", linewidth=1)
         for branch, values in probabilities.items():
@@ -203,13 +203,13 @@ def reliability_curve(
             claimed = np.bincount(bins, values[known], CALIBRATION_BINS)[filled] / count[filled]
             seen = np.bincount(bins, truth[known], CALIBRATION_BINS)[filled] / count[filled]
             drawn.axes.plot(100 * claimed, 100 * seen, marker="o", markersize=3, label=branch)
-        drawn.axes.set(xlabel="probability, %", ylabel="how often it was there, %", xlim=(0, 101), ylim=(0, 101))
+        drawn.axes.set(xlabel="probability, %", ylabel="frequency, %", xlim=(0, 101), ylim=(0, 101))
         _legend_above(drawn)
     return drawn.svg
 
 
 def co_occurrence(present: NDArray[np.bool_], names: Sequence[str], title: str) -> Markup:
-    """(N, C) decisions or truths -> the share of the images with the row's label that have the column's too."""
+    """(N, C) decisions or targets -> the share of images with the row's label that also have the column's."""
     both = present.T.astype(float) @ present
     having = np.diagonal(both)[:, None]
     share = np.divide(100 * both, having, out=np.full_like(both, np.nan), where=having > 0)
@@ -225,7 +225,7 @@ def co_occurrence(present: NDArray[np.bool_], names: Sequence[str], title: str) 
 
 
 def _legend_above(drawn: Plot) -> None:
-    """Outside the axes, where no curve lies under it; one column, since runs have long names."""
+    """Outside the axes, where it covers no curve; one column, since runs have long names."""
     handles, labels = drawn.axes.get_legend_handles_labels()
     columns = 1 if max(map(len, labels)) > 16 else min(len(labels), 3)
     drawn.figure.legend(handles, labels, loc="outside upper center", ncols=columns)

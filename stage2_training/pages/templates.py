@@ -1,4 +1,4 @@
-"""The HTML pages' templates: files beside this one, everything put into them escaped."""
+"""The templates of the HTML pages: files in this folder; all values are escaped."""
 
 from importlib import resources
 from pathlib import Path

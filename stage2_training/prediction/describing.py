@@ -1,4 +1,4 @@
-"""Sentences about labels that come with `--labels`: the other stage's program writes them, as a process of its own."""
+"""Descriptions of the labels given by `--labels`: written by stage one's program, in a process of its own."""
 
 import hashlib
 import os
@@ -19,12 +19,12 @@ _STANDARD_ERROR = 2
 
 
 def described(labels: LabelSet) -> Knowledge:
-    """Knowledge about labels, written now by the default model of `sspa-knowledge generate`, or kept from before.
+    """Knowledge about labels, written now by the default model of `sspa-knowledge generate`, or cached from before.
 
-    This stage never imports the other one: the two meet in a command and in the file that it writes.
+    The stages do not import each other: they meet in this command and the file that it writes.
 
     Raises:
-        UserError: `sspa-knowledge` is not installed, or it failed; what it said stands above.
+        UserError: `sspa-knowledge` is not installed, or it failed, with its own messages above.
     """
     lines = f"# domain: {labels.domain}\n" + "".join(f"{label.key}\n" for label in labels.labels)
     kept = cache_folder("described") / hashlib.sha256(lines.encode()).hexdigest()[:16]
@@ -33,18 +33,18 @@ def described(labels: LabelSet) -> Knowledge:
         with replacing(kept.with_suffix(".txt")) as beside:
             beside.write_text(lines, encoding="utf-8")
         command = [_program(), "generate", "--labels", str(kept.with_suffix(".txt")), "--output", str(file)]
-        say(f"sentences are written: {shlex.join([_PROGRAM, *command[1:]])}")
-        # Its results go to standard output, where only ours belong.
+        say(f"writing descriptions: {shlex.join([_PROGRAM, *command[1:]])}")
+        # Its results go to standard output, which is reserved for ours.
         if (code := subprocess.run(command, stdout=_STANDARD_ERROR, check=False).returncode) != 0:
             raise UserError(f"{_PROGRAM} generate ended with {code}; see above, or leave out --describe")
     knowledge = read_knowledge(file).for_labels(labels.keys)
     for label in knowledge.labels:
-        say(f"{label.key}: {' '.join(knowledge.sentences[label.key])}")
+        say(f"{label.key}: {' '.join(knowledge.descriptions[label.key])}")
     return knowledge
 
 
 def _program() -> str:
-    """The console script beside this Python, or on the path."""
+    """The console script next to this Python, or on the PATH."""
     beside = Path(sys.executable).parent
     found = shutil.which(_PROGRAM, path=os.pathsep.join([str(beside), os.environ.get("PATH", "")]))
     if found is None:

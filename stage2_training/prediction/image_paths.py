@@ -1,4 +1,4 @@
-"""Which images are meant: files, folders, patterns, or a list on standard input."""
+"""Expands command line arguments to images: files, folders, patterns, or a list on standard input."""
 
 import glob
 import sys
@@ -12,7 +12,7 @@ from sspa.shared.errors import UserError
 
 
 def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) -> list[Path]:
-    """The images that the arguments name, each once, in the order they are named.
+    """The images that the arguments name, each once, in that order.
 
     Args:
         arguments: a file; a folder (every image below it, by name); a pattern as in `photos/**/*.jpg`; or
@@ -41,7 +41,7 @@ def _matches(argument: str) -> list[Path]:
     if path.is_dir():
         return _below(path)
     if path.exists() or not glob.has_magic(argument):
-        # A file is taken whatever its name; a missing one is an error of its own.
+        # A file is accepted whatever its name; a missing one has its own error.
         if not path.exists():
             raise UserError(f"{path}: there is no such image or folder")
         return [path]
@@ -50,6 +50,6 @@ def _matches(argument: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Every file below the folder whose name ends as images' names do."""
+    """Every file below the folder with an image's extension."""
     endings = set(Image.registered_extensions())
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())

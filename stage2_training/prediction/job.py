@@ -1,4 +1,4 @@
-"""The work behind `sspa-train predict`: show each image's labels, or write them all into one file."""
+"""Implements `sspa-train predict`: shows each image's labels, or writes them all to one file."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ _LISTED = 20
 
 
 def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top: int, as_json: bool) -> None:
-    """JSON lines; or a table on a terminal, and elsewhere one line per label: path, label, probability, by tabs.
+    """Print JSON lines, or else a table on a terminal and elsewhere tab-separated lines of path, label, probability.
 
     Raises:
         UserError: none of the images can be read.
@@ -40,7 +40,7 @@ def _show(tagger: Tagger, tagged: Tagged, top: int, as_json: bool) -> None:
         for label, probability in shown:
             typer.echo(f"{tagged.path}\t{label}\t{probability:.4f}")
         return
-    # Not as the table's title, which is broken where the table is narrow.
+    # Not as the table's title, which is wrapped if the table is narrow.
     output.print(Text(str(tagged.path)))
     table = Table("label", "probability")
     for label, probability in shown:
@@ -51,7 +51,7 @@ def _show(tagger: Tagger, tagged: Tagged, top: int, as_json: bool) -> None:
 
 @contextmanager
 def _progress_unless_shown(images: int, batch_size: int) -> Iterator[Callable[[int], None]]:
-    """Progress where results go to a file or a pipe and take a while; on a terminal they are progress enough."""
+    """Progress if results go to a file or a pipe; on a terminal the results themselves show it."""
     if output.is_terminal or images <= batch_size:
         yield lambda count: None
     else:
@@ -60,10 +60,10 @@ def _progress_unless_shown(images: int, batch_size: int) -> Iterator[Callable[[i
 
 
 def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_size: int) -> None:
-    """All images into one Parquet file; see `PredictionFile`.
+    """Write the predictions for all images to one Parquet file; see `PredictionFile`.
 
     Raises:
-        UserError: `out` exists, parts beside it are another job's, or none of the images can be read.
+        UserError: `out` exists, parts beside it belong to another job, or none of the images can be read.
     """
     file = PredictionFile(out, tagger)
     done = file.done()
@@ -92,7 +92,7 @@ def _readable(
     """The images that can be read; the others are listed at the end.
 
     Raises:
-        UserError: there is none.
+        UserError: none can be read.
     """
     unreadable: list[Unreadable] = []
     for item in tag_images(tagger, paths, boxes, batch_size):

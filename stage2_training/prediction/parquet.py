@@ -1,4 +1,4 @@
-"""Predictions as one Parquet file, written in parts so that an interrupted job goes on where it stopped."""
+"""Predictions as one Parquet file, written in parts so that an interrupted job can resume."""
 
 import json
 import shutil
@@ -12,24 +12,24 @@ from sspa.shared.files import replacing
 from sspa.stage2_training.inference.image_stream import Tagged
 from sspa.stage2_training.inference.tagger import Tagger
 
-# Images a part, and rows: what an interruption can cost, and what is held in memory.
+# Maximum images and rows per part: the cost of an interruption, and the memory needed.
 _PART = 500
 _ROWS = 1_000_000
 _SIDES = ("left", "top", "right", "bottom")
 
 
 class PredictionFile:
-    """Collects tagged images beside `path`; `finish` makes the one file of them.
+    """Collects predictions in parts beside `path`; `finish` joins them into one file.
 
-    Columns: path, label, probability, above_threshold, and left, top, right, bottom: the box in pixels of the
-    region that spoke for the label most (null where the head has no regions). A row an image and label.
+    One row per image and label. Columns: path, label, probability, above_threshold, and left, top, right, bottom: the
+    box, in pixels, of the label's strongest region (null if the head has no regions).
 
     Args:
         path: the file to write.
-        tagger: whose predictions; parts of another run, other labels or thresholds are refused.
+        tagger: makes the predictions; parts of another run, other labels or thresholds are rejected.
 
     Raises:
-        UserError: `path` exists, or the parts beside it are another job's.
+        UserError: `path` exists, or the parts beside it belong to another job.
     """
 
     def __init__(self, path: Path, tagger: Tagger) -> None:
@@ -57,7 +57,7 @@ class PredictionFile:
                 beside.write_text(json.dumps(job), encoding="utf-8")
 
     def done(self) -> set[str]:
-        """The paths of the images that earlier attempts tagged."""
+        """The paths of the images that were tagged before an interruption."""
         import pyarrow.parquet as pq
 
         return {
@@ -67,13 +67,13 @@ class PredictionFile:
         }
 
     def add(self, tagged: Tagged) -> None:
-        """Take one more image; every few hundred are written."""
+        """Add one image; every few hundred are written as a part."""
         self._waiting.append(tagged)
         if len(self._waiting) >= min(_PART, max(1, _ROWS // len(self.tagger.labels))):
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting as one more part."""
+        """Write the pending images as another part."""
         import pyarrow.parquet as pq
 
         if self._waiting:
@@ -82,7 +82,7 @@ class PredictionFile:
             self._waiting = []
 
     def finish(self) -> None:
-        """Join the parts, one after the other, and remove them."""
+        """Join the parts in order, and remove them."""
         import pyarrow.parquet as pq
 
         self.flush()
@@ -98,7 +98,7 @@ class PredictionFile:
         return sorted(self.parts.glob("*.parquet"))
 
     def _table(self) -> Any:
-        """What is waiting as a table, one row per image and label."""
+        """The pending images as a table, one row per image and label."""
         import pyarrow as pa
 
         images, labels = len(self._waiting), self.tagger.labels

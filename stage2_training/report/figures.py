@@ -1,4 +1,4 @@
-"""A run's headline figures over bootstrap resamples of its test images.
+"""A run's headline metrics over bootstrap resamples of its test images.
 
 Legend: N images, C labels, R resamples.
 """
@@ -26,15 +26,15 @@ LEVEL = 0.95
 
 
 def headline_names(protocol: Protocol) -> tuple[str, ...]:
-    """What the field quotes for this data, and what every run is told by."""
+    """The metrics usually quoted for this data, and those reported for every run."""
     return tuple(dict.fromkeys((*protocol.headline, "mAP", "CF1", "OF1")))
 
 
 def resampled_figures(
     probabilities: Floats, targets: NDArray[np.int8], protocol: Protocol, resamples: int = RESAMPLES
 ) -> dict[str, Floats]:
-    """(R,) of each headline figure. Resample r holds the same images for every run with N of them: differences of
-    two runs on the same images are paired. Decisions are made at the protocol's threshold."""
+    """(R,) values of each headline metric. Resample r has the same images for every run with N of them, so that
+    differences of two runs on the same images are paired. Decisions use the protocol's threshold."""
     weights = resampling_weights(len(targets), resamples)
     decisions = probabilities >= protocol.threshold
     highest = top_k_decisions(probabilities, targets, protocol.top_k)
@@ -50,7 +50,7 @@ def resampled_figures(
 
 
 def intervals_of(metrics: Metrics, drawn: Mapping[str, Floats]) -> dict[str, Interval]:
-    """The interval of each resampled figure round its value.
+    """The interval of each resampled metric around its value.
 
     Args:
         metrics: one branch of result.json.

@@ -1,4 +1,4 @@
-"""The images of the report: which ones, and each with its labels and the region map of one of them."""
+"""The images of the report: their selection, and each with its labels and the region map of one of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Card:
-    """One image as the page shows it; the images are data URIs, the labels (text, percent)."""
+    """One image on the page; images are data URIs, labels are (text, percent)."""
 
     name: str
     image: str
@@ -39,7 +39,7 @@ class Card:
 
 
 def drawn_images(probabilities: Floats, count: int = 12, seed: int = 0) -> list[Cell]:
-    """`count` images drawn from the split, each with its most probable label."""
+    """`count` random images of the split, each with its most probable label."""
     generator = np.random.Generator(np.random.Philox(key=seed))
     drawn = sorted(generator.permutation(len(probabilities))[:count])
     return [Cell(int(index), int(probabilities[index].argmax())) for index in drawn]
@@ -48,11 +48,11 @@ def drawn_images(probabilities: Floats, count: int = 12, seed: int = 0) -> list[
 def confident_errors(
     probabilities: Floats, targets: NDArray[np.int8], threshold: float, missed: bool, count: int = 10
 ) -> list[Cell]:
-    """The cells where the model was most sure and wrong, the worst first.
+    """The cells where the model was most confidently wrong, the worst first.
 
     Args:
-        missed: labels that are present and got the lowest probabilities; otherwise absent labels
-            and got the highest. Only cells that the threshold decides wrongly.
+        missed: False negatives with the lowest probabilities if true, else false positives with the highest; only
+            cells that the threshold decides wrongly.
     """
     if missed:
         wrong, doubt = (targets == 1) & (probabilities < threshold), probabilities
@@ -65,7 +65,7 @@ def confident_errors(
 def make_cards(
     tagger: Tagger, split: Split, probabilities: Floats, cells: Sequence[Cell], threshold: float
 ) -> list[Card]:
-    """A card for each cell, with the region map of its label where the head has regions.
+    """A card for each cell, with the region map of its label if the head has regions.
 
     Raises:
         UserError: an image cannot be read.

@@ -1,4 +1,4 @@
-"""report.html: one run as one page to read, without network."""
+"""report.html: a run as one self-contained page."""
 
 import shlex
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from sspa.stage2_training.report.images import confident_errors, drawn_images, m
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
-_MOST_CO_OCCURRING = 40  # labels, beyond which the matrix cannot be read
+_MOST_CO_OCCURRING = 40  # labels, beyond which the matrix is unreadable
 
 
 def write_report(folder: RunFolder, device: torch.device) -> Path:
     """Write the run's report.html and return its path.
 
-    The images are read from the data set again; where that cannot be done the page says why.
+    The images are read from the data set again; if that fails, the page says why.
 
     Raises:
-        UserError: the run is not finished, or damaged.
+        UserError: the run is unfinished or damaged.
     """
     result, about, config = folder.result(), folder.record(), folder.config()
     knowledge = folder.knowledge()
@@ -64,7 +64,9 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
             "co_occurrence": _co_occurrence(probabilities["both"], targets, protocol.threshold, list(names.values())),
         },
         images=_images(folder, device, probabilities["both"], protocol.threshold),
-        knowledge=[{"text": label.text, "sentences": knowledge.sentences[label.key]} for label in knowledge.labels],
+        knowledge=[
+            {"text": label.text, "descriptions": knowledge.descriptions[label.key]} for label in knowledge.labels
+        ],
         again=_again(folder, config),
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
     )
@@ -101,7 +103,7 @@ def _columns(top_k: int) -> list[dict[str, str]]:
 def _co_occurrence(probabilities: Any, targets: Any, threshold: float, names: Sequence[str]) -> list[tuple[str, Any]]:
     if len(names) > _MOST_CO_OCCURRING:
         return []
-    # Unknown cells are no evidence either way: they are left out of both matrices.
+    # Unknown cells are evidence for neither: they are left out of both matrices.
     predicted = (probabilities >= threshold) & (targets >= 0)
     return [
         ("True", plots.co_occurrence(targets == 1, names, "True co-occurrence")),
@@ -113,7 +115,7 @@ def _images(folder: RunFolder, device: torch.device, probabilities: Any, thresho
     try:
         test = own_dataset(folder.config()).splits["test"]
         if list(test.ids) != folder.test_ids():
-            raise UserError("the data set has other test images now than the run was evaluated on")
+            raise UserError("the data set now has other test images than the run was evaluated on")
         tagger = Tagger.load(folder.path, device=device.type)
         groups = {
             "drawn": drawn_images(probabilities),
@@ -128,10 +130,10 @@ def _images(folder: RunFolder, device: torch.device, probabilities: Any, thresho
 
 
 def _again(folder: RunFolder, config: RunConfig) -> str:
-    """The commands that repeat the run from its own folder, and that use it."""
+    """The commands that repeat the run from its own folder, and those that use it."""
     path = shlex.quote(str(folder.path))
     return (
         f"sspa-train run --config {path}/config.json --knowledge {path}/knowledge.parquet --out NEW_FOLDER\n"
         f"sspa-train evaluate {path}\n"
-        f"sspa-train predict {path} PICTURE..."
+        f"sspa-train predict {path} IMAGE..."
     )

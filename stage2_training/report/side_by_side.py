@@ -1,4 +1,4 @@
-"""Several runs as one page: their figures with intervals, and paired differences where runs can be compared."""
+"""Several runs on one page: their metrics with intervals, and paired differences between comparable runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """One finished run with everything that the page reads of it."""
+    """One finished run with everything that the page needs."""
 
     name: str
     folder: RunFolder
@@ -42,7 +42,7 @@ class ReportedRun:
 
     @cached_property
     def both(self) -> Metrics:
-        """The test figures of the prediction."""
+        """The test metrics of the prediction."""
         return self.result.test["both"]
 
     @cached_property
@@ -70,7 +70,7 @@ class ReportedRun:
 
 @dataclass(frozen=True)
 class Difference:
-    """What one run has more than the reference, in percentage points; with `reason` where it cannot be compared."""
+    """A run's difference to the reference in percentage points, or the `reason` why they are not comparable."""
 
     run: str
     figures: dict[str, tuple[float, float, float]]
@@ -78,10 +78,10 @@ class Difference:
 
 
 def write_side_by_side(paths: Sequence[Path], out: Path) -> Path:
-    """Write the page; the first run is the one that the others are set against.
+    """Write the page; the first run is the reference.
 
     Raises:
-        UserError: a folder is no finished run, is named twice, or `out` exists.
+        UserError: a folder is not a finished run or is named twice, or `out` exists.
     """
     if out.exists():
         raise UserError(f"{out}: exists already; nothing was changed. Name another file with --out")
@@ -127,7 +127,7 @@ def write_side_by_side(paths: Sequence[Path], out: Path) -> Path:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' own names, or what was given where two have the same."""
+    """The folders' own names, or the given paths if two have the same name."""
     resolved = [path.resolve() for path in paths]
     if twice := [path for place, path in enumerate(resolved) if path in resolved[:place]]:
         raise UserError(f"{twice[0]}: is named twice; name different runs")
@@ -136,7 +136,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def why_not_comparable(run: ReportedRun, reference: ReportedRun) -> str:
-    """In words why a difference of these runs would mean nothing; empty where it means something."""
+    """Why a difference between these runs would be meaningless, in words; empty if they are comparable."""
     theirs, ours = run.about, reference.about
     if theirs.protocol != ours.protocol:
         one, other = theirs.protocol, ours.protocol
@@ -164,10 +164,10 @@ def _difference(run: ReportedRun, reference: ReportedRun) -> Difference:
 
 
 def differing_settings(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, list[str | None]]]]:
-    """The dotted keys in which configurations differ, with each one's value.
+    """The dotted keys that differ between the configurations, with the value in each.
 
     Returns:
-        "shared": keys that all have; "own": those that some have not (another head's), None where it has none.
+        "shared": keys that all of them have; "own": keys that some lack (of another head), None for those.
     """
     values_of = [flat(tree) for tree in trees]
     found: dict[str, list[tuple[str, list[str | None]]]] = {"shared": [], "own": []}

@@ -1,4 +1,4 @@
-"""What two runs differ in: where to look when their figures do.
+"""The differences between two runs: where to look when their results differ.
 
 Legend: N test images, C labels.
 """
@@ -23,7 +23,7 @@ class ProbabilityDifference:
 
     Attributes:
         largest, median, mean: of the absolute differences.
-        image, label: where the largest is; values: both probabilities there.
+        image, label: the cell with the largest one; values: both probabilities there.
     """
 
     largest: float
@@ -36,15 +36,15 @@ class ProbabilityDifference:
 
 @dataclass(frozen=True)
 class RunDifference:
-    """Each part maps what differs to the values of the two runs; empty where nothing does.
+    """Each part maps differing entries to their values in the two runs; it is empty if nothing differs.
 
     Attributes:
-        configuration: by dotted key, as far as a result may depend on it.
+        configuration: by dotted key, for keys that can affect the result.
         environment: by dotted key of run.json's environment, with device and processes.
-        knowledge: "hash" of the file, and the descriptions of each label that has others.
+        knowledge: "hash" of the file, and the descriptions of each label whose descriptions differ.
         data: name, hash, protocol, labels, test images.
         figures: test mAP of each branch, and the best epoch.
-        probabilities: by branch, where both runs scored the same images and labels; None otherwise.
+        probabilities: by branch, if both runs scored the same images and labels; else None.
     """
 
     configuration: Mapping[str, Pair]
@@ -56,7 +56,7 @@ class RunDifference:
 
     @property
     def empty(self) -> bool:
-        """Whether the runs are alike in everything that is compared, probabilities bit for bit."""
+        """Whether the runs are equal in everything that is compared, with probabilities equal bit for bit."""
         parts = (self.configuration, self.environment, self.knowledge, self.data, self.figures)
         return not any(parts) and all(found.largest == 0 for found in (self.probabilities or {}).values())
 
@@ -65,7 +65,7 @@ def difference(one: RunFolder, other: RunFolder) -> RunDifference:
     """Compare two finished runs.
 
     Raises:
-        UserError: one of them is not finished, or damaged.
+        UserError: one of them is unfinished or damaged.
     """
     records = one.record(), other.record()
     ids = one.test_ids(), other.test_ids()
@@ -91,7 +91,7 @@ def difference(one: RunFolder, other: RunFolder) -> RunDifference:
 
 
 def _environment(record: RunRecord) -> dict[str, Any]:
-    """By dotted key; what a run did not record is absent."""
+    """By dotted key; entries that a run did not record are left out."""
     whole = {**record.environment.model_dump(), "device": record.device, "processes": record.processes}
     return {key: value for key, value in flat(whole).items() if value not in (None, {})}
 
@@ -105,7 +105,7 @@ def _configuration(one: RunFolder, other: RunFolder) -> dict[str, Pair]:
 def _knowledge(one: RunFolder, other: RunFolder) -> dict[str, Pair]:
     first, second = one.knowledge(), other.knowledge()
     found: dict[str, Pair] = _differing({"hash": first.content_hash}, {"hash": second.content_hash})
-    return found | _differing(dict(first.sentences), dict(second.sentences))
+    return found | _differing(dict(first.descriptions), dict(second.descriptions))
 
 
 def _figures(run: RunFolder) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The runs below a folder: their main numbers as tables, whatever state each is in."""
+"""Lists the runs below a folder with their main results, whatever their state."""
 
 import json
 import os
@@ -19,12 +19,12 @@ FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
 
 @dataclass(frozen=True)
 class ListedRun:
-    """One run folder; mAP in percent, None where the run has not come so far or its head has no such branch.
+    """One run folder; mAP in percent, None if the run has not got that far or its head has no such branch.
 
     Attributes:
-        run: the folder, relative to the one that is listed.
+        run: the folder, relative to the listed one.
         state: finished, unfinished or damaged; `problem` says what is wrong with a damaged one.
-        epochs: as configured; `epochs_done` of them are in metrics.jsonl.
+        epochs: as configured; `epochs_done` is the number in metrics.jsonl.
         config: the resolved configuration as JSON.
     """
 
@@ -74,7 +74,7 @@ def find_run_folders(root: Path) -> list[Path]:
 
 
 def list_runs(root: Path) -> list[ListedRun]:
-    """The runs below `root`; a damaged one is in the list, with what is wrong with it.
+    """The runs below `root`, including damaged ones, with the reason.
 
     Raises:
         UserError: there is no such folder.
@@ -86,10 +86,10 @@ def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of one SQL statement over the runs below `root`.
 
     Tables: `runs` (see `ListedRun`), `per_class` (run, split, branch, label, ap in percent) of the finished ones, and
-    `epochs` (run, epoch, loss, learning_rate, branch, val_map) with a row for each epoch and branch.
+    `epochs` (run, epoch, loss, learning_rate, branch, val_map) with one row per epoch and branch.
 
     Raises:
-        UserError: there is no such folder, or DuckDB refuses the statement.
+        UserError: there is no such folder, or DuckDB rejects the statement.
     """
     runs = [(path, _listed(path, root)) for path in find_run_folders(root)]
     finished = [(path, run.run) for path, run in runs if run.state == FINISHED]
@@ -124,7 +124,7 @@ def _listed(path: Path, root: Path) -> ListedRun:
     except UserError as error:
         return ListedRun(name, DAMAGED, str(error))
     except (KeyError, TypeError, AttributeError) as error:
-        # A config.json that can be read and does not hold what a run writes: cut by hand, or of a version to come.
+        # A readable config.json without the contents of a run's: edited by hand, or of a future version.
         return ListedRun(name, DAMAGED, f"{path}: does not hold what a run writes ({type(error).__name__}: {error})")
     return ListedRun(name, FINISHED if "best_epoch" in known else UNFINISHED, **known)
 
@@ -164,7 +164,7 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def _is_a_runs(config: Path) -> bool:
-    """Whether a config.json is that of a run that was stopped before it wrote its run.json, not a model's."""
+    """Whether a config.json belongs to a run that was stopped before it wrote run.json, and not to a model."""
     try:
         tree = _read(config)
     except UserError:
@@ -173,7 +173,7 @@ def _is_a_runs(config: Path) -> bool:
 
 
 def _read(path: Path) -> Any:
-    # Not by RunFolder: it needs torch, and a list of runs should be there at once.
+    # Not by RunFolder: it imports torch, and listing runs should be instant.
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

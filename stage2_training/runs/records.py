@@ -1,7 +1,7 @@
-"""What a run says of itself, typed: run.json, result.json, thresholds.json and the lines of metrics.jsonl.
+"""The typed records of a run: run.json, result.json, thresholds.json and the lines of metrics.jsonl.
 
-Every reader takes these types; a field that a version does not know is kept, and one that is missing or wrong is named.
-Imports nothing heavy, so that runs are listed at once.
+Every reader uses these types. Unknown fields of later versions are kept; a missing or invalid field is named.
+Imports nothing heavy, so that listing runs is instant.
 """
 
 import json
@@ -17,7 +17,7 @@ FORMAT_VERSION = 1
 
 
 def _with_nan(value: Any) -> Any:
-    """JSON has no nan: an undefined figure is written as null."""
+    """JSON has no NaN: an undefined metric is written as null."""
     if isinstance(value, dict):
         return {key: float("nan") if item is None else _with_nan(item) for key, item in value.items()}
     return value
@@ -28,7 +28,7 @@ ByBranch = dict[str, StoredMetrics]
 
 
 class Record(BaseModel):
-    """Frozen; what a later version adds is kept."""
+    """Frozen; fields added by later versions are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -40,7 +40,7 @@ class FormatRecord(Record):
 
 
 class DataRecord(Record):
-    """The data of a run. `hash` is that of its manifest, `unseen` are the labels unknown in training."""
+    """The data of a run. `hash` is its manifest's; `unseen` are the labels unknown in training."""
 
     name: str
     hash: str
@@ -63,7 +63,7 @@ class KnowledgeRecord(Record):
 
 
 class EnvironmentRecord(Record):
-    """Where a run was trained; see `compute/environment.py`. Earlier versions wrote the first four alone."""
+    """Where a run was trained; see `compute/environment.py`. Earlier versions wrote only the first four."""
 
     python: str
     libraries: dict[str, str]
@@ -78,7 +78,7 @@ class EnvironmentRecord(Record):
 
 
 class PreprocessingRecord(Record):
-    """How scoring prepares an image: resized to `size` (height, width) at once, then normalised per channel."""
+    """How scoring prepares an image: resized to `size` (height, width) in one step, then normalised per channel."""
 
     size: tuple[int, int]
     mean: tuple[float, ...]
@@ -102,14 +102,14 @@ class RunRecord(FormatRecord):
 
 
 class BackboneRecord(Record):
-    """The backbone's name in the configuration, and what it is in words."""
+    """The backbone's name in the configuration, and its description."""
 
     name: str
     description: str
 
 
 class PrecisionRecord(Record):
-    """What training computed in, and the image tower where features were cached and images scored."""
+    """The precision of training, and of the image tower for cached features and scoring."""
 
     training: str
     scoring: str
@@ -132,14 +132,14 @@ class ResultRecord(Record):
 
 
 class ThresholdsRecord(Record):
-    """thresholds.json: the threshold per label key that was tuned on val, and how."""
+    """thresholds.json: the threshold tuned on val per label key, and how it was tuned."""
 
     description: str
     values: dict[str, float]
 
 
 class EpochRecord(Record):
-    """One line of metrics.jsonl; epoch 0 is the untrained model, which has no loss."""
+    """One line of metrics.jsonl; epoch 0 is the untrained model, without a loss."""
 
     epoch: int
     val: ByBranch = {}
@@ -165,7 +165,7 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
 
 
 def read_epochs(path: Path) -> list[EpochRecord]:
-    """The lines of metrics.jsonl; none where it does not exist yet, and not a last one that is still being written.
+    """The complete lines of metrics.jsonl, which need not exist yet.
 
     Raises:
         UserError: a line is damaged.
@@ -180,7 +180,7 @@ def parsed(kind: type[AnyRecord], text: str, path: Path) -> AnyRecord:
     """A record from JSON text that was read from `path`.
 
     Raises:
-        UserError: it is no JSON, or a field is missing or wrong.
+        UserError: it is not JSON, or a field is missing or invalid.
     """
     try:
         return kind.model_validate(json.loads(text))
@@ -193,7 +193,7 @@ def parsed(kind: type[AnyRecord], text: str, path: Path) -> AnyRecord:
 
 
 def written(record: Record) -> dict[str, Any]:
-    """A record as plain values for JSON; an undefined figure is None, and what is not set is absent."""
+    """A record as plain values for JSON; undefined metrics are None, and unset fields are left out."""
     tree: dict[str, Any] = record.model_dump(mode="json", exclude_none=True)
     for name in ("test", "val", "untrained_test"):
         if name in tree:

@@ -1,4 +1,4 @@
-"""Which run folder `--resume` means, and whether the run in it is the one that was asked for."""
+"""Finds the run folder for `--resume`, and checks that the run in it is the requested one."""
 
 import shutil
 from pathlib import Path
@@ -16,13 +16,13 @@ RUNS = Path("runs")
 
 
 def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
-    """The run folder to go on in; None where `out` is still empty, and a run may start there.
+    """The run folder to resume in; None if `out` is still empty, so that a run can start there.
 
     Args:
         out: the folder; the newest under runs/ with this configuration if None.
 
     Raises:
-        UserError: it holds a run of another configuration, or of a newer version, or there is none.
+        UserError: the run in it has another configuration or a newer version, or there is none.
     """
     if out is not None:
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -41,7 +41,7 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
             folder = open_run_folder(file.parent)
             differing = differing_keys(folder.config(), config)
         except UserError:
-            continue  # of another version of the program: not this run
+            continue  # written by another version of the program: not this run
         if not differing:
             return folder
         if nearest is None or len(differing) < nearest[0]:
@@ -51,9 +51,9 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
 
 
 def finished_run(out: Path | None, config: RunConfig) -> RunFolder | None:
-    """The folder that `folder_to_resume` finds, if the run in it came to its end.
+    """The folder that `folder_to_resume` finds, if the run in it is finished.
 
-    Checkpoints that it was killed before removing are removed.
+    Removes checkpoints that are left over if the run was killed at its very end.
 
     Raises:
         UserError: see `folder_to_resume`.
@@ -66,15 +66,15 @@ def finished_run(out: Path | None, config: RunConfig) -> RunFolder | None:
 
 
 def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge, processes: int) -> None:
-    """Hold what the run was started with to what there is now; other library versions are only named.
+    """Compare what the run was started with to the present; other library versions only cause a warning.
 
     Raises:
-        UserError: images, labels, knowledge or the number of processes have changed since.
+        UserError: images, labels, knowledge or the number of processes have changed.
     """
     started = folder.record()
     if (before := started.processes) != processes:
         raise UserError(
-            f"{folder.path}: was started with {before} processes and cannot go on with {processes}; "
+            f"{folder.path}: was started with {before} processes and cannot resume with {processes}; "
             f"start {before} again (torchrun --nproc-per-node={before}), or train into another folder"
         )
     if started.data.hash != dataset.content_hash:
@@ -85,7 +85,7 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
         raise UserError(f"{folder.path}: {knowledge.path} has changed since the run was started; train from the start")
     for name, version in started.environment.libraries.items():
         if (now := library_version(name)) != version:
-            say(f"{folder.path}: was started with {name} {version}, goes on with {now}: last digits may differ")
+            say(f"{folder.path}: was started with {name} {version}, resumes with {now}: last digits may differ")
 
 
 def _differences(one: RunConfig, other: RunConfig, keys: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves: a folder that says what was done, with what, and how well; and how it is read again."""
+"""The run folder, the output of a run: what was done, with what, and how well. Written and read here."""
 
 import json
 import os
@@ -41,9 +41,9 @@ from sspa.stage2_training.runs.records import (
     read_record,
 )
 
-# In a folder that is handed over, wherever it will lie: "local-dir:{folder}/backbone".
+# Stands for the folder's own path in a packaged folder, wherever it is moved: "local-dir:{folder}/backbone".
 OWN_FOLDER = "{folder}"
-# What `replacing` and `replacing_folder` write to before they move it over, and safetensors before that.
+# The temporary names of `replacing`, `replacing_folder` and safetensors.
 _BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
 
 
@@ -53,10 +53,10 @@ class RunFolder:
 
     run.json: version, environment, hashes, label order. config.json: the resolved configuration.
     knowledge.parquet: the knowledge that was used. metrics.jsonl: one line per epoch, the same however often the
-    run was interrupted. times.jsonl: what each epoch took. checkpoints/: what an unfinished run resumes from.
+    run was interrupted. times.jsonl: the duration of each epoch. checkpoints/: what an unfinished run resumes from.
     weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
     predictions.safetensors: probabilities and targets of the test split. thresholds.json: per label, tuned on
-    val. report.html: all of it to read.
+    val. report.html: a readable summary.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class RunFolder:
         return self.path / name
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write one file beside and move it over."""
+        """Write one file atomically."""
         with replacing(self.file(name)) as beside:
             beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -74,16 +74,16 @@ class RunFolder:
         """What was known before training.
 
         Raises:
-            UserError: as of every method that reads: the file is missing or damaged.
+            UserError: as in every method that reads, the file is missing or damaged.
         """
         return read_record(self.file("run.json"), RunRecord)
 
     def result(self) -> ResultRecord:
-        """What came out."""
+        """The results."""
         return read_record(self.file("result.json"), ResultRecord)
 
     def thresholds(self) -> ThresholdsRecord:
-        """The threshold per label that was tuned on val."""
+        """The thresholds tuned on val, per label."""
         return read_record(self.file("thresholds.json"), ThresholdsRecord)
 
     def epochs(self) -> list[EpochRecord]:
@@ -95,7 +95,7 @@ class RunFolder:
         return list(self.read_json("test_ids.json"))
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the run that has no type of its own."""
+        """A JSON file of the run that has no record type."""
         path = self.file(name)
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ class RunFolder:
             raise UserError(f"{path}: cannot be read ({error})") from error
 
     def append(self, name: str, line: dict[str, Any]) -> int:
-        """Add one line to a JSON lines file; returns its length in bytes.
+        """Append one line to a JSON lines file; returns its new length in bytes.
 
         Raises:
             UserError: the disk is full, or the file cannot be written.
@@ -122,7 +122,7 @@ class RunFolder:
             ) from error
 
     def cut_metrics(self, length: int) -> None:
-        """Take back the lines of metrics.jsonl that a checkpoint does not know yet."""
+        """Remove the lines of metrics.jsonl that were written after a checkpoint."""
         with self.file("metrics.jsonl").open("ab") as file:
             file.truncate(length)
 
@@ -148,7 +148,7 @@ class RunFolder:
     def write_predictions(
         self, probabilities: Probabilities, split: Split, name: str = "predictions.safetensors"
     ) -> None:
-        """Write a split's probabilities by branch, its targets and its ids' order: the test split's, unless named."""
+        """Write a split's probabilities by branch, its targets and the order of its ids; by default, test's."""
         tensors = {f"probabilities.{branch}": torch.from_numpy(values) for branch, values in probabilities.items()}
         self._write_tensors(name, {**tensors, "targets": torch.from_numpy(np.ascontiguousarray(split.targets))})
         self.write_json("test_ids.json", list(split.ids))
@@ -169,7 +169,7 @@ class RunFolder:
         except SafetensorError as error:
             raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
         targets = tensors.pop("targets").numpy()
-        # The file keeps its tensors in alphabetical order.
+        # The file stores its tensors in alphabetical order.
         order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
         return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
 
@@ -178,12 +178,12 @@ class RunFolder:
             try:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, beside)
             except SafetensorError as error:
-                # An OSError that came through another language.
+                # An OSError that passed through Rust.
                 raise UserError(f"{self.file(name)}: cannot be written ({error}); nothing was changed") from error
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is finished."""
         return self.file("result.json").is_file()
 
     def config(self) -> RunConfig:
@@ -201,7 +201,7 @@ class RunFolder:
 
 
 def check_free(path: Path | None) -> None:
-    """Refuse a folder that holds something.
+    """Reject a folder that is not empty.
 
     Raises:
         UserError: `path` exists and is not an empty folder.
@@ -222,13 +222,13 @@ def create_run_folder(
     device: torch.device,
     processes: int = 1,
 ) -> RunFolder:
-    """Make a new run folder and write what is known before training; it appears whole or not at all.
+    """Create a new run folder with what is known before training; it appears complete or not at all.
 
     Args:
-        path: where; a free name under runs/ if None.
-        backbone: the run's own, for how it wants images prepared.
-        device: what it is trained on.
-        processes: how many train together.
+        path: where; if None, a free name under runs/.
+        backbone: the run's own, which determines the preprocessing of images.
+        device: the one it is trained on.
+        processes: the number of training processes.
 
     Raises:
         UserError: `path` exists and is not an empty folder, or cannot be written.
@@ -258,12 +258,12 @@ def create_run_folder(
 
 @contextmanager
 def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run folder for the block, so that no second process trains in it; a killed process lets go of it.
+    """Lock the run folder for the block, so that no second process trains in it; the lock ends with the process.
 
-    What a killed one was just writing is removed: nobody will finish it.
+    Removes files that a killed process left half-written.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written.
+        UserError: another process holds the lock, or the folder cannot be written.
     """
     with held(folder.path, "wait for it, or end it first", inside=True):
         for leftover in (*folder.path.glob(".*"), *folder.file("checkpoints").glob(".*")):
@@ -273,16 +273,16 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 
 def open_run_folder(path: Path) -> RunFolder:
-    """A run folder that exists, of a version this program reads.
+    """An existing run folder of a version that this program can read.
 
     Raises:
-        UserError: it is no run folder, or of a newer version.
+        UserError: it is not a run folder, or of a newer version.
     """
     if not (path / "run.json").is_file():
-        raise UserError(f"{path}: is not a run folder (no run.json); give one that `sspa-train run` made")
+        raise UserError(f"{path}: is not a run folder (no run.json); give one that `sspa-train run` wrote")
     folder = RunFolder(path)
     if (version := read_record(folder.file("run.json"), FormatRecord).format) > FORMAT_VERSION:
-        raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+        raise UserError(f"{path}: was written by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
     return folder
 
 

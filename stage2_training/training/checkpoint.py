@@ -1,8 +1,8 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped.
+"""Checkpoints: everything that a run needs to resume as if it had never stopped.
 
-One is a folder `checkpoints/epoch-E-step-S` in the run folder, written beside and moved over: tensors.safetensors holds
-weights, averaged weights, the optimizer's moments by parameter name, and each process's random state; state.json holds
-the rest and the hashes of both. S steps of epoch E are done; the data order follows from them.
+A checkpoint is a folder `checkpoints/epoch-E-step-S` in the run folder, written atomically: tensors.safetensors has
+weights, averaged weights, the optimizer's moments by parameter name, and each process's random state; state.json has
+the rest and the hashes of both. S steps of epoch E are done, which determines the position in the data.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ class _DamagedError(Exception):
 
 
 def save_checkpoint(folder: Path, optimization: Optimization, state: TrainState, processes: Processes) -> None:
-    """Write a checkpoint into `folder` and keep the newest two. Every process takes part; the first writes.
+    """Write a checkpoint to `folder` and keep the newest two. Every process takes part; the first writes.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written; the checkpoints of before are kept.
+        UserError: the disk is full, or the folder cannot be written; earlier checkpoints are kept.
     """
     random = processes.states(_random_state())
     processes.first(lambda: _write(folder, optimization, state, random))
 
 
 def load_checkpoint(folder: Path, optimization: Optimization, processes: Processes) -> TrainState:
-    """Bring everything back from the newest whole checkpoint.
+    """Restore everything from the newest intact checkpoint.
 
-    Newer ones that are damaged are named and removed, since training writes them again.
+    Newer, damaged ones are reported and removed, since training writes them again.
 
     Raises:
-        UserError: all are damaged, or one was made by a newer version.
+        UserError: all are damaged, or one was written by a newer version.
     """
     name = processes.first(lambda: _newest_whole(folder))
     state, tensors = _read(folder / name)
@@ -57,14 +57,14 @@ def load_checkpoint(folder: Path, optimization: Optimization, processes: Process
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether there is anything to go on from."""
+    """Whether there is a checkpoint to resume from."""
     return bool(_checkpoints(folder))
 
 
 def _write(folder: Path, optimization: Optimization, state: TrainState, random: list[dict[str, Tensor]]) -> None:
     path = folder / f"epoch-{state.epoch:05}-step-{state.step:08}"
     if path.is_dir():
-        return  # this very state was saved, or gone on from
+        return  # this very state was already saved, or resumed from
     names = _names(optimization)
     content: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -85,10 +85,10 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
             with replacing(beside / "state.json") as file:
                 file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError, UserError) as error:
-        # safetensors has an error of its own for a full disk.
+        # safetensors raises its own error when the disk is full.
         reason = str(error.__cause__ or error)
         raise UserError(
-            f"{path}: this checkpoint cannot be written ({reason}); the one before is kept: "
+            f"{path}: this checkpoint cannot be written ({reason}); the previous one is kept: "
             "make room, then resume with --resume"
         ) from error
     for old in _checkpoints(folder)[_KEPT:]:
@@ -102,13 +102,13 @@ def _newest_whole(folder: Path) -> str:
         try:
             _read(path)
         except _DamagedError as error:
-            say(f"{path}: is damaged ({error}); going back to the one before")
+            say(f"{path}: is damaged ({error}); falling back to the previous one")
             damaged.append(path)
             continue
         for newer in damaged:
             shutil.rmtree(newer)
         return path.name
-    raise UserError(f"{folder}: no checkpoint in it can be read; delete that folder to train from the start")
+    raise UserError(f"{folder}: has no readable checkpoint; delete that folder to train from the start")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -116,10 +116,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         content = json.loads((path / "state.json").read_text(encoding="utf-8"))
         version = content["format"]
         if version > FORMAT_VERSION:
-            raise UserError(f"{path}: was made by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+            raise UserError(f"{path}: was written by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
         if version < FORMAT_VERSION:
             raise UserError(
-                f"{path}: was made by an earlier sspa (format {version}, this one reads {FORMAT_VERSION}), "
+                f"{path}: was written by an earlier sspa (format {version}, this one reads {FORMAT_VERSION}), "
                 "whose models had other parameters; train from the start, into another folder"
             )
         told = content.pop("hash")
@@ -156,13 +156,13 @@ def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[
     optimization.scaler.load_state_dict(content["scaler"])
     optimization.step_count = content["optimizer_steps"]
     torch.set_rng_state(by_part["random"][f"{rank}.cpu"])
-    # A run that goes on with a GPU where it began without has no such state, and no promise of equal bits.
+    # A run that started without a GPU and resumes with one has no such state, and is not bit-identical.
     if torch.cuda.is_available() and f"{rank}.cuda" in by_part["random"]:
         torch.cuda.set_rng_state(by_part["random"][f"{rank}.cuda"])
 
 
 def _restore_optimizer(optimization: Optimization, saved: list[dict[str, Any]], moments: dict[str, Tensor]) -> None:
-    """Moments and settings by the parameters' names: neither their order nor that of the groups matters."""
+    """Moments and settings by parameter name: neither the order of parameters nor that of groups matters."""
     names = _names(optimization)
     groups, position, by_position = [], 0, {}
     for group in optimization.optimizer.param_groups:
@@ -184,12 +184,13 @@ def _restore_optimizer(optimization: Optimization, saved: list[dict[str, Any]], 
 
 
 def _names(optimization: Optimization) -> dict[Tensor, str]:
-    """The trained parameters' names, which hold no dot."""
+    """The names of the trained parameters, which contain no dot."""
     return {parameter: name for name, parameter in optimization.trained.items()}
 
 
 def _random_state() -> dict[str, Tensor]:
-    """Of torch, the only source of chance in a training step; the data's own draws are functions of seed and epoch."""
+    """Torch's random state, the only randomness in a training step; data order and augmentation are functions of seed
+    and epoch."""
     state = {"cpu": torch.get_rng_state()}
     return {**state, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else state
 

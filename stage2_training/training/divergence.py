@@ -1,4 +1,4 @@
-"""When a run has gone wrong for good: a loss that is no number, or that stays far above what it was."""
+"""Detects divergence: a loss that is not finite, or that stays far above its recent values."""
 
 import math
 import statistics
@@ -7,12 +7,12 @@ from sspa.stage2_training.compute.processes import AgreedError
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.training.train_state import TrainState
 
-# The median is taken over so many of the last sound losses, once there are `_ENOUGH`.
+# The running median covers this many of the last normal losses, once there are `_ENOUGH`.
 _WINDOW, _ENOUGH = 100, 20
 
 
 def what_is_wrong(loss: float, state: TrainState, options: TrainingOptions) -> str | None:
-    """Note one step's loss in `state`; None if training may go on, else what is wrong, in words."""
+    """Record one step's loss in `state`; None if training can continue, else what is wrong, in words."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     median = statistics.median(state.recent) if len(state.recent) >= _ENOUGH else math.inf
@@ -28,7 +28,7 @@ def what_is_wrong(loss: float, state: TrainState, options: TrainingOptions) -> s
 
 
 def diverged(reason: str, state: TrainState) -> AgreedError:
-    """The error that stops the run, in one line; every process sees the loss of the whole batch."""
+    """The error that stops the run; every process sees the loss of the whole batch."""
     return AgreedError(
         f"epoch {state.epoch}, step {state.step + 1}: {reason}; training stops. The run folder keeps the weights of "
         f"the best epoch so far, {state.best_epoch}. Lower training.lr or training.clip_norm, and take another --out"

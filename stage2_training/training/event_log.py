@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, where `training.tensorboard` asks for them; metrics.jsonl is written anyway."""
+"""Curves for TensorBoard, if `training.tensorboard` is set; metrics.jsonl is always written."""
 
 from pathlib import Path
 from typing import Protocol
@@ -7,25 +7,25 @@ from sspa.shared.errors import UserError
 
 
 class EventLog(Protocol):
-    """What a run tells while it trains."""
+    """Receives the curves of a run while it trains."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        """One point of a curve."""
+        """Add one point to a curve."""
 
     def close(self) -> None:
-        """Write what is waiting."""
+        """Write pending points."""
 
 
 class _Nothing:
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        """No curve is wanted."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Do nothing."""
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Refuse before anything is trained.
+    """Check before training starts.
 
     Raises:
         UserError: tensorboard is not installed.
@@ -41,7 +41,7 @@ def check_tensorboard(wanted: bool) -> None:
 
 
 def open_event_log(folder: Path, wanted: bool, step: int) -> EventLog:
-    """A log in `folder`; points after `step`, of a run that was killed, are taken back."""
+    """A log in `folder`; points after `step`, left by a killed run, are hidden."""
     if not wanted:
         return _Nothing()
     from torch.utils.tensorboard import SummaryWriter

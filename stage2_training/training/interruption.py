@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: at once where nothing would be lost, after the step and a checkpoint where training goes on."""
+"""SIGTERM and Ctrl-C: they end a run immediately if nothing is lost, else after the current step and a checkpoint."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 
 class StopRequestedError(Exception):
-    """A signal that was noted ends training here, between two steps; `number` is the signal's."""
+    """Ends training between two steps, after a signal; `number` is the signal's."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -18,11 +18,11 @@ class StopRequestedError(Exception):
 
 
 class Interruption:
-    """What has been asked for; made by `interruptions`.
+    """The pending signal, if any; created by `interruptions`.
 
-    Outside of `deferred` a signal ends the run at the line that it meets. Inside, it is noted in `requested`, and
-    training raises `StopRequestedError` where it can save. A second Ctrl-C ends the run at once, wherever it comes, but
-    not under torchrun, which passes on the first one that its processes have had already.
+    Outside `deferred`, a signal ends the run immediately. Inside, it is recorded in `requested`, and training raises
+    `StopRequestedError` where it can save. A second Ctrl-C always ends the run immediately, except under torchrun,
+    which forwards the first one to processes that have already received it.
     """
 
     def __init__(self, second_ends: bool) -> None:
@@ -33,7 +33,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the block signals are noted and do nothing else."""
+        """Within the block, signals are only recorded."""
         self._deferring = True
         try:
             yield
@@ -41,13 +41,13 @@ class Interruption:
             self._deferring = False
 
     def stop_if(self, number: int) -> None:
-        """Raise `StopRequestedError` if there was a signal."""
+        """Raise `StopRequestedError` if there has been a signal."""
         if number:
             raise StopRequestedError(number)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
-            # A reading process that inherited this: Ctrl-C reaches it as well, and the run itself decides.
+            # A worker process that inherited this handler: Ctrl-C reaches it as well, but the main process decides.
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
@@ -58,7 +58,7 @@ class Interruption:
 
 
 def leave(number: int) -> NoReturn:
-    """End as the signal asks: exit code 130 for Ctrl-C, 143 for SIGTERM."""
+    """Exit as usual after a signal: code 130 for Ctrl-C, 143 for SIGTERM."""
     if number == signal.SIGTERM:
         raise SystemExit(128 + number)
     raise KeyboardInterrupt
@@ -66,7 +66,7 @@ def leave(number: int) -> NoReturn:
 
 @contextmanager
 def interruptions(second_ends: bool = True) -> Iterator[Interruption]:
-    """Take SIGTERM and SIGINT over for the block; the handlers of before are put back at its end."""
+    """Handle SIGTERM and SIGINT within the block; the previous handlers are restored afterwards."""
     interruption = Interruption(second_ends)
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # only the main thread may set handlers

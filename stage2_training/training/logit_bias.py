@@ -1,4 +1,4 @@
-"""Logit biases that a loss cannot fit, fitted to val: so that probability 0.5 means something.
+"""Fits the logit biases that a loss cannot determine to val, so that probability 0.5 is meaningful.
 
 Legend: N images, C labels.
 """
@@ -16,7 +16,7 @@ from sspa.stage2_training.evaluation.metrics import Probabilities
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.losses import Loss
 
-# No finite bias gives a probability of 0 or 1; float32 has them all the same.
+# No finite logit gives a probability of 0 or 1, but float32 rounds to them.
 _CLOSEST = 1e-7
 _WIDEST = 60.0
 
@@ -25,12 +25,12 @@ _WIDEST = 60.0
 def fitted_biases(
     head: Head, loss: Loss, probabilities: Probabilities, targets: NDArray[np.int8]
 ) -> Iterator[Probabilities]:
-    """Within the block each branch of `head` has the bias that fits `targets`; yields the probabilities it then gives.
+    """Within the block, each branch of `head` has the bias that fits `targets`; yields the resulting probabilities.
 
-    Where the loss fits biases itself, nothing changes. Afterwards the biases are restored bit for bit.
+    If the loss fits biases itself, nothing changes. Afterwards the biases are restored bit for bit.
 
     Args:
-        probabilities: by branch (N, C), as the head gives them now.
+        probabilities: by branch (N, C), with the current biases.
         targets: (N, C) of 1, 0, -1 for unknown.
     """
     biases = head.logit_biases() if loss.ignores_shift else {}
@@ -53,19 +53,19 @@ def fitted_biases(
 
 
 def best_shift(probabilities: NDArray[np.float32], targets: NDArray[np.int8]) -> float:
-    """The number that, added to all logits, minimises binary cross-entropy over the known cells.
+    """The shift of all logits that minimises binary cross-entropy over the known cells.
 
     Args:
         probabilities, targets: (N, C).
 
     Returns:
-        0 where the known cells are all positive or all negative: no finite number fits those.
+        0 if the known cells are all positive or all negative, since no finite shift is optimal then.
     """
     known = targets >= 0
     logits, positives = _logits(probabilities)[known], float((targets[known] == 1).mean()) if known.any() else 0.0
     if not 0 < positives < 1:
         return 0.0
-    # The derivative is zero where the mean probability is the share of positives.
+    # The derivative is zero where the mean probability equals the share of positives.
     return float(brentq(lambda shift: expit(logits + shift).mean() - positives, -_WIDEST, _WIDEST))
 
 

@@ -15,8 +15,8 @@ from sspa.stage2_training.model.recognizer import Recognizer
 def parameter_groups(recognizer: Recognizer, options: TrainingOptions) -> list[dict[str, Any]]:
     """The trained parameters in groups: image tower, prompts, scalars, gains and biases, weights.
 
-    Scalars (temperatures, scales, residual weights) get a learning rate of their own, since in a short
-    run they would hardly move at that of the matrices (measured; reconstruction). Only matrices decay.
+    Scalars (temperatures, scales, residual weights) have their own learning rate, since in a short run they would
+    hardly move at that of the matrices (measured; reconstruction). Only matrices decay.
     """
     prompts = {id(parameter) for parameter in recognizer.head.prompt_parameters()}
     named = {"tower": options.tower_lr, "tower gains": options.tower_lr, "weights": options.lr}
@@ -46,10 +46,10 @@ def parameter_groups(recognizer: Recognizer, options: TrainingOptions) -> list[d
 
 
 def describe_groups(groups: list[dict[str, Any]]) -> str:
-    """ "weights 5,300,000 at 0.0005, ...": what a run says before it starts."""
+    """ "weights 5,300,000 at 0.0005, ...", for the start of a run."""
 
     def one(group: dict[str, Any]) -> str:
-        # Once there is a schedule, `lr` is what its warm-up begins with.
+        # Once there is a schedule, `lr` is the first value of its warm-up.
         count = sum(parameter.numel() for parameter in group["params"])
         return f"{group['name']} {count:,} at {group.get('initial_lr', group['lr']):g}"
 
@@ -58,9 +58,9 @@ def describe_groups(groups: list[dict[str, Any]]) -> str:
 
 @dataclass
 class Optimization:
-    """Optimizer, schedule and averaged weights of one run, advanced together, once a step.
+    """Optimizer, schedule and averaged weights of one run, advanced together, once per step.
 
-    `modules` are what the run keeps, `trained` the parameters of them that it changes; `ema` averages those alone.
+    `modules` are the modules that the run saves, `trained` their trained parameters; `ema` averages only those.
     """
 
     modules: nn.ModuleDict
@@ -73,13 +73,14 @@ class Optimization:
     step_count: int = 0
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of one part of a batch."""
+        """Accumulate the gradients of one part of a batch."""
         self.scaler.scale(loss).backward()
 
     def update(self) -> float:
-        """One update from the gradients so far; returns their norm before clipping.
+        """Update from the accumulated gradients; returns their norm before clipping.
 
-        Where it is not finite nothing changes: with fp16 the loss is scaled down and the step counts, else it does not.
+        If it is not finite, no parameter changes: with fp16 the loss scale is reduced and the step counts, otherwise
+        it does not.
         """
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -94,19 +95,19 @@ class Optimization:
         return float(norm)
 
     def step(self, loss: torch.Tensor) -> float:
-        """One update from the loss of a whole batch."""
+        """Update from the loss of a whole batch."""
         self.backward(loss)
         return self.update()
 
     @property
     def learning_rate(self) -> float:
-        """Of the new modules (or of the first group there is)."""
+        """The learning rate of the new modules (or of the first group)."""
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         return float(rates.get("weights", next(iter(rates.values()))))
 
 
 def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_per_epoch: int) -> Optimization:
-    """AdamW, cosine with warm-up by steps, timm's EMA over what is trained with its own warm-up."""
+    """AdamW, cosine schedule with warm-up per step, and timm's EMA, with its own warm-up, of the trained parameters."""
     optimizer = torch.optim.AdamW(parameter_groups(recognizer, options))
     schedule = CosineLRScheduler(
         optimizer,
@@ -126,6 +127,6 @@ def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_pe
 
 
 def _trained(modules: nn.Module) -> nn.ParameterDict:
-    """The trained parameters themselves, by name; a dot may not stand in the name of a module's parameter."""
+    """The trained parameters by name; torch does not allow dots in the names, so they are replaced."""
     named = modules.named_parameters()
     return nn.ParameterDict({name.replace(".", "/"): value for name, value in named if value.requires_grad})

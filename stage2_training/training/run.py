@@ -1,6 +1,6 @@
-"""One run: prepare, train, choose the best epoch on val, score test once, leave a folder.
+"""One run: prepare, train, choose the best epoch on val, score test once, write a run folder.
 
-Killed at any moment and started again with `resume`, it ends in the same bits; see `checkpoint` for what is kept.
+Killed at any moment and restarted with `resume`, it gives bit-identical results; see `checkpoint` for what is saved.
 """
 
 import math
@@ -42,7 +42,7 @@ from sspa.stage2_training.training.steps import check_steps, train_steps
 from sspa.stage2_training.training.train_state import TrainState
 from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
 
-# The untrained model's scores of the test split, kept until the result is written.
+# The untrained model's scores of the test split, saved until the result is written.
 _UNTRAINED = "checkpoints/untrained.safetensors"
 
 
@@ -60,16 +60,16 @@ class RunResult:
 def run(
     config: RunConfig, out: Path | None, device: torch.device, resume: bool = False, processes: Processes = ALONE
 ) -> RunResult:
-    """Train and evaluate; see the module's docstring for the order of things.
+    """Train and evaluate; the module's docstring gives the order of steps.
 
     Args:
-        out: the run's folder; a new one under runs/ if None.
-        resume: go on in `out`, or in the newest folder under runs/ that has this configuration.
-        processes: of which this is one; the first of them writes.
+        out: the run's folder; if None, a new one under runs/.
+        resume: resume in `out`, or in the newest folder under runs/ with this configuration.
+        processes: the processes that train together, this one included; the first one writes.
 
     Raises:
-        UserError: whatever the user can fix, where possible before anything is written; a folder to resume
-            that holds a finished run.
+        UserError: anything the user can fix, if possible before anything is written; also if the run to resume is
+            already finished.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after saving.
     """
     processes.everywhere(lambda: _check_options(config, device))
@@ -112,13 +112,13 @@ def _folder_before(config: RunConfig, out: Path | None, resume: bool) -> RunFold
         check_free(out)
         return None
     folder = folder_to_resume(out, config)
-    if folder is not None and folder.finished:  # a command asks first, see `finished_run`
+    if folder is not None and folder.finished:  # the command checks first, see `finished_run`
         raise UserError(f"{folder.path}: this run is finished; there is nothing to resume")
     return folder
 
 
 class _Training:
-    """What one run trains, and with what."""
+    """The inputs and the model of one run."""
 
     def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
         self.config, self.device, self.processes = config, device, processes
@@ -138,7 +138,7 @@ class _Training:
         self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", "test"))
 
     def train_and_score(self, folder: RunFolder, interruption: Interruption) -> RunResult:
-        """Start or go on in `folder`, to the end of the run."""
+        """Start or resume in `folder`, and finish the run."""
         config, processes, checkpoints = self.config, self.processes, folder.file("checkpoints")
         started = time.monotonic()
         if self.device.type == "cuda":
@@ -171,7 +171,7 @@ class _Training:
         self.inputs.keep_features([self.train], self.config.training.views)
 
     def _initialise(self, batches: Batches) -> None:
-        """Starting values that depend on the data; they are the same in every process, what is dropped out is not."""
+        """Set data-dependent initial values, the same in every process; dropout then differs between processes."""
         own = batches if self.processes.world == 1 else self._whole_batches()
         self.recognizer.head.initialise(self.inputs.sample(own))
         self.processes.same_start(self.recognizer.trained_modules())
@@ -182,7 +182,7 @@ class _Training:
         return Inputs(self.config, self.dataset, self.recognizer.backbone, self.device).training()
 
     def _first_scores(self, folder: RunFolder) -> TrainState:
-        """Score the untrained model; it is the best epoch until another is better."""
+        """Score the untrained model, the best epoch until another is better."""
         untrained = self._score(self.test, "test, untrained")
         val = metrics_by_branch(self._score(self.val, "val, untrained"), self.val, self.dataset)
 
@@ -202,7 +202,7 @@ class _Training:
         state: TrainState,
         interruption: Interruption,
     ) -> TrainState:
-        """The epochs from `state` on. A signal is answered between two steps, or two batches that are scored."""
+        """The epochs from `state` on. Signals are handled between training steps and between scored batches."""
         options, checkpoints = self.config.training, folder.file("checkpoints")
         log = open_event_log(
             folder.file("tensorboard"), options.tensorboard and not self.processes.rank, optimization.step_count
@@ -258,8 +258,8 @@ class _Training:
         interruption: Interruption,
         log: EventLog,
     ) -> None:
-        """Score val with the averaged weights, keep them if they are the best so far, move on to the next epoch."""
-        # Processes score different numbers of batches: only one alone may stop among them.
+        """Score val with the averaged weights, save them if they are the best so far, and move to the next epoch."""
+        # Processes score different numbers of batches, so stopping between them is only possible with one process.
         stop = (lambda: interruption.stop_if(interruption.requested)) if self.processes.world == 1 else lambda: None
         loss = state.losses / steps
         with weights_of(optimization.ema.module, optimization.trained):
@@ -282,7 +282,7 @@ class _Training:
     def _final_scores(
         self, folder: RunFolder, optimization: Optimization, state: TrainState, seconds: float
     ) -> RunResult:
-        """Score test with the best epoch's weights, and write everything that is left to write."""
+        """Score test with the best epoch's weights, and write the results."""
         began = time.monotonic()
         processes, dataset, test, val = self.processes, self.dataset, self.test, self.val
         processes.everywhere(lambda: folder.read_weights(optimization.modules))

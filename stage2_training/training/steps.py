@@ -28,14 +28,14 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Step:
-    """One step that was made: the loss of its whole batch, and how many images that had."""
+    """One finished step: the loss of its whole batch, and the number of images."""
 
     loss: float
     images: int
 
 
 def check_steps(config: RunConfig, device: torch.device) -> None:
-    """Refuse what cannot be trained, before anything is read.
+    """Reject configurations that cannot be trained, before anything is read.
 
     Raises:
         UserError: a precision that the device does not support, or a loss whose batch cannot be split.
@@ -47,17 +47,17 @@ def check_steps(config: RunConfig, device: torch.device) -> None:
         raise UserError("training.precision=fp16 needs a GPU; take bf16 or float32 on a CPU")
     if options.accumulate > 1 and config.loss.couples_images:
         raise UserError(
-            f"loss.kind={config.loss.kind} couples all images of a batch, which therefore cannot be split; "
+            f"loss.kind={config.loss.kind} couples all images of a batch, so a batch cannot be split; "
             "take training.accumulate=1, or another loss"
         )
 
 
 @contextmanager
 def forward_context(device: torch.device, precision: Precision, tower: str) -> Iterator[None]:
-    """For the forward pass of a training step: autocast of its precision, and the attention kernels that suit it.
+    """For the forward pass of a training step: autocast, and suitable attention kernels.
 
     Args:
-        tower: `backbone.tower`, what of the image tower is trained.
+        tower: `backbone.tower`, which part of the image tower is trained.
     """
     dtype = _AUTOCAST.get(precision)
     with torch.autocast(device.type, dtype, enabled=dtype is not None), attention_kernels(device, dtype, tower):
@@ -72,10 +72,10 @@ def train_steps(
     state: TrainState,
     processes: Processes,
 ) -> Iterator[Step]:
-    """Make the rest of an epoch's steps, from `state.step` on; `state` is kept up to date.
+    """Make the remaining steps of an epoch, from `state.step` on; updates `state`.
 
     Raises:
-        UserError: the loss is no longer a number, or diverges; the step is not made.
+        UserError: the loss is not finite, or diverges; that step is not made.
     """
     recognizer.train()
     for inputs, targets, indices in batches.epoch(state.epoch, state.step):
@@ -99,7 +99,7 @@ def _backward(
     config: RunConfig,
     processes: Processes,
 ) -> float:
-    """The loss of the whole batch; the gradient of this process's share of it is left in the parameters."""
+    """The loss of the whole batch; accumulates the gradient of this process's share in the parameters."""
     loss = 0.0
     for part, part_targets in _parts(inputs, targets, config.training.accumulate):
         with forward_context(targets.device, config.training.precision, config.backbone.tower):

@@ -1,14 +1,14 @@
-"""Where training stands."""
+"""The progress of training."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class TrainState:
-    """What a run knows besides its tensors; all but `seconds` is the same however often the run was interrupted.
+    """A run's state besides its tensors; all but `seconds` is independent of interruptions.
 
-    `epoch` is the one being trained and `step` how many of its steps are done; `losses` is the sum of their losses.
-    `recent` and `above` are what `divergence` keeps in mind. `metrics_length` is that of metrics.jsonl in bytes.
+    `epoch` is the one being trained and `step` the number of its finished steps; `losses` is the sum of their losses.
+    `recent` and `above` belong to `divergence`. `metrics_length` is the length of metrics.jsonl in bytes.
     """
 
     epoch: int = 1
@@ -22,5 +22,5 @@ class TrainState:
     seconds: float = 0.0
 
     def next_epoch(self) -> None:
-        """Stand at the start of the epoch that follows."""
+        """Move to the start of the next epoch."""
         self.epoch, self.step, self.losses = self.epoch + 1, 0, 0.0

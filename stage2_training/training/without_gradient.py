@@ -1,7 +1,7 @@
-"""Parameters that the loss does not depend on: kept out of training.
+"""Excludes parameters from training that the loss does not depend on.
 
-Their gradient is zero but for rounding, and Adam turns rounding noise into full steps: they would wander, each
-processor's in its own way.
+Their gradient is zero up to rounding, and Adam turns rounding noise into full steps: they would drift, differently on
+every processor.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from sspa.stage2_training.model.losses import Loss
 
 
 def leave_out_without_gradient(head: Head, image_tower: nn.Module, loss: Loss) -> None:
-    """Keep training from moving the biases of attention keys, and logit biases that `loss` does not feel.
+    """Freeze the biases of attention keys, and the logit biases that `loss` is invariant to.
 
-    A bias of the keys adds the same to all scores of a query, which softmax cancels. The logit bias of a head that is
-    one number for all labels has no effect on a loss that ignores shifts; `logit_bias` fits it to val instead.
+    A key bias adds the same to all scores of a query, which softmax cancels. A logit bias shared by all labels has
+    no effect on a loss that ignores shifts; `logit_bias` fits it to val instead.
     """
     for module in (*head.modules(), *image_tower.modules()):
         for bias, keys in _key_biases(module):
@@ -32,7 +32,7 @@ def leave_out_without_gradient(head: Head, image_tower: nn.Module, loss: Loss) -
 
 
 def _key_biases(module: nn.Module) -> Iterator[tuple[nn.Parameter, slice]]:
-    """The bias parameters of an attention layer that hold the keys' bias, and where in them it is."""
+    """The parameters of an attention layer that contain the key bias, and its position in them."""
     if isinstance(module, nn.MultiheadAttention) and module.in_proj_bias is not None:
         yield module.in_proj_bias, _part(1, 3, module.in_proj_bias)
     # timm's attention layers and latent pool, and the attention pool of CLIP's ResNets.

@@ -1,4 +1,4 @@
-"""A decompression bomb to refuse."""
+"""A decompression bomb, to be rejected."""
 
 import struct
 import zlib

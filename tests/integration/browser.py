@@ -1,4 +1,4 @@
-"""A real Chromium, for looking at pages: the fixture `browser`, which conftest.py offers, then `visit`.
+"""A real Chromium for testing pages: the fixture `browser` (exposed by conftest.py), and `visit`.
 
 Debian's chromium is used (`apt-get install chromium`); where none is installed the tests that ask for it are skipped.
 """

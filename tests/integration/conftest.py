@@ -1,4 +1,4 @@
-"""Recorded answers that the real command can replay, and a trained run."""
+"""Fixtures: recorded answers that the real command can replay, and a trained run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .tiny_run import train_arguments, write_inputs
 
 __all__ = ["browser"]
 
-SENTENCES = {
+DESCRIPTIONS = {
     "cat": "A cat is a small furry animal with pointed ears and a long tail, often seen with a bowl.",
     "dog": "A dog is a four-legged animal with a wet nose and floppy ears, often seen on a red lead.",
 }
@@ -27,22 +27,22 @@ SENTENCES = {
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A cache folder with answers about a cat and a dog."""
+    """An answer cache with answers about a cat and a dog."""
     identity = Identity("scripted 1", "teller", revision="r1")
     form = SentenceForm()
     common = digest(common_parts(identity, Sampling(), form.name, None))
     asker = Asker(built_in_prompt("natural"), form, Sampling(), 3, common, lambda _: None)
     store = AnswerStore(tmp_path / "recorded")
-    for label, sentence in SENTENCES.items():
+    for label, description in DESCRIPTIONS.items():
         (question,) = asker.questions(Label(label, label), 1)
-        store.add(identity, [(asker.key(question), Answer(sentence, "stop", 9, 9))])
+        store.add(identity, [(asker.key(question), Answer(description, "stop", 9, 9))])
     store.close()
     return tmp_path / "recorded"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     output: str
@@ -70,7 +70,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder that the real command made; to be read only."""
+    """A run folder written by the real command; tests must not change it."""
     import torch
 
     # So small a model gains nothing from threads, and on a busy machine they wait for each other.

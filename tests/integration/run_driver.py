@@ -1,4 +1,4 @@
-"""Runs in processes of their own that are killed where a test says so.
+"""Runs in separate processes, killed where a test says so.
 
 The heavy libraries are imported once; every run is a fork of that. A request is one line of JSON on standard input,
 the answer one line with the exit codes. Faults are put in from here: the program itself knows nothing of tests.

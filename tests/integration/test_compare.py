@@ -1,4 +1,4 @@
-"""`sspa-train compare`, `runs` and `bench` as a user types them, on a run of seconds."""
+"""`sspa-train compare`, `runs` and `bench` as a user would call them, on a run that takes seconds."""
 
 import json
 from collections.abc import Callable
@@ -145,4 +145,4 @@ variants: {slow: {training.lr: 0.001}, fast: {training.lr: 0.01}}
     assert about["data"]["name"] == "squares-fold-1-of-2"
     refused = sspa_train("run", "--set", "data.fold=3/2", *inputs(squares))
     assert refused.code == 2
-    assert "data.fold = '3/2': is no fold; write 1/3, 2/3 or 3/3" in refused.messages
+    assert "data.fold = '3/2': is not a fold; write 1/3, 2/3 or 3/3" in refused.messages

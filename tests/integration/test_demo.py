@@ -1,4 +1,4 @@
-"""`sspa-train demo`: the page in a real Chromium, its answers held to the Tagger's, and wrong use."""
+"""`sspa-train demo`: the page in a real Chromium, its answers compared with the Tagger's, and user errors."""
 
 import io
 import os
@@ -33,7 +33,7 @@ pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
 Command = Callable[..., Ended]
 
 TYPED = Label('red & "big" umbrella', 'red & "big" umbrella')
-SENTENCE = "A red <b>umbrella</b> is a round cloth on a stick."
+DESCRIPTION = "A red <b>umbrella</b> is a round cloth on a stick."
 _UPLOAD = "#upload input[type=file]"
 # Generous: what else a machine does must not fail a test.
 _STARTS_WITHIN_S = 300
@@ -42,7 +42,7 @@ _ANSWERS_WITHIN_MS = 120_000
 
 @pytest.fixture(scope="module")
 def address(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The real command's page, as it listens by default, with small limits."""
+    """The page of the real command, on its default address, with small limits."""
     folder = tmp_path_factory.mktemp("demo")
     said = folder / "said.txt"
     options = ("--port", "0", "--max-megabytes", "0.1", "--max-megapixels", "0.05")
@@ -91,12 +91,12 @@ def _upload(page: "Page", image: Path) -> None:
 
 
 def _type_a_new_label(page: "Page", tagger: Tagger, images: "torch.Tensor") -> None:
-    """A label that the model never saw is scored, refused the second time, and removed."""
+    """A label that the model has never seen is scored, rejected the second time, and removed."""
     page.fill("#name input, #name textarea", TYPED.text)
-    page.fill("#sentence input, #sentence textarea", SENTENCE)
+    page.fill("#description input, #description textarea", DESCRIPTION)
     page.click("#add")
     page.get_by_text(TYPED.text, exact=True).first.wait_for()
-    wider = tagger.knowledge.with_labels({TYPED: SENTENCE})
+    wider = tagger.knowledge.with_labels({TYPED: DESCRIPTION})
     own = tagger.knowledge
     tagger.bind(wider)
     with_typed = tagger.probabilities(images)[0]
@@ -104,7 +104,7 @@ def _type_a_new_label(page: "Page", tagger: Tagger, images: "torch.Tensor") -> N
     found = {**_shown(page, "#seen"), **_shown(page, "#others")}
     assert found == pytest.approx(dict(zip((*LABELS.texts, TYPED.text), with_typed, strict=True)), abs=1e-4)
     page.locator("#seen button, #others button").filter(has_text=TYPED.text).click()
-    page.locator("#why").get_by_text(SENTENCE).wait_for()
+    page.locator("#why").get_by_text(DESCRIPTION).wait_for()
 
     # The same name again is said to be there; the labels are gone when they are removed.
     page.fill("#name input, #name textarea", TYPED.text.upper())
@@ -152,7 +152,7 @@ def test_an_image_its_labels_their_threshold_a_map_and_a_new_label(
         assert set(_shown(page, "#seen")) == expected
         page.get_by_text("A label that you typed counts").wait_for()
 
-        # A label's map over the image, and its sentence, as text and not as HTML.
+        # A label's map over the image, and its description, as text and not as HTML.
         index = int(probabilities[0].argmax())
         page.get_by_text(LABELS.texts[index], exact=True).click()
         shown = page.wait_for_selector("#map img")
@@ -270,25 +270,25 @@ def test_two_visitors_with_labels_of_their_own(tagger: Tagger, squares: Path) ->
         for found in (first, second)
     ]
     assert by_key[0] == pytest.approx(by_key[1], abs=1e-5)
-    assert scorer.sentences("a drum", one) == ("A drum is round.",)
-    assert scorer.sentences("kite", one) == ()
+    assert scorer.descriptions("a drum", one) == ("A drum is round.",)
+    assert scorer.descriptions("kite", one) == ()
     # Nobody else's labels are left behind.
     assert [label.key for label in scorer.score(image, {}).labels] == list(LABELS.keys)
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence", "message"),
+    ("name", "description", "message"),
     [
         (" ", "", "type a label first"),
         ("a{b}", "", "template or chat syntax"),
         ("drum", "x" * 501, "501 characters; 500 is the limit"),
     ],
 )
-def test_what_is_no_label(name: str, sentence: str, message: str) -> None:
+def test_what_is_no_label(name: str, description: str, message: str) -> None:
     from sspa.stage2_training.demo.scoring import with_typed
 
     with pytest.raises(UserError, match=message):
-        with_typed({}, name, sentence)
+        with_typed({}, name, description)
 
 
 def test_wrong_use_is_one_line(

@@ -1,4 +1,4 @@
-"""`sspa-train explain`, and how faithful the maps of a run with known squares are."""
+"""`sspa-train explain`, and the faithfulness of maps on images whose squares are known."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_explain_writes_maps_and_a_page(
     assert names == expected | {"index.html", "image-gate.png"}
     assert Image.open(tmp_path / "why" / next(iter(expected))).size == (96, 64)
     page = (tmp_path / "why" / "index.html").read_text(encoding="utf-8")
-    assert "With the bare names in place of all sentences" in page
+    assert "With the bare names in place of all descriptions" in page
     assert page.count("Counts as seen") == len(tags.predicted)
     assert page.count('alt="Region map"') == len(shown)
     assert "<b>red" not in page

@@ -1,4 +1,4 @@
-"""A trained run, exported: used by a stranger who has the file alone, and refused where it must be."""
+"""Exports of a trained run: usable with the file alone, and rejected where they must be."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ Command = Callable[..., Ended]
 
 
 def _prepared(path: Path, description: dict[str, Any]) -> np.ndarray:
-    """An image as the file's own description says, with nothing of ours."""
+    """An image prepared as the file's own metadata says, without our code."""
     words = description["preprocessing"]
     assert (words["colour"], words["layout"]) == ("RGB", "channels first")
     assert words["interpolation"].startswith("bicubic")

@@ -105,7 +105,7 @@ def test_a_template_that_reaches_too_far(
 
 
 def flipped(path: Path) -> None:
-    """One bit of a sentence's page is turned over."""
+    """Flip one bit in the page of a description."""
     rows = [{**row, "description": row["description"] * 40} for row in ROWS]
     write_knowledge(path, rows)
     content = bytearray(path.read_bytes())
@@ -116,7 +116,7 @@ def flipped(path: Path) -> None:
 
 
 def billion_rows(path: Path) -> None:
-    """The footer claims two billion rows: its number of rows (field 3, a zigzag varint) is written over."""
+    """Let the footer claim two billion rows: overwrite its number of rows (field 3, a zigzag varint)."""
     table = read_table(path)[0]
     rows = 6000
     block = pa.concat_tables([table.slice(0, 1)] * rows).combine_chunks()
@@ -132,7 +132,7 @@ def billion_rows(path: Path) -> None:
 
 
 def varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+    """Seven bits per byte, the lowest first."""
     encoded = b""
     while number >= 128:
         encoded += bytes([number % 128 + 128])
@@ -256,7 +256,7 @@ def test_bad_options_are_refused(folder: Path, refused: Refused) -> None:
     assert "has schema version 2 already" in refused("migrate", "artifacts/mine.parquet")
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
-    assert "--model model: holds no weights" in refused(*asked, "--model", "model")
+    assert "--model model: has no weights" in refused(*asked, "--model", "model")
     (folder / "model" / "model.safetensors").touch()
     (folder / "model" / "config.json").write_text("{")
     assert "config.json is not JSON" in refused(*asked, "--model", "model")
@@ -288,7 +288,7 @@ def test_a_dry_run_leaves_no_trace(folder: Path, recorded: Path, monkeypatch: py
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    assert "to ask     2 sentences" in capsys.readouterr().out
+    assert "to ask     2 descriptions" in capsys.readouterr().out
     assert sorted(path for path in folder.rglob("*") if "recorded" not in path.parts) == [
         path for path in before if "recorded" not in path.parts
     ]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedP
 
 @pytest.mark.slow
 def test_the_real_engine_writes_knowledge_and_is_not_started_again(tmp_path: Path) -> None:
-    pytest.importorskip("vllm", reason="no vLLM build is installed (extra cpu or gpu)")
+    if find_spec("vllm") is None:
+        pytest.skip("no vLLM build is installed (extra cpu or gpu)")
     labels = tmp_path / "mine.txt"
     labels.write_text("horse\nbottle\n")
     first = run("generate", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path)
@@ -45,11 +47,11 @@ def test_the_real_engine_writes_knowledge_and_is_not_started_again(tmp_path: Pat
     assert again.returncode == 0
     assert "up to date" in again.stderr
     assert "starting vLLM" not in again.stderr
-    assert read_knowledge(output).sentences["horse"] == (rows[0]["description"],)
+    assert read_knowledge(output).descriptions["horse"] == (rows[0]["description"],)
 
 
 def _imported(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """The command, and the top-level modules that it imports: what its start takes depends on them alone."""
+    """Run the command and list the top-level modules that it imports, which determine its start-up time."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(COMMAND), *arguments], capture_output=True, text=True, cwd=cwd
     )
@@ -93,7 +95,7 @@ def test_query_and_show_read_what_generate_wrote(tmp_path: Path, recorded: Path)
     ("arguments", "words"),
     [
         (("generate", "--labels", "none.txt"), "none.txt: no such label file"),
-        (("generate", "--labels", "empty.txt"), "empty.txt: holds no label"),
+        (("generate", "--labels", "empty.txt"), "empty.txt: has no labels"),
         (("generate", "--labels", "twice.txt"), "line 2: label 'CAT' is already on line 1"),
         (("generate", "--labels", "control.txt"), "U+0007"),
         (("generate", "--labels", "spaces.txt"), "line 1: the label is empty"),
@@ -103,7 +105,7 @@ def test_query_and_show_read_what_generate_wrote(tmp_path: Path, recorded: Path)
         (("generate", "--labels", "voc", "--domain", "cartoons"), "--domain cartoons: unknown"),
         (("generate", "--labels", "voc", "--model", "no-such-folder"), "no such model folder"),
         (("generate", "--labels", "voc", "--output", "cut.parquet"), "cut.parquet: cut short"),
-        (("generate", "--labels", "voc", "--replay", "nowhere"), "nowhere: holds no answers.sqlite"),
+        (("generate", "--labels", "voc", "--replay", "nowhere"), "nowhere: has no answers.sqlite"),
         (("show", "cut.parquet"), "cut.parquet: cut short"),
         (("query", "none.parquet", "SELECT 1"), "none.parquet: no such knowledge file"),
     ],

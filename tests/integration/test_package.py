@@ -1,4 +1,4 @@
-"""A folder that is handed over: it works where nothing of the run is left, and tells nothing of where it was made."""
+"""Packaged folders work without the original run, and reveal nothing about the machine they come from."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The report of a real run: what it says, and that it is one file that trusts no name."""
+"""The report of a real run: its contents, and that it is one file that escapes every name."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from .tiny_run import LABELS, train_arguments
 
 
 class Reader(HTMLParser):
-    """Text, tags and addresses of a page."""
+    """Text, tags and URLs of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A run that is killed, and goes on: it ends in the same bytes as one that nobody touched."""
+"""A run that is killed and resumed ends with the same bytes as an uninterrupted one."""
 
 import json
 import os
@@ -48,7 +48,7 @@ SETTINGS = (
 
 
 class Driver:
-    """Starts runs on the squares, each a process (or several) of its own; see `run_driver`."""
+    """Starts runs on the squares, each in its own process (or several); see `run_driver`."""
 
     def __init__(self, squares: Path, cache: Path) -> None:
         self.squares = squares
@@ -72,7 +72,7 @@ class Driver:
         return resolve_config(settings=[*SETTINGS, *settings], base=values).model_dump(mode="json")
 
     def run(self, out: Path, *settings: str, **options: Any) -> list[int]:
-        """Exit codes by rank; what was said is in `log` of the same name."""
+        """Exit codes by rank; the messages are in the log file of the same name."""
         request = {"out": str(out), "log": f"{out}.log", "config": self.config(*settings), **options}
         assert self._process.stdin
         assert self._process.stdout
@@ -103,12 +103,12 @@ def whole(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def kill(where: str, count: int, number: int = signal.SIGKILL, **options: Any) -> dict[str, Any]:
-    """A fault: a signal at the call of that number."""
+    """A fault: a signal at the `count`-th call."""
     return {"where": where, "count": count, "signal": int(number), **options}
 
 
 def left(out: Path) -> dict[str, Any]:
-    """All that a run leaves and that must not depend on how often it was interrupted."""
+    """All outputs of a run that must not depend on interruptions."""
     result = json.loads((out / "result.json").read_text())
     for cost in ("seconds", "train_seconds", "peak_memory_bytes"):
         assert result.pop(cost) > 0
@@ -128,7 +128,7 @@ def left(out: Path) -> dict[str, Any]:
 
 
 def said(out: Path) -> str:
-    """What the runs in that folder wrote."""
+    """The messages of the runs in that folder."""
     return Path(f"{out}.log").read_text()
 
 
@@ -223,7 +223,7 @@ def test_two_processes_killed_end_like_two_that_were_not(driver: Driver, tmp_pat
 
 @pytest.fixture(scope="module")
 def odd_manifest(squares: Path) -> Path:
-    """The squares with 23 images in val and in test, which two processes do not divide."""
+    """The squares with 23 images in val and in test, which is not divisible by two processes."""
     manifest = read_manifest(squares / "squares.parquet")
     kept = [row for row, key in enumerate(manifest.ids) if key not in ("val5", "test7")]
     path = squares / "odd.parquet"
@@ -286,12 +286,12 @@ def test_wrong_use_is_one_line(driver: Driver, tmp_path: Path) -> None:
         return line
 
     assert "another configuration (training.lr: 0.01, now 0.02); give" in refused("training.lr=0.02", resume=True)
-    assert "was started with 1 processes and cannot go on with 2" in refused(resume=True, world=2)
+    assert "was started with 1 processes and cannot resume with 2" in refused(resume=True, world=2)
     assert "holds an unfinished run; resume it with --resume" in refused()
     # So large a file may not be written: what a full disk does to a checkpoint.
     assert "this checkpoint cannot be written" in refused(resume=True, file_size_limit=200_000)
     about = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**about, "format": 99}))
-    assert "was made by a newer sspa (format 99" in refused(resume=True)
+    assert "was written by a newer sspa (format 99" in refused(resume=True)
     (out / "run.json").write_text(json.dumps(about))
     assert driver.run(out, resume=True) == [0], said(out)

@@ -28,7 +28,7 @@ Command = Callable[..., Ended]
 
 @pytest.fixture(scope="module")
 def worse_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run as if it had guessed: its predictions in another order, scored again."""
+    """The same run with its predictions shuffled, scored again."""
     path = tmp_path_factory.mktemp("other") / "guessing <i>run</i>"
     shutil.copytree(trained_run, path)
     folder = RunFolder(path)

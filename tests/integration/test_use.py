@@ -1,4 +1,4 @@
-"""A trained run, used: predictions in every form, and what happens with what is no image."""
+"""Using a trained run: predictions in every form, and files that are not images."""
 
 import io
 import json
@@ -89,7 +89,7 @@ def test_evaluate_repeats_the_runs_own_figures(trained_run: Path, sspa_train: Co
 
 
 def test_a_run_differs_from_itself_in_nothing(trained_run: Path, sspa_train: Command, tmp_path: Path) -> None:
-    assert "nothing differs" in sspa_train("runs", "diff", trained_run, trained_run).output
+    assert "no differences" in sspa_train("runs", "diff", trained_run, trained_run).output
     other = tmp_path / "other"
     shutil.copytree(trained_run, other)
     config = json.loads((other / "config.json").read_text())
@@ -166,17 +166,17 @@ def test_other_labels_from_now_on(trained_run: Path, squares: Path) -> None:
 
 def test_a_probability_without_the_sentences(trained_run: Path, squares: Path, tagger: Tagger) -> None:
     images = tagger.prepare(squares / "pictures" / "test0.png")[None]
-    with_sentences = tagger.probabilities(images)
+    with_descriptions = tagger.probabilities(images)
     bare = Tagger.load(trained_run, device="cpu", knowledge=names_only(LABELS)).probabilities(images)
     np.testing.assert_allclose(tagger.by_name_only(images), bare, atol=1e-6)
-    np.testing.assert_allclose(tagger.probabilities(images), with_sentences, atol=1e-6)
-    assert np.abs(bare - with_sentences).max() > 1e-3
+    np.testing.assert_allclose(tagger.probabilities(images), with_descriptions, atol=1e-6)
+    assert np.abs(bare - with_descriptions).max() > 1e-3
 
 
 def test_sentences_for_new_labels_come_from_the_other_stages_program(
     sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for `sspa-knowledge` that writes what it was asked, once, and then fails."""
+    """A stand-in for `sspa-knowledge` that writes its arguments, once, and then fails."""
     program = tmp_path / "bin" / "sspa-knowledge"
     program.parent.mkdir()
     program.write_text(

@@ -1,4 +1,4 @@
-"""A run that trains in seconds: coloured squares, a random CLIP ViT, names that a careless page would trip over."""
+"""A run that trains in seconds: coloured squares, a random CLIP ViT, and label names that break careless pages."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _SIZES = {"train": 96, "val": 24, "test": 24}
 
 
 def write_inputs(folder: Path) -> None:
-    """knowledge.parquet, squares.parquet (a manifest), images/ and backbone/."""
+    """Write knowledge.parquet, squares.parquet (a manifest), pictures/ and backbone/."""
     write_knowledge(
         folder / "knowledge.parquet",
         [
@@ -53,7 +53,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def train_arguments(folder: Path, out: Path) -> list[str]:
-    """What follows `sspa-train` to train on the inputs in `folder`."""
+    """The arguments of `sspa-train` that train on the inputs in `folder`."""
     settings = {
         "backbone.name": f"local-dir:{folder / 'backbone'}",
         "data.workers": "0",

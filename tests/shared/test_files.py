@@ -1,4 +1,4 @@
-"""Files are written beside and moved over: whole or not at all, and readable by whom any new file is."""
+"""Files are written atomically, with the permissions of any new file."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The knowledge file: what is written is what is read, and whatever is wrong with it is said in one line."""
+"""The knowledge file: it round-trips, and any defect is reported in one line."""
 
 import dataclasses
 from pathlib import Path
@@ -53,8 +53,8 @@ def test_what_is_written_is_read(path: Path) -> None:
         Label("dog", "dog"),
     )
     assert knowledge.domain == "natural"
-    assert knowledge.sentences["tvmonitor"] == ("A flat screen in a dark frame.", "A screen on a stand.")
-    assert knowledge.sentences["dog"] == ("An animal with a snout – often on a lead.",)
+    assert knowledge.descriptions["tvmonitor"] == ("A flat screen in a dark frame.", "A screen on a stand.")
+    assert knowledge.descriptions["dog"] == ("An animal with a snout – often on a lead.",)
     with pytest.raises(dataclasses.FrozenInstanceError):
         knowledge.domain = "pedestrian"  # type: ignore[misc]
 
@@ -70,7 +70,7 @@ def test_labels_can_be_asked_for_in_another_order(path: Path) -> None:
     knowledge = read_knowledge(path)
     same = knowledge.for_labels(["dog", "tvmonitor", "cat"])
     assert [label.key for label in same.labels] == ["dog", "tvmonitor", "cat"]
-    assert list(same.sentences) == ["dog", "tvmonitor", "cat"]
+    assert list(same.descriptions) == ["dog", "tvmonitor", "cat"]
     assert same.content_hash == knowledge.content_hash
     fewer = knowledge.for_labels(["dog"])
     assert fewer.content_hash != knowledge.content_hash
@@ -90,7 +90,7 @@ def test_same_rows_same_bytes_and_same_hash(path: Path, tmp_path: Path) -> None:
     [
         ("label", "wolf", True),
         ("text", "hound", True),
-        ("description", "Another sentence.", True),
+        ("description", "Another description.", True),
         ("verdict", "doubtful", False),
         ("model", "another/model", False),
         ("seed", 7, False),
@@ -157,7 +157,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([], "holds no row"),
+        ([], "has no rows"),
         ([ROWS[2], ROWS[3], ROWS[2]], "row 2: label 'cat' began on row 0"),
         ([ROWS[1]], "has sample 1 where 0 is due"),
         ([ROWS[0], ROWS[0]], "has sample 0 where 1 is due"),

@@ -1,4 +1,4 @@
-"""Label files: what is read, and what is refused with one clear line."""
+"""Label files: what is accepted, and what is rejected with one clear line."""
 
 from pathlib import Path
 
@@ -72,8 +72,8 @@ def test_built_in_sets_keep_the_data_sets_own_names_and_order(name: str, count: 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "holds no label"),
-        ("# nothing\n\n", "holds no label"),
+        ("", "has no labels"),
+        ("# nothing\n\n", "has no labels"),
         ("cat\ndog\nCat\n", "line 3: label 'Cat' is already on line 1 as 'cat'"),
         ("dining table\nDining  Table\n", "line 2"),
         ("cat\n   \n", "line 2: the label is empty"),

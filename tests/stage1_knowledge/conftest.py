@@ -1,4 +1,4 @@
-"""An engine that says what a test tells it to, and jobs that use it."""
+"""A scripted engine, and jobs that use it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +36,7 @@ class ScriptedEngine(Engine):
 
 
 def plain_script(question: str, seed: int) -> str:
-    """A good sentence that differs from label to label, as the words of the question do."""
+    """A good description that differs between labels, as their questions do."""
     subject = question.split(" of a ")[1].split(" shows")[0]
     letters = " ".join(f"{letter}ish" for letter in dict.fromkeys(subject.replace(" ", "")))
     return f"The {subject} is a round wooden thing with a long handle and {letters} stripes, often seen with people."

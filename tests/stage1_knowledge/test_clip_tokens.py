@@ -28,9 +28,9 @@ def test_what_is_cut_is_what_clip_does_not_read() -> None:
     from open_clip.tokenizer import SimpleTokenizer
 
     tokenizer = SimpleTokenizer()
-    sentence = " ".join(f"{number} red" for number in range(40))
-    ((count, cut),) = clip_tokens(["cat"], [sentence])
-    prompt = knowledge_prompt("cat", sentence)
+    description = " ".join(f"{number} red" for number in range(40))
+    ((count, cut),) = clip_tokens(["cat"], [description])
+    prompt = knowledge_prompt("cat", description)
     assert count > CONTEXT
     assert prompt.endswith(cut)
     assert len(tokenizer.encode(prompt[: -len(cut)])) == CONTEXT - 2

@@ -1,4 +1,4 @@
-"""Runs of `generate`: what is asked, what is taken over, what a kill leaves, and who may write."""
+"""Runs of `generate`: what is asked, what is reused, what a kill leaves behind, and locking."""
 
 import dataclasses
 import json
@@ -173,7 +173,7 @@ def test_the_cache_serves_other_label_files_and_is_what_replay_repeats(make_job,
     assert generate(second, teller, cache).answers == 1
     third = make_job("cow", "cat", output=tmp_path / "third.parquet")
     assert generate(third, Replay(cache)).answers == 2
-    assert read_knowledge(third.output).sentences["cow"] == read_knowledge(second.output).sentences["cow"]
+    assert read_knowledge(third.output).descriptions["cow"] == read_knowledge(second.output).descriptions["cow"]
     again = make_job("cat", "dog", output=tmp_path / "again.parquet")
     generate(again, Replay(cache))
     assert again.output.read_bytes() == first.output.read_bytes()

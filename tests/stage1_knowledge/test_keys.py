@@ -97,7 +97,7 @@ def _other(value: object) -> object:
 
 
 def test_every_field_of_the_identity_enters_or_is_in_the_table_as_left_out() -> None:
-    """By changing each: what is added to `Identity` must be decided on."""
+    """By changing each field: new fields of `Identity` need a decision."""
     enters = {part.name: part.enters for part in TABLE}
     for field in dataclasses.fields(Identity):
         changed = dataclasses.replace(IDENTITY, **{field.name: _other(getattr(IDENTITY, field.name))})
@@ -136,6 +136,6 @@ def test_attempts_have_their_own_keys() -> None:
 
 
 def test_keys_do_not_change_between_versions_of_this_code() -> None:
-    """Golden: if this fails, answers that users paid for are no longer found; raise KEY_VERSION knowingly."""
+    """Golden: if this fails, users' paid answers are no longer found; increase KEY_VERSION deliberately."""
     assert canonical({"b": 1, "a": ["é", 0.3]}) == '{"a":["é",0.3],"b":1}'.encode()
     assert key(schema={"type": "object"}) == "6777853d52c33d5fd82148dedd7636aa844b77b34210cb08c0bb015840637cca"

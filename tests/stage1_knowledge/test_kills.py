@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the same command goes on, asks nothing twice, and ends in the same bytes."""
+"""SIGKILL at random moments: the same command resumes, asks nothing twice, and ends with the same bytes."""
 
 import os
 import random
@@ -20,7 +20,7 @@ from sspa.stage1_knowledge.prompt import built_in_prompt
 LABELS = 2000
 KILLS = int(os.environ.get("SSPA_KILLS", "4"))  # the figure in docs/results.md is for 20
 
-# The real command, with a replay engine that writes down what it is asked, and kills the process after so many answers;
+# The real command, with a replay engine that logs its requests and kills the process after this many answers;
 # with 0, when the finished table is about to be moved into place.
 PROGRAM = """
 import os
@@ -76,7 +76,7 @@ def recorded_many(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, output: str, kill_after: int = _NEVER) -> int:
-    """Exit code of the command, which is killed after so many answers."""
+    """Exit code of the command, which is killed after this many answers."""
     options = ["--labels", "things.txt", "--replay", "recorded", "--output", output]
     command = [sys.executable, "-c", PROGRAM, str(folder / f"{output}.log"), str(kill_after), "generate", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode

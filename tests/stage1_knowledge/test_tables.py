@@ -40,22 +40,22 @@ def test_an_exported_file_comes_back_as_it_was_and_corrected(
     before = table.read_bytes()
     assert exchange.import_(table, target) == 0
     assert table.read_bytes() == before
-    sentence = 'A "dog", with ears; häßlich, {{ 7 }} = "x".'
+    description = 'A "dog", with ears; häßlich, {{ 7 }} = "x".'
     if ending == "csv":
         with target.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.DictReader(file))
-        lines[3]["description"] = sentence
+        lines[3]["description"] = description
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, lines[0])
             writer.writeheader()
             writer.writerows(reversed(lines))  # sorted otherwise by a spreadsheet
     else:
         entries = [json.loads(line) for line in target.read_text().splitlines()]
-        entries[3]["description"] = sentence
+        entries[3]["description"] = description
         target.write_text("\n".join(json.dumps(entry) for entry in entries))
     assert exchange.import_(table, target) == 1
     corrected = rows(table)[3]
-    assert (corrected["label"], corrected["sample"], corrected["description"]) == ("dog", 1, sentence)
+    assert (corrected["label"], corrected["sample"], corrected["description"]) == ("dog", 1, description)
     assert (corrected["origin"], corrected["verdict"], corrected["model"], corrected["key"]) == (
         "human",
         "good",
@@ -80,7 +80,7 @@ def test_an_exported_file_comes_back_as_it_was_and_corrected(
         ("a.csv", "label,description\ncat,x\n", "lacks the column 'sample'"),
         ("a.csv", "label,sample,description\ncat,0\n", "line 2: lacks the column 'description'"),
         ("a.csv", "label,sample,description\ncat,0,  \n", "line 2: the description of 'cat' is empty"),
-        ("a.csv", "", "holds no row"),
+        ("a.csv", "", "has no rows"),
         ("a.csv", f"label,sample,description\ncat,0,{'x' * 3000}\n", "3,000 characters"),
         ("a.jsonl", '{"label": "cat"\n', "line 1: not JSON"),
         ("a.jsonl", "[1]\n", "not a JSON object"),
@@ -110,14 +110,14 @@ def test_controls_keep_labels_and_numbers_and_lose_the_knowledge(table: Path, tm
         control.make_control(table, kind, again, seed=3)
         assert again.read_bytes() == target.read_bytes()
         if kind == "name-only":
-            assert set(made.sentences.values()) == {("", "")}
+            assert set(made.descriptions.values()) == {("", "")}
         elif kind == "shuffled":
-            assert sorted(made.sentences.values()) == sorted(original.sentences.values())
-            assert all(made.sentences[key] != original.sentences[key] for key in original.sentences)
+            assert sorted(made.descriptions.values()) == sorted(original.descriptions.values())
+            assert all(made.descriptions[key] != original.descriptions[key] for key in original.descriptions)
         else:
-            lengths = {key: [len(s.split()) for s in kept] for key, kept in original.sentences.items()}
-            assert {key: [len(s.split()) for s in kept] for key, kept in made.sentences.items()} == lengths
-            assert made.sentences != original.sentences
+            lengths = {key: [len(s.split()) for s in kept] for key, kept in original.descriptions.items()}
+            assert {key: [len(s.split()) for s in kept] for key, kept in made.descriptions.items()} == lengths
+            assert made.descriptions != original.descriptions
     with pytest.raises(UserError, match="noise: unknown"):
         control.make_control(table, "noise", tmp_path / "x.parquet")
 
@@ -131,8 +131,8 @@ def test_diff_names_the_label_and_the_setting(table: Path, make_job, scripted, t
     assert "~ cat: temperature 0.3 -> 0.9" in lines
     assert f"- cow: only in {table}" in lines
     assert any(line.startswith("+ ox (sample 1): only in") for line in lines)
-    assert lines[-1] == "0 sentences are the same"
-    assert diff(table, table) == "6 sentences are the same"
+    assert lines[-1] == "0 descriptions are the same"
+    assert diff(table, table) == "6 descriptions are the same"
 
 
 def test_check_verifies_and_judges_again(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_dry_run_says_what_would_be_asked_and_asks_nothing(make_job, teller, scr
     before = {path: path.read_bytes() for path in job.output.parent.iterdir() if path.is_file()}
     text = describe_plan(job, scripted(lambda *_: pytest.fail("asked")), None)
     assert "known      2 in the table" in text
-    assert "to ask     1 sentences, about " in text
+    assert "to ask     1 descriptions, about " in text
     assert "user: Describe in one sentence what a photo of a ox shows" in text
     assert {path: path.read_bytes() for path in job.output.parent.iterdir() if path.is_file()} == before
 

@@ -1,4 +1,4 @@
-"""Verdicts: each rule by itself, and all of them against sentences that a person judged."""
+"""Verdicts: each rule by itself, and all of them against descriptions that a person judged."""
 
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def test_a_cut_or_malformed_answer_is_worse_than_a_complete_one() -> None:
 
 
 def measured(verdicts: list[tuple[str, bool]]) -> dict[str, float]:
-    """Precision and recall of "doubtful", over all judged sentences and over those whose fault is in the form."""
+    """Precision and recall of "doubtful", over all judged descriptions and over those with a fault of form."""
     doubted = [kind for kind, good in verdicts if not good]
     poor = [good for kind, good in verdicts if kind == "poor"]
     bad = [good for kind, good in verdicts if kind != "good"]

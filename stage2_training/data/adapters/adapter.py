@@ -1,4 +1,4 @@
-"""What every data set's adapter answers: where it comes from, how it lies on disk, what it holds."""
+"""The contract of the data set adapters: where a data set comes from, its layout on disk, its contents."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 @dataclass(frozen=True)
 class Published:
-    """What a data set's paper or site says one split holds; None where it says nothing."""
+    """The size of a split according to the data set's paper or site; None where it says nothing."""
 
     images: int | None = None
     positives: int | None = None
@@ -25,7 +25,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Block:
-    """The images of one split, as an adapter found them; targets (N, C) int8."""
+    """The images of one split as found by an adapter; targets (N, C) int8."""
 
     split: str
     ids: Sequence[str]
@@ -37,16 +37,16 @@ class Adapter(ABC):
     """Reads one data set in its own official layout into a manifest.
 
     Attributes:
-        name: the word after `--data`.
+        name: its name on the command line (`--data`).
         title: the data set's proper name.
-        download: what to download, and where it is officially offered.
-        layout: the files and folders below the root, one a line; "a | b" where either will do.
+        download: what to download, and from which official site.
+        layout: the files and folders below the root, one per line; "a | b" where either is accepted.
         protocols: the names of its protocols, the default first.
         label_set: the built-in label set with the labels' texts.
         label_count: C, as published.
-        published: by split; "trainval" is train and val together.
-        published_labelled: the same for images with at least one label, where protocols differ in that.
-        usual_folders: folders below what the user gave in which the layout may begin.
+        published: the published counts by split; "trainval" is train and val together.
+        published_labelled: the same for images with at least one label, if protocols differ in that.
+        usual_folders: subfolders of the given folder at which the layout may start.
     """
 
     name: ClassVar[str]
@@ -61,10 +61,10 @@ class Adapter(ABC):
     usual_folders: ClassVar[tuple[str, ...]] = ()
 
     def find_root(self, root: Path | None) -> Path:
-        """The folder that manifest paths are relative to, found from what the user gave.
+        """The folder that manifest paths are relative to, located from what the user gave.
 
         Raises:
-            UserError: none was given, it is no folder, or the data set is not in it.
+            UserError: nothing was given, it is not a folder, or the data set is not in it.
         """
         if root is None:
             raise UserError(f"{self.name} needs the folder with the data: --root DIR (see: sspa-train data list)")
@@ -85,27 +85,27 @@ class Adapter(ABC):
         """The manifest under a protocol; `root` comes from `find_root`.
 
         Raises:
-            UserError: a file is missing or not as published; the message names it.
+            UserError: a file is missing or differs from the published form; the message names it.
         """
 
     def missing(self, root: Path) -> list[str]:
-        """The lines of the layout of which nothing is below `root`."""
+        """The lines of the layout that are missing below `root`."""
         return [line for line in self.layout.split("\n") if not any((root / way).exists() for way in line.split(" | "))]
 
     def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
-        """Places where the data set's own files disagree with each other; the check command lists them."""
+        """Where the data set's own files disagree with each other; listed by the check command."""
         return []
 
     def published_under(self, protocol: Protocol) -> Mapping[str, Published]:
-        """The published counts of what a protocol keeps."""
+        """The published counts of the images that a protocol keeps."""
         return self.published_labelled if protocol.unlabelled_images == "drop" else self.published
 
     def labels(self, keys: Sequence[str]) -> LabelSet:
         """The built-in labels in the order of the data set's own names for them, so that knowledge about them fits.
 
-        Names that differ in case and punctuation only are one ("BaseballField", "baseball field"). Where at least five
-        are known and all of these stand at their own place, the others (a misspelling corrected in one copy, a prefix
-        left out) are known by theirs. A name that stays unknown is its own text.
+        Names are matched ignoring case and punctuation ("BaseballField", "baseball field"). If at least five match and
+        all of these are at their expected position, the others (a misspelling corrected in one copy, an omitted
+        prefix) are matched by position. An unmatched name is its own text.
         """
         known = built_in_label_set(self.label_set)
         place = {_letters(label.key): number for number, label in enumerate(known.labels)}
@@ -119,7 +119,7 @@ class Adapter(ABC):
         return replace(known, labels=tuple(labels))
 
     def manifest(self, labels: LabelSet, protocol: Protocol, blocks: Sequence[Block]) -> Manifest:
-        """The manifest of all blocks, without unlabelled images where the protocol drops them."""
+        """The manifest of all blocks, without unlabelled images if the protocol drops them."""
         kept = [_labelled(block) if protocol.unlabelled_images == "drop" else block for block in blocks]
         splits = tuple(block.split for block in kept for _ in block.ids)
         return Manifest(
@@ -134,7 +134,7 @@ class Adapter(ABC):
         )
 
     def _note(self, splits: Sequence[str], protocol: Protocol) -> str:
-        """What a result must say: that this is only a part of the data set."""
+        """What a result must state if the data set is incomplete: that this is only part of it."""
         parts = []
         for split, counted in self.published_under(protocol).items():
             found = sum(name == split or (split == "trainval" and name in ("train", "val")) for name in splits)
@@ -144,7 +144,7 @@ class Adapter(ABC):
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a data set's text file that are not empty.
+    """The non-empty lines of a data set's text file.
 
     Raises:
         UserError: it cannot be read or is empty.
@@ -159,7 +159,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def first_existing(root: Path, *ways: str) -> Path:
-    """The first of several places below `root` that exists; UserError where none does."""
+    """The first of several paths below `root` that exists; a UserError if none does."""
     for way in ways:
         if (root / way).exists():
             return root / way

@@ -101,7 +101,7 @@ class Aid(Adapter):
         return self.manifest(self.labels(table.labels), protocol, blocks)
 
     def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
-        """Images of multilabel.csv that are in neither folder: a cut of the data set, or a file that is missing."""
+        """Images of multilabel.csv that are in neither folder: a subset of the data set, or missing files."""
         lost = [name for name in read_table(root / "multilabel.csv").names if name not in set(manifest.ids)]
         if not lost:
             return []
@@ -135,7 +135,7 @@ class Ucm(Adapter):
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A published table: labels (C,) from its head, names (N,) from its first column, marks (N, C) int8."""
+    """A published table: labels (C,) from its header, names (N,) from its first column, marks (N, C) int8."""
 
     labels: list[str]
     names: list[str]
@@ -143,7 +143,7 @@ class LabelTable:
 
 
 def read_table(path: Path) -> LabelTable:
-    """A table with an image name and one 0 or 1 for each label, as CSV, tab-separated text or Excel.
+    """A table with an image name and one 0 or 1 per label, as CSV, tab-separated text or Excel.
 
     Raises:
         UserError: it cannot be read, has no rows, or a cell is neither 0 nor 1; the message names the row.
@@ -153,7 +153,7 @@ def read_table(path: Path) -> LabelTable:
         raise UserError(f"{path}: holds no rows; unpack or download it again")
     labels = [label.strip() for label in rows[0][1:]]
     while labels and not labels[-1]:
-        labels.pop()  # spreadsheets keep empty columns at the end
+        labels.pop()  # spreadsheets keep empty trailing columns
     names, marks = [], []
     for number, row in enumerate(rows[1:], start=2):
         cells = [cell.strip() for cell in row[1 : len(labels) + 1]]
@@ -206,7 +206,7 @@ def _same_labels(tables: Iterable[LabelTable]) -> list[str]:
 def _drawn_blocks(
     ids: Sequence[str], paths: Sequence[str], categories: Sequence[str], marks: NDArray[np.int8]
 ) -> list[Block]:
-    """Train and test where there is no official split: a fifth of each category, chosen by a hash of the id."""
+    """Train and test if there is no official split: a fifth of each category is test, chosen by a hash of the id."""
     members = defaultdict(list)
     for row, category in enumerate(categories):
         members[category].append(row)

@@ -46,7 +46,7 @@ class Instances:
 
     def __init__(self, content: dict[str, Any], path: Path) -> None:
         try:
-            # In the order of the category numbers, which have gaps.
+            # In the order of the category ids, which have gaps.
             categories = sorted(content["categories"], key=lambda category: category["id"])
             columns = {category["id"]: column for column, category in enumerate(categories)}
             self.names = [category["name"] for category in categories]
@@ -54,7 +54,7 @@ class Instances:
             self.ids = [str(image["id"]) for image in content["images"]]
             self.files = [image["file_name"] for image in content["images"]]
             self.targets = np.zeros((len(rows), len(columns)), dtype=np.int8)
-            # A crowd region shows its category too.
+            # Crowd regions count as well.
             for annotation in content["annotations"]:
                 self.targets[rows[annotation["image_id"]], columns[annotation["category_id"]]] = 1
         except (KeyError, TypeError) as error:

@@ -18,7 +18,7 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 
 class NusWide(Adapter):
-    """NUS-WIDE: 81 concepts over Flickr images; each concept has one file of 0 and 1 for each list."""
+    """NUS-WIDE: 81 concepts over Flickr images; each concept has one file of 0 and 1 per list."""
 
     name = "nuswide"
     title = "NUS-WIDE"

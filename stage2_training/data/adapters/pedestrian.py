@@ -1,7 +1,7 @@
 """Pedestrian attributes: PA100K, PETA and RAPv1, each in its MATLAB file.
 
-The three files share no field names that readers agree on, so fields of a struct are taken by their position, as
-the field's own preparation scripts do.
+MATLAB readers do not agree on the field names in these files, so fields of a struct are read by position, as in the
+field's usual preparation scripts.
 """
 
 from pathlib import Path
@@ -64,7 +64,7 @@ class Peta(Adapter):
         try:
             struct = read_mat(path)["peta"][0, 0]
             keys = _strings(struct[1])
-            # Some columns of image and person numbers come before the attributes.
+            # The attributes follow a few columns of image and person numbers.
             targets = _targets(struct[0][:, -len(keys) :])
             partition = struct[3].ravel()[0][0, 0]
             rows = {split: _rows(partition[position]) for position, split in enumerate(("train", "val", "test"))}
@@ -120,7 +120,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     """A MATLAB file of version 7 or older.
 
     Raises:
-        UserError: missing, cut short, or no such file.
+        UserError: it is missing, truncated, or not a MATLAB file.
     """
     from scipy.io import loadmat
 
@@ -128,13 +128,13 @@ def read_mat(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = loadmat(path)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; is the archive unpacked completely?") from None
-    except Exception as error:  # scipy raises a dozen kinds on damaged files
+    except Exception as error:  # scipy raises a dozen exception types on damaged files
         raise UserError(f"{path}: not a readable MATLAB file ({error}); unpack it again") from None
     return content
 
 
 def _strings(cells: NDArray[Any]) -> list[str]:
-    """The strings of an (N, 1) cell array; scipy wraps each in an array of its own, once or twice."""
+    """The strings of an (N, 1) cell array; scipy wraps each in one or two arrays."""
     texts = []
     for cell in cells.ravel():
         while isinstance(cell, np.ndarray):
@@ -144,7 +144,7 @@ def _strings(cells: NDArray[Any]) -> list[str]:
 
 
 def _rows(numbers: NDArray[Any]) -> NDArray[np.int64]:
-    """MATLAB's row numbers, counted from 1, as ours."""
+    """MATLAB's row numbers, counted from 1, as indices."""
     return numbers.ravel().astype(np.int64) - 1
 
 

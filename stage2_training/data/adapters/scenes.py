@@ -27,7 +27,7 @@ class Scenes(Adapter):
     }
 
     def find_root(self, root: Path | None) -> Path:
-        """The folder with the scenes, made when it is missing: below `root`, or in the cache if that is None."""
+        """The folder with the scenes, created if missing: below `root`, or in the cache if that is None."""
         return self.locate(root or cache_folder("scenes"))
 
     def locate(self, root: Path) -> Path:

@@ -15,12 +15,12 @@ from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Difficult, Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
-# In the devkit's class files 0 means "only difficult objects"; ours says 1 present, 0 absent, -1 unknown.
+# The devkit's class files use 0 for "only difficult objects"; here 1 is present, 0 absent, -1 unknown.
 _DIFFICULT: dict[Difficult, int] = {"ignore": -1, "negative": 0, "positive": 1}
 
 
 class _Voc(Adapter):
-    # The devkit's list for each of our splits.
+    # The devkit's list that corresponds to each split.
     lists: ClassVar[Mapping[str, str]]
 
     def read(self, root: Path, protocol: Protocol) -> Manifest:
@@ -36,7 +36,7 @@ class _Voc(Adapter):
         return self.manifest(labels, protocol, blocks)
 
     def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
-        """Images whose XML annotation says something else than the class files."""
+        """Images whose XML annotation disagrees with the class files."""
         ours = _DIFFICULT[get_protocol(manifest.protocol).difficult]
         found = []
         for key, target in zip(manifest.ids, manifest.targets, strict=True):

@@ -1,1 +1,1 @@
-"""Images made from OpenMoji drawings: real input for the whole road where no photos are at hand."""
+"""Images composed of OpenMoji drawings: real input for the whole pipeline when no photos are available."""

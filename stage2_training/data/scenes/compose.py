@@ -1,4 +1,4 @@
-"""One scene: a background, one to five labelled drawings, and other drawings that are none of the labels."""
+"""One scene: a background, one to five labelled drawings, and distractors that show none of the labels."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SIDE = 256
-# Labels that often share a real image; half of the scenes keep to one row, so that labels are related as in photos.
+# Labels that often occur together in photos; half of the scenes use labels of one row only, for realistic correlations.
 _THEMES = (
     ("sofa", "chair", "diningtable", "tvmonitor", "pottedplant", "bottle", "cat", "dog", "person"),
     ("car", "bus", "bicycle", "motorbike", "train", "person", "dog"),
@@ -23,7 +23,7 @@ _COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5)
 
 @dataclass(frozen=True)
 class Placed:
-    """A drawing with its place: centre and side in pixels, degrees, and whether it is mirrored."""
+    """A drawing with its placement: centre and side in pixels, rotation in degrees, and whether it is mirrored."""
 
     drawing: Drawing
     x: int
@@ -35,19 +35,19 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything chance decided about one image."""
+    """The complete random plan of one image."""
 
     name: str
     placed: tuple[Placed, ...]
 
     @property
     def labels(self) -> frozenset[str]:
-        """The labels to be seen."""
+        """The visible labels."""
         return frozenset(label for item in self.placed for label in item.drawing.labels)
 
 
 def plan_scene(split: str, number: int, seed: int) -> Scene:
-    """What scene `number` of a split shows: a function of its arguments, by integers only."""
+    """The plan of scene `number` of a split: a function of its arguments, in integer arithmetic only."""
     name = f"{split}-{number:05}"
     dice = Dice(f"scene {seed} {name}")
     labelled, distractors = drawings_of(split)
@@ -85,8 +85,8 @@ def draw_scene(scene: Scene, seed: int) -> "Image.Image":
 
 
 def _place(dice: Dice, drawing: Drawing, others: list[Placed], crowd: int) -> Placed:
-    """A random place where the drawing overlaps others but hides none: the roomiest of up to twelve tries."""
-    # Crowded scenes have smaller things in them.
+    """A random placement where the drawing may overlap others but hides none: the best of up to twelve tries."""
+    # Crowded scenes have smaller drawings.
     largest = SIDE * 60 // 100 if crowd <= 2 else SIDE * 45 // 100 if crowd <= 4 else SIDE * 36 // 100
     side = dice.between(SIDE * 20 // 100, largest)
     degrees = dice.between(-25, 25)
@@ -95,7 +95,7 @@ def _place(dice: Dice, drawing: Drawing, others: list[Placed], crowd: int) -> Pl
     for _ in range(12):
         # Up to a fifth of the side may lie outside the image.
         x, y = (dice.between(side * 3 // 10, SIDE - side * 3 // 10) for _ in range(2))
-        # Squared distances in units where 100 means that the two squares just touch.
+        # Squared distances, scaled so that two squares that just touch have 100.
         room = min(
             (10_000 * 4 * ((x - o.x) ** 2 + (y - o.y) ** 2) // (side + o.side) ** 2 for o in others),
             default=10_000,
@@ -121,7 +121,7 @@ def _background(dice: Dice) -> "Image.Image":
         image, ground = Image.new("RGB", (SIDE, SIDE), colour()), colour()
         image.paste(ground, (0, dice.between(SIDE * 3 // 10, SIDE * 7 // 10), SIDE, SIDE))
         return image
-    # A few random pixels, scaled up: smoothly for gradients and blobs, sharply for tiles.
+    # A few random pixels, enlarged: smoothly for gradients and blobs, with sharp edges for tiles.
     columns, rows = (dice.between(4, 9), dice.between(4, 9)) if kind == 2 else (2, 2)
     small = Image.new("RGB", (columns, rows))
     for x in range(columns):

@@ -1,4 +1,4 @@
-"""Chance that rolls the same on every machine: integers from a hash, no floating point, no library's generator."""
+"""Randomness that is identical on every machine: integers from a hash, no floating point, no library's generator."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Dice:
-    """A stream of integers that is a function of its name alone."""
+    """A stream of integers that depends only on its name."""
 
     def __init__(self, name: str) -> None:
         self.name, self.rolled = name, 0
@@ -28,6 +28,6 @@ class Dice:
         return items[self.roll(len(items))]
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
-        """The items in a new order."""
+        """The items in random order."""
         left = list(items)
         return [left.pop(self.roll(len(left))) for _ in range(len(left))]

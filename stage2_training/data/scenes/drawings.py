@@ -13,7 +13,7 @@ from sspa.shared.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Side of a rasterised drawing, pixels; scenes only ever scale it down.
+# Side of a rasterised drawing in pixels; scenes only scale it down.
 SIDE = 192
 
 
@@ -29,8 +29,8 @@ def _of(label: str, codes: str) -> tuple[Drawing, ...]:
     return tuple(Drawing(code, (label,)) for code in codes.split())
 
 
-# A dining table is only drawn together with its chairs (E200): that drawing carries both labels, as those with a
-# rider carry the person's. Where a label has one drawing only, training and test share it.
+# The only dining table comes with chairs (E200), so that drawing has both labels; drawings with a rider also have the
+# label person. A label with a single drawing shares it between training and test.
 _SHARED = (
     Drawing("E200", ("diningtable", "chair")),
     Drawing("1FAB4", ("pottedplant",)),
@@ -95,7 +95,7 @@ ATTRIBUTION = "Drawings by OpenMoji, the open-source emoji and icon project (ope
 
 
 def drawings_of(split: str) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
-    """The labelled drawings and the distractors of a split; test shares of either only what it must."""
+    """The labelled drawings and the distractors of a split; test shares them with training only where unavoidable."""
     if split == "test":
         return TEST, DISTRACTORS[1::2]
     return TRAIN, DISTRACTORS[::2]
@@ -103,7 +103,7 @@ def drawings_of(split: str) -> tuple[tuple[Drawing, ...], tuple[Drawing, ...]]:
 
 @cache
 def rasterise(code: str) -> "Image.Image":
-    """One drawing as RGBA, SIDE pixels square, cut to what is drawn.
+    """One drawing as RGBA, SIDE pixels square, cropped to its content.
 
     Raises:
         UserError: the package with the drawings is not installed.

@@ -1,4 +1,4 @@
-"""Make the whole data set once, as JPEG files with a manifest and the credit that the drawings ask for."""
+"""Creates the whole data set once: JPEG files, a manifest, and the attribution that the drawings' licence requires."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +17,13 @@ from sspa.stage2_training.data.scenes.drawings import ATTRIBUTION, rasterise
 COUNTS = {"train": 2000, "val": 400, "test": 1000}
 MANIFEST = "manifest.parquet"
 NOTE = "images made from OpenMoji drawings (CC BY-SA 4.0), not photos"
-# Raised whenever the same seed would give other images, so that no cache serves old ones.
+# Increased whenever the same seed would give other images, so that no cache serves old ones.
 RECIPE = 2
 _JPEG_QUALITY = 90
 
 
 def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = None) -> None:
-    """Make `folder` with images/, manifest.parquet and CREDITS.txt, all or nothing, showing progress.
+    """Create `folder` with pictures/, manifest.parquet and CREDITS.txt, all or nothing, showing progress.
 
     Raises:
         UserError: the drawings are not installed, or the folder cannot be written.
@@ -39,7 +39,7 @@ def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = Non
             draw_scene(scene, seed).save(beside / "pictures" / f"{scene.name}.jpg", quality=_JPEG_QUALITY)
 
         try:
-            # Threads serve: Pillow lets go of the interpreter while it scales, rotates and encodes.
+            # Threads suffice: Pillow releases the GIL while it scales, rotates and encodes.
             with (
                 progress("making scenes", total=len(scenes), unit="images") as bar,
                 ThreadPoolExecutor(os.cpu_count()) as pool,

@@ -16,7 +16,7 @@ from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
 from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
 from sspa.stage2_training.model.options import Options
 
-# The temperatures of the heads, by their number (section 3.4); infinite is the maximum over regions.
+# The heads' temperatures, by the number of heads (section 3.4); infinity is the maximum over regions.
 _TEMPERATURES = {
     1: (1.0,),
     2: (1.0, torch.inf),
@@ -35,7 +35,7 @@ class CsraOptions(Options):
 
 
 def attended_scores(scores: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Scores of regions (B, M, C) -> their attended sum (B, C), and the attention (B, M, C)."""
+    """Region scores (B, M, C) -> their attention-weighted sum (B, C), and the attention (B, M, C)."""
     if temperature == torch.inf:
         attention = F.one_hot(scores.argmax(dim=1), scores.shape[1]).mT.to(scores.dtype)
     else:
@@ -44,7 +44,7 @@ def attended_scores(scores: Tensor, temperature: float) -> tuple[Tensor, Tensor]
 
 
 class CSRA(Head):
-    """For each head: mean of the regions' scores + lambda * their attended sum; summed over heads.
+    """Per head, the mean of the region scores + lambda * their attention-weighted sum; summed over heads.
 
     Classifier rows have unit length, as in the authors' code. The bias is ours: features are centred here.
     """

@@ -1,4 +1,4 @@
-"""DualCoOp: a positive and a negative learnable prompt for each label, compared region by region.
+"""DualCoOp: a positive and a negative learnable prompt per label, compared region by region.
 
 Legend: B images, M regions, C labels, d width of the backbone's joint space.
 """
@@ -15,12 +15,12 @@ from sspa.stage2_training.model.cap import ContextAwarePrompting
 from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
 from sspa.stage2_training.model.options import CapOptions, Options
 
-# The two factors of the authors' code: of the cosine, before the softmax over regions, and of the result.
+# The two factors in the authors' code: of the cosine before the softmax over regions, and of the result.
 _REGION_SCALE, _SCORE_SCALE = 20.0, 5.0
 
 
 class DualCoOpOptions(Options):
-    """Sun et al., "DualCoOp", NeurIPS 2022; defaults are the paper's for labels that all are seen in training."""
+    """Sun et al., "DualCoOp", NeurIPS 2022; defaults are the paper's for labels that are all seen in training."""
 
     head: Literal["dualcoop"] = "dualcoop"
     context: Annotated[int, Field(ge=1, le=64)] = Field(16, description="learnable vectors of each prompt")
@@ -29,9 +29,9 @@ class DualCoOpOptions(Options):
 
 
 def compare_prompts(regions: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """logit (B, C), logits of regions (B, M, C) and their weights (B, M, C).
+    """The logits (B, C), those of regions (B, M, C), and the regions' weights (B, M, C).
 
-    Both prompts' cosines with the regions are summed under one attention, that of the positive prompt; the
+    Both prompts' cosines with the regions are summed with the attention of the positive prompt; the
     probability is the softmax of the two sums, so the logit is their difference.
     """
     regions = F.normalize(regions, dim=-1)

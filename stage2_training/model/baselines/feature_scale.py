@@ -1,15 +1,15 @@
-"""The unit in which baseline heads read features: centred, and of about one deviation a channel."""
+"""Feature scaling for the baseline heads: centred, with about unit deviation per channel."""
 
 import torch
 from torch import Tensor, nn
 
 
 class FeatureScale(nn.Module):
-    """x -> (x - mean of training) / deviation of training.
+    """x -> (x - training mean) / training deviation.
 
-    Towers differ in scale by orders of magnitude and share a large common part among all images; without
-    this, one learning rate cannot serve a head on all of them. One deviation for all channels: it sets the
-    learning rate's unit and changes no direction.
+    The scale of features differs between towers by orders of magnitude, and much of a feature is common to all
+    images; without this, one learning rate cannot serve a head on every tower. A single deviation for all
+    channels sets the scale without changing directions.
     """
 
     mean: Tensor

@@ -20,12 +20,12 @@ class LinearProbeOptions(Options):
 
     head: Literal["linear"] = "linear"
     bias: float = Field(
-        -2.5, description="at the start, near the log-odds of a label: from 0 the weights take its part"
+        -2.5, description="initial bias, near the log-odds of a label; from 0 the weights would have to learn it"
     )
 
 
 class LinearProbe(Head):
-    """logits = (x0 - mean of training) / deviation of training, times W, plus b. Reads no label text."""
+    """logits = W (x0 - training mean) / training deviation + b. Uses no label texts."""
 
     def __init__(self, options: LinearProbeOptions, backbone_width: int) -> None:
         super().__init__()

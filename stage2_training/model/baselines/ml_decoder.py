@@ -22,10 +22,10 @@ class MlDecoderOptions(Options):
     """Ridnik et al., "ML-Decoder", WACV 2023; defaults are the paper's."""
 
     head: Literal["ml-decoder"] = "ml-decoder"
-    width: PositiveInt = Field(768, description="of the decoder; divisible by heads")
-    groups: PositiveInt = Field(100, description="queries, at most; each decodes C / groups labels")
+    width: PositiveInt = Field(768, description="width of the decoder; divisible by heads")
+    groups: PositiveInt = Field(100, description="maximum number of queries; each decodes C / groups labels")
     heads: PositiveInt = 8
-    hidden: PositiveInt = Field(2048, description="of the feed-forward network")
+    hidden: PositiveInt = Field(2048, description="hidden width of the feed-forward network")
     dropout: Fraction = 0.1
 
 
@@ -49,7 +49,7 @@ class MLDecoder(Head):
         self.labels, device = len(knowledge.labels), self.embed.weight.device
         groups = min(self.options.groups, self.labels)
         width = self.options.width
-        # Queries are drawn once and never trained: section 3.2 found that training them changes nothing.
+        # Queries are drawn once and not trained: section 3.2 reports that training them changes nothing.
         self.register_buffer("queries", torch.randn(groups, width, device=device))
         weight = torch.empty(groups, width, math.ceil(self.labels / groups), device=device)
         self.group_weights = nn.Parameter(nn.init.xavier_normal_(weight))

@@ -20,7 +20,7 @@ class Query2LabelOptions(Options):
     """Liu et al., "Query2Label", arXiv 2107.10834: one encoder and two decoder layers, four heads."""
 
     head: Literal["query2label"] = "query2label"
-    width: PositiveInt | None = Field(None, description="of the transformer; null: the tower's, as in the paper")
+    width: PositiveInt | None = Field(None, description="width of the transformer; null: the tower's, as in the paper")
     heads: PositiveInt = 4
     encoder_layers: PositiveInt = 1
     decoder_layers: PositiveInt = 2
@@ -28,7 +28,7 @@ class Query2LabelOptions(Options):
 
 
 class Query2Label(Head):
-    """Regions with sine positions -> encoder; label queries -> decoder; one classifier row for each label."""
+    """Regions with sine positions -> encoder; label queries -> decoder; one classifier row per label."""
 
     def __init__(self, options: Query2LabelOptions, backbone_width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Query2Label(Head):
 
 
 def sine_positions(rows: int, columns: int, width: int) -> torch.Tensor:
-    """(rows * columns, width): sines and cosines of the row in the first half, of the column in the second."""
+    """(rows * columns, width): sines and cosines of the row in the first half, and of the column in the second."""
     half = width // 2
     frequencies = 10000.0 ** (-torch.arange(0, half, 2) / half)
 

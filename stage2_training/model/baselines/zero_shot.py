@@ -1,4 +1,4 @@
-"""Zero-shot: the image against each label's prompt, nothing learned that could change a ranking.
+"""Zero-shot: the image against each label's prompt; nothing is learned that could change a ranking.
 
 Legend: B images, C labels, d width of the backbone's joint space.
 """
@@ -22,14 +22,14 @@ class ZeroShotOptions(Options):
 
     head: Literal["zero-shot"] = "zero-shot"
     kap: KapOptions = KapOptions(template="A photo of a {label}.")
-    bias: float = Field(-3.0, description="of the logits at the start: most labels are absent (reconstruction)")
+    bias: float = Field(-3.0, description="initial bias of the logits: most labels are absent (reconstruction)")
 
 
 class ZeroShot(Head):
     """logit = scale * cos(x0, T) + bias.
 
-    Scale and bias, one each, may be trained: they set where probability 0.5 lies (CF1, OF1) and leave every
-    label's ranking, so its AP, as it is.
+    Scale and bias, one each, can be trained: they determine where probability 0.5 lies (CF1, OF1), but not a
+    label's ranking, and hence not its AP.
     """
 
     open_vocabulary = True

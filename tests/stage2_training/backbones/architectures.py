@@ -8,6 +8,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 from timm.models import register_model
+from timm.models.efficientnet import EfficientNet, _gen_efficientnet_lite
 from timm.models.vision_transformer import VisionTransformer, _create_vision_transformer
 from torch import nn
 
@@ -40,6 +41,13 @@ def small_map_vit(pretrained: bool = False, **options: Any) -> VisionTransformer
     return _small_vit(**{"class_token": False, "global_pool": "map", **options})
 
 
+@register_model
+def small_efficientnet_lite(pretrained: bool = False, **options: Any) -> EfficientNet:
+    """The embedded backbone's image side with one block per stage, and narrow."""
+    shape = {"channel_multiplier": 0.25, "depth_multiplier": 0.25, "pad_type": "same"}
+    return _gen_efficientnet_lite("tf_efficientnet_lite0", pretrained=False, **shape, **options)
+
+
 def _timm(name: str, size: int, pool: str = "avg", projection: str = "linear") -> dict[str, Any]:
     return {"timm_model_name": name, "timm_pool": pool, "timm_proj": projection, "image_size": size}
 
@@ -59,7 +67,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "quick_gelu": True,
     },
     "timm-convnext": {"vision_cfg": _timm("convnext_atto", 64), "text_cfg": TEXT},
-    "timm-efficientnet": {"vision_cfg": _timm("tf_efficientnet_lite0", 64, projection="none"), "text_cfg": TEXT},
+    "timm-efficientnet": {"vision_cfg": _timm("small_efficientnet_lite", 64, projection="none"), "text_cfg": TEXT},
     "timm-resnet": {"vision_cfg": _timm("resnet10t", 64, pool="rot_attn", projection=""), "text_cfg": TEXT},
     "timm-vit-registers": {"vision_cfg": _timm("small_register_vit", 64), "text_cfg": TEXT, "custom_text": True},
     "timm-vit-class-token": {"vision_cfg": _timm("small_class_token_vit", 64, pool="token"), "text_cfg": TEXT},
@@ -86,7 +94,7 @@ def write_model(family: str, folder: Path) -> nn.Module:
 
 
 def _stir(model: nn.Module) -> None:
-    """Give scales, offsets and statistics values of their own, so that a part left out would show."""
+    """Randomise scales, offsets and statistics, so that a missing part would be noticed."""
     for name, value in model.state_dict().items():
         if not value.is_floating_point() or name in ("logit_scale", "logit_bias"):
             continue

@@ -1,4 +1,4 @@
-"""The embedded backbone: a real one, built from the installed packages (once for each cache)."""
+"""The embedded backbone, built from the installed packages (once per cache)."""
 
 import shutil
 from pathlib import Path

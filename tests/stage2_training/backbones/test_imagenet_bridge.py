@@ -1,4 +1,4 @@
-"""The bridge against a loop, and what its two centrings are for."""
+"""The bridge against a loop, and the effect of its two centrings."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every architecture family behind the contract gives what open_clip gives."""
+"""Every architecture family gives the same features as open_clip itself."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -26,7 +26,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _exact(module: nn.Module) -> nn.Module:
-    """A copy that computes in float64: there, kernels that sum in another order still agree."""
+    """A copy in float64, where kernels that sum in different orders still agree."""
     return deepcopy(module).double()
 
 

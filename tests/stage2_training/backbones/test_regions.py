@@ -1,4 +1,4 @@
-"""What a region is, in each kind of tower, against plain formulas."""
+"""The regions of each kind of tower, against plain formulas."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Cached text features: the same numbers, and a miss for whatever would change them."""
+"""Cached text features: identical values, and a miss for anything that would change them."""
 
 from pathlib import Path
 

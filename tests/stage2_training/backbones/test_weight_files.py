@@ -1,4 +1,4 @@
-"""Local weights files: loaded whole, or refused with the reason."""
+"""Local weights files: loaded completely, or rejected with the reason."""
 
 import json
 from pathlib import Path

@@ -24,7 +24,7 @@ _IMAGES = 120
 def test_label_names_rank_real_photos() -> None:
     dataset = load_dataset("voc2007", _ROOT)
     val = dataset.splits["val"]
-    backbone = create_backbone("embedded", precision="bf16")
+    backbone = create_backbone("embedded")
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, False, TransformOptions())
     images = torch.stack([transform(load_image(path)) for path in val.paths[:_IMAGES]])
     pooled = torch.cat([backbone.encode_image(chunk).pooled for chunk in images.split(24)])

@@ -1,4 +1,4 @@
-"""The bench: what is measured in which order, and that its parts are the model's own work."""
+"""The benchmark: the order of measurements, and that its stages are the model's own."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 class Machine:
-    """A clock, and tasks that take a known time on it."""
+    """A fake clock, and tasks of known duration."""
 
     def __init__(self) -> None:
         self.now, self.log = 0.0, list[str]()

@@ -1,4 +1,4 @@
-"""`sspa-train backbone cost`: rows are understood or refused, and a measured row is a real step."""
+"""`sspa-train backbone cost`: rows are parsed or rejected, and a measured row is a real step."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ from sspa.stage2_training.data.manifest import read_manifest
 
 
 def run(*arguments: object) -> str:
-    """What the command printed; a UserError is raised as it is."""
+    """The output of the command; a UserError is passed through."""
     result = CliRunner().invoke(data_app, [str(argument) for argument in arguments], catch_exceptions=True)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -22,7 +22,7 @@ def run(*arguments: object) -> str:
 
 @pytest.fixture
 def own_data(tmp_path: Path) -> Path:
-    """Eighty images in two folders, one for each label, as a user might have them."""
+    """Eighty images in two folders, one per label, as a user might have them."""
     for label in ("cat", "dog"):
         for k in range(40):
             path = tmp_path / "own" / label / f"{k}.jpg"

@@ -1,4 +1,4 @@
-"""What commands do with the options that they share."""
+"""The options that commands share."""
 
 import pytest
 import torch

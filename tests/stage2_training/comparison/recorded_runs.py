@@ -1,4 +1,4 @@
-"""Run folders with what a comparison reads, written without training."""
+"""Run folders with everything that a comparison reads, written without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from sspa.stage2_training.runs.run_folder import RunFolder
 KEYS = ("cat", "dog", "ox", "yak")
 
 
-def write_sentences(path: Path, sentence: str = "A {} has four legs.") -> Path:
+def write_knowledge_file(path: Path, description: str = "A {} has four legs.") -> Path:
     """A knowledge file about KEYS."""
-    write_knowledge(path, [{"label": key, "description": sentence.format(key)} for key in KEYS])
+    write_knowledge(path, [{"label": key, "description": description.format(key)} for key in KEYS])
     return path
 
 

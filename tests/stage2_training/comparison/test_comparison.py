@@ -1,4 +1,4 @@
-"""Comparisons: their files, what is run and what is kept, and the table against its runs."""
+"""Comparisons: their files, what is run and what is reused, and the table against its runs."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import setting_keys
 from sspa.stage2_training.runs.run_folder import RunFolder
 
-from .recorded_runs import KEYS, write_run, write_sentences
+from .recorded_runs import KEYS, write_knowledge_file, write_run
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 TARGETS = (np.random.default_rng(0).random((40, len(KEYS))) < 0.4).astype(np.int8)
@@ -42,7 +42,7 @@ def two(**fields: Any) -> Comparison:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stands in for training: writes a run of a quality by its head, and notes the folder's name; "+" if it goes on."""
+    """Stands in for training: writes a run of a quality set by its head, and logs the folder's name; "+" if resumed."""
     names: list[str] = []
 
     def train(config: RunConfig, path: Path, device: torch.device, resume: bool) -> None:
@@ -57,7 +57,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Any]:
     """`compare` into one folder, with knowledge about KEYS."""
-    knowledge = write_sentences(tmp_path / "k.parquet")
+    knowledge = write_knowledge_file(tmp_path / "k.parquet")
 
     def of(comparison: Comparison, *settings: str, **given: Any) -> Any:
         given = {"knowledge": knowledge, **given}
@@ -74,7 +74,7 @@ def test_every_run_that_comes_with_the_project_is_a_valid_configuration(
     name: str, seeds: int, of_all: dict[str, str], tmp_path: Path
 ) -> None:
     comparison = read_comparison(name)
-    given = {"knowledge": write_sentences(tmp_path / "k.parquet"), **of_all}
+    given = {"knowledge": write_knowledge_file(tmp_path / "k.parquet"), **of_all}
     planned = plan_runs(comparison, tmp_path / "out", [], [], given)
     assert len(planned) == seeds * len(comparison.variants) * max(1, len(comparison.conditions))
     # Two variants that differ in nothing would be a slip of the pen.
@@ -156,9 +156,9 @@ def test_other_settings_or_knowledge_are_not_mixed_in(run: Callable[..., Any], m
     with pytest.raises(UserError, match=r"plain-seed0: was made with other settings \(training.epochs\)"):
         run(two(), "training.epochs=9")
     moved = tmp_path / "elsewhere.parquet"
-    write_sentences(moved)
+    write_knowledge_file(moved)
     run(two(), knowledge=moved)
-    write_sentences(moved, "A {} has two wings.")
+    write_knowledge_file(moved, "A {} has two wings.")
     with pytest.raises(UserError, match="was made with other knowledge than"):
         run(two(), knowledge=moved)
     with pytest.raises(UserError, match="names its own data"):
@@ -176,7 +176,7 @@ def test_an_unfinished_run_goes_on_and_foreign_files_stay(
     assert made[4:] == ["better-seed1+"]
     (out / "better-seed2").mkdir()
     (out / "better-seed2" / "holiday.jpg").write_bytes(b"mine")
-    with pytest.raises(UserError, match="better-seed2: is in the way and no run folder"):
+    with pytest.raises(UserError, match="better-seed2: exists and is not a run folder"):
         run(two(seeds=(0, 1, 2)))
     assert (out / "better-seed2" / "holiday.jpg").read_bytes() == b"mine"
 
@@ -208,14 +208,15 @@ def test_each_seed_trains_on_a_control_of_its_own(run: Callable[..., Any], made:
     variants = {"real": {}, "shuffled": {"knowledge": "control:shuffled"}}
     comparison = two(variants=variants, reference="real", seeds=(0, 1, 2, 3))
     run(comparison)
-    real = read_knowledge(tmp_path / "k.parquet").sentences
+    real = read_knowledge(tmp_path / "k.parquet").descriptions
     drawn = [
-        read_knowledge(tmp_path / "out" / "knowledge" / f"shuffled-seed{seed}.parquet").sentences for seed in range(4)
+        read_knowledge(tmp_path / "out" / "knowledge" / f"shuffled-seed{seed}.parquet").descriptions
+        for seed in range(4)
     ]
-    for sentences in drawn:
-        assert sorted(sentences.values()) == sorted(real.values())
-        assert all(sentences[key] != real[key] for key in KEYS)
-    assert any(sentences != drawn[0] for sentences in drawn)
+    for descriptions in drawn:
+        assert sorted(descriptions.values()) == sorted(real.values())
+        assert all(descriptions[key] != real[key] for key in KEYS)
+    assert any(descriptions != drawn[0] for descriptions in drawn)
     config = RunFolder(tmp_path / "out" / "shuffled-seed1").config()
     assert config.knowledge == tmp_path / "out" / "knowledge" / "shuffled-seed1.parquet"
     count = len(made)
@@ -275,7 +276,7 @@ def test_a_page_over_conditions_escapes_what_it_is_given(
 
 
 def folders(tmp_path: Path, **variants: Sequence[dict[str, Any]]) -> dict[str, dict[int, RunFolder]]:
-    config = plan_runs(two(), tmp_path, [], [], {"knowledge": write_sentences(tmp_path / "k.parquet")})[0].config
+    config = plan_runs(two(), tmp_path, [], [], {"knowledge": write_knowledge_file(tmp_path / "k.parquet")})[0].config
     return {
         name: {
             seed: write_run(tmp_path / f"{name}{seed}", config, **{"targets": TARGETS, **of_seed})

@@ -1,4 +1,4 @@
-"""The device that is chosen, and how a CPU keeps freed memory."""
+"""The choice of the device, and how a CPU keeps freed memory."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Presets: each is a valid configuration, and gives way to what a user sets."""
+"""Presets: each is a valid configuration, and is overridden by what a user sets."""
 
 from pathlib import Path
 

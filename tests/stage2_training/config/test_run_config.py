@@ -1,4 +1,4 @@
-"""The configuration's keys: which there are, and what a wrong value says."""
+"""The configuration's keys, and the messages for invalid values."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _FROZEN = Path(__file__).with_name("keys.json")
 
 
 def _keys_and_defaults() -> dict[str, Any]:
-    """Every key with its default, of every form of the sections that have several."""
+    """Every key with its default, in every variant of a section."""
     found: dict[str, Any] = {}
     for name, section in variant_sections().items():
         for form in section.fields:
@@ -30,7 +30,7 @@ def _keys_and_defaults() -> dict[str, Any]:
 
 
 def test_keys_and_defaults_change_on_purpose_only() -> None:
-    """SSPA_WRITE_KEYS=1 writes the file anew; a key that goes must be answered with its new name."""
+    """SSPA_WRITE_KEYS=1 rewrites the file; a removed key must be answered with its new name."""
     found = _keys_and_defaults()
     if os.environ.get("SSPA_WRITE_KEYS"):
         _FROZEN.write_text(json.dumps(found, indent=1) + "\n")
@@ -71,7 +71,7 @@ def test_a_bad_value_is_accepted_or_named(key: str) -> None:
 
 
 def _refusal(values: dict[str, Any]) -> str | None:
-    """What is said about these settings; None where they are accepted."""
+    """The message about these settings; None if they are accepted."""
     try:
         resolve_config(values={**KNOWLEDGE, **values}, preset="none")
     except UserError as error:
@@ -95,8 +95,8 @@ def _refusal(values: dict[str, Any]) -> str | None:
         ("backbone.tower=last:0", "backbone.tower = 'last:0': take frozen, all, or last:K"),
         ("evaluation.views=[]", "evaluation.views = []: write one view or both"),
         ("training.views=[plain, plain]", "training.views = ['plain', 'plain']: write one view or both"),
-        ("data.crop_scale=[3, -1]", "data.crop_scale = [3, -1]: write the least and the greatest share"),
-        ("model.kap.template=A {photo}", "model.kap.template = 'A {photo}': may hold {label} and {sentence}"),
+        ("data.crop_scale=[3, -1]", "data.crop_scale = [3, -1]: write the smallest and the largest share"),
+        ("model.kap.template=A {photo}", "model.kap.template = 'A {photo}': may contain {label} and {sentence}"),
         ("model.qsm.axes=[x0, x0]", "model.qsm.axes = ['x0', 'x0']: name each input at most once"),
         ("loss.temperature=2", "loss.temperature belongs to loss.kind=two-way, and loss.kind is asl"),
     ],

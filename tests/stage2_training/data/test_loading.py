@@ -99,7 +99,7 @@ def test_training_substitutes_the_same_image_each_time_and_lists_it(tmp_path: Pa
     assert torch.equal(images, read(ImageLoader(dataset, 5, shuffle=True), 0)[0])
     (line,) = loader.report_substituted()
     assert "7.png" in line
-    assert line.endswith("took its place 2 times)")
+    assert line.endswith("was substituted 2 times)")
 
 
 def test_training_stops_when_too_many_images_are_unreadable(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sspa.stage2_training.data.transforms import TransformOptions, make_transfor
 
 @pytest.fixture
 def loose(tmp_path: Path) -> tuple[Manifest, Path]:
-    """Seven images of odd names in two splits."""
+    """Seven images with unusual names in two splits."""
     root = tmp_path / "loose"
     rng = np.random.default_rng(0)
     ids = [f"dir/pic.{k}" for k in range(7)]

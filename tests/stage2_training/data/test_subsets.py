@@ -1,4 +1,4 @@
-"""Reduced training data: nested, repeatable, and without a trace in test."""
+"""Reduced training data: nested, repeatable, and without effect on test."""
 
 from dataclasses import replace
 

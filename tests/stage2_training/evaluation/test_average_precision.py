@@ -35,7 +35,7 @@ def test_weights_are_repetitions(seed: int) -> None:
 
 
 def reference(scores: np.ndarray, positive: np.ndarray, form: str) -> float:
-    """Precision and recall at every threshold, then the definition, word for word."""
+    """Precision and recall at every threshold, then the literal definition."""
     points = []
     for threshold in sorted(set(scores), reverse=True):
         chosen = scores >= threshold

@@ -1,4 +1,4 @@
-"""The figures of faithfulness against images whose answer is known by looking."""
+"""Faithfulness metrics on images whose answer is obvious."""
 
 from pathlib import Path
 

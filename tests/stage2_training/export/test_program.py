@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures, ImageTower
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.export.program import ImageProgram, capture
 from sspa.stage2_training.export.targets import TARGETS
@@ -27,13 +28,33 @@ VARIANTS = {
 }
 
 
+class _PatchTower(ImageTower):
+    """The least of an image tower, for exporting heads: each region is one projected patch."""
+
+    grid = (4, 4)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, kernel_size=16, stride=16)
+
+    def forward(self, images: torch.Tensor) -> ImageFeatures:
+        regions = self.patches(images).flatten(2).mT
+        return ImageFeatures(regions.mean(dim=1), regions)
+
+    def blocks(self) -> list[nn.Module]:
+        return []
+
+    def head(self) -> list[nn.Parameter]:
+        return []
+
+
 class _Tagger:
     """What `capture` reads of a tagger."""
 
     def __init__(self, backbone: Backbone, head: str, views: tuple[View, ...] = ("plain",)) -> None:
         torch.manual_seed(0)
         made = create_head(VARIANTS[head], backbone.width)
-        made.bind(backbone, some_knowledge(sentences=2))
+        made.bind(backbone, some_knowledge(descriptions=2))
         made.initialise(some_features(32, backbone.width, backbone.grid[0] * backbone.grid[1]))
         with torch.no_grad():  # Parts that start at zero would hide what goes through them.
             for parameter in made.parameters():
@@ -88,13 +109,23 @@ def test_both_views_are_folded_in(folder: Path) -> None:
 def test_every_head(head: str, folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="the extra export is not installed")
     pytest.importorskip("onnxruntime", reason="the extra export is not installed")
-    _same_in("onnx", _Tagger(_backbone("vit", folder), head), tmp_path / "model.onnx")
+    backbone = _backbone("vit", folder)
+    backbone.image_tower = _PatchTower(backbone.width)
+    _same_in("onnx", _Tagger(backbone, head), tmp_path / "model.onnx")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["resnet", "timm-efficientnet", "timm-siglip"])
+@pytest.mark.parametrize("family", ["vit", "resnet", "timm-efficientnet", "timm-siglip"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_family(family: str, target: str, folder: Path, tmp_path: Path) -> None:
     if target == "onnx":
         pytest.importorskip("onnxruntime", reason="the extra export is not installed")
-    _same_in(target, _Tagger(_backbone(family, folder), "sspa", ("plain", "mirrored")), tmp_path / "model")
+    _same_in(target, _Tagger(_backbone(family, folder), "linear"), tmp_path / "model")
+
+
+@pytest.mark.slow
+def test_a_mirrored_view(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    backbone = _backbone("vit", folder)
+    backbone.image_tower = _PatchTower(backbone.width)
+    _same_in("onnx", _Tagger(backbone, "csra", ("plain", "mirrored")), tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Kept features and the batches made of them."""
+"""Cached features, and batches of them."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def _views(count: int) -> list[KeptFeatures]:
-    """Two views whose every number tells image and view: image + 1000 * view."""
+    """Two views whose values identify image and view: image + 1000 * view."""
     return [
         KeptFeatures(
             (np.broadcast_to(np.arange(count, dtype=np.float16)[:, None] + 1000 * view, (count, 2)).copy(),),
@@ -31,7 +31,7 @@ def _views(count: int) -> list[KeptFeatures]:
 
 
 def _images(folder: Path, count: int) -> list[Path]:
-    """Noise, each its own."""
+    """Images of independent noise."""
     generator = np.random.default_rng(0)
     paths = [folder / f"{number}.png" for number in range(count)]
     for path in paths:
@@ -73,7 +73,7 @@ def test_scoring_keeps_the_order_and_the_last_images() -> None:
 
 @pytest.fixture
 def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
-    """A small one, and a cache of its own."""
+    """A small backbone, with its own cache."""
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
     return small_backbone(tmp_path / "backbone")
 

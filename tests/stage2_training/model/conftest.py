@@ -1,4 +1,4 @@
-"""Heads cache their text features: not among the user's."""
+"""Heads cache their text features: keep them out of the user's cache."""
 
 from pathlib import Path
 

@@ -22,21 +22,21 @@ def small_backbone(folder: Path) -> Backbone:
     return create_backbone(f"local-dir:{folder}")
 
 
-def some_knowledge(labels: Sequence[str] = LABELS, sentences: int = 1) -> Knowledge:
-    """Sentences about `labels`, keys equal to texts."""
+def some_knowledge(labels: Sequence[str] = LABELS, descriptions: int = 1) -> Knowledge:
+    """Descriptions of `labels`, keys equal to texts."""
     return Knowledge(
         path=Path("knowledge.parquet"),
         labels=tuple(Label(key=label, text=label) for label in labels),
         domain="natural",
         content_hash="0" * 64,
-        sentences=MappingProxyType(
-            {label: tuple(f"{label} has {number} parts." for number in range(sentences)) for label in labels}
+        descriptions=MappingProxyType(
+            {label: tuple(f"{label} has {number} parts." for number in range(descriptions)) for label in labels}
         ),
     )
 
 
 def some_features(count: int, width: int = 40, regions: int = 16, seed: int = 0) -> ImageFeatures:
-    """Random features of `count` images with a common part, as towers give them."""
+    """Random features of `count` images with a common component, like those of real towers."""
     generator = torch.Generator().manual_seed(seed)
     maps = torch.randn(count, regions, width, generator=generator) + torch.randn(width, generator=generator)
     return ImageFeatures(maps.mean(dim=1), maps)

@@ -1,4 +1,4 @@
-"""DSF, QSM, GDMA and the soft aggregator against loops that one can read, in float64."""
+"""DSF, QSM, GDMA and the soft aggregator against readable loops, in float64."""
 
 import math
 
@@ -11,7 +11,7 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.model.dsf import DynamicSemanticFiltering, dynamic_semantic_filtering
 from sspa.stage2_training.model.gdma import CrossAttention, GatedAlignment, GatedDualModalAlignments
 from sspa.stage2_training.model.joint_space import JointSpace
-from sspa.stage2_training.model.kap import mean_of_sentences
+from sspa.stage2_training.model.kap import mean_of_descriptions
 from sspa.stage2_training.model.options import AggregatorOptions, DsfOptions, GdmaOptions, QsmOptions
 from sspa.stage2_training.model.qsm import QuaternionSemanticModelling
 from sspa.stage2_training.model.soft_aggregator import SoftAggregator, region_similarities
@@ -30,7 +30,7 @@ def _softmax(values: list[Tensor]) -> list[Tensor]:
 
 
 def _stirred(module: torch.nn.Module) -> torch.nn.Module:
-    """Parts that start at zero would hide what goes through them."""
+    """Parts initialised to zero would hide errors."""
     with torch.no_grad():
         for index, parameter in enumerate(module.double().parameters()):
             parameter.add_(0.3 * _draw(*parameter.shape, seed=index))
@@ -211,7 +211,7 @@ def test_the_soft_aggregator_lies_between_max_and_mean() -> None:
 def test_several_sentences_count_alike_whatever_their_length() -> None:
     features = torch.tensor([[3.0, 0.0], [0.0, 0.1], [5.0, 5.0]])
 
-    mean = mean_of_sentences(features, [2, 1])
+    mean = mean_of_descriptions(features, [2, 1])
 
     torch.testing.assert_close(mean, torch.tensor([[0.5, 0.5], [0.5**0.5, 0.5**0.5]]))
 
@@ -234,7 +234,7 @@ def test_the_narrowed_space_keeps_the_regions_products() -> None:
 
 @torch.no_grad()
 def test_weights_of_before_the_keys_lost_their_bias_give_the_same_attention() -> None:
-    """Old run folders hold key_value.bias; its first half is the keys', which softmax cancels."""
+    """Old run folders contain key_value.bias; its first half is the key bias, which softmax cancels."""
     torch.manual_seed(0)
     attention, width = CrossAttention(8, 2, 0.0), 8
     torch.nn.init.normal_(attention.out.weight)

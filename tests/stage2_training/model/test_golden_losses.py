@@ -30,7 +30,7 @@ def _losses(folder: Path, steps: int, model: SspaOptions, training: TrainingOpti
     backbone = small_backbone(folder)
     torch.manual_seed(7)
     head: Head = SSPA(model, backbone.width)
-    head.bind(backbone, some_knowledge(sentences=2))
+    head.bind(backbone, some_knowledge(descriptions=2))
     features = some_features(16, seed=1)
     head.initialise(features)
     targets = torch.randint(-1, 2, (16, 5))

@@ -1,4 +1,4 @@
-"""What every head keeps: shapes, gradients, labels and images that do not disturb each other."""
+"""Properties of every head: shapes, gradients, independence of labels and of images."""
 
 import pytest
 import torch

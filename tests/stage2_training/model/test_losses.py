@@ -1,4 +1,4 @@
-"""The losses, one label at a time; unknown labels cost and change nothing."""
+"""The losses, one label at a time; unknown labels have no loss and no gradient."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Resampled figures against the evaluation itself, run on the images of each resample."""
+"""Resampled metrics against the evaluation itself, on the images of each resample."""
 
 import numpy as np
 import pytest

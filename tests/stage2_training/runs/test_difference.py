@@ -1,4 +1,4 @@
-"""What two runs differ in is found, part by part."""
+"""The differences of two runs are found, part by part."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.runs.difference import difference
 from sspa.stage2_training.runs.run_folder import RunFolder
 
-from ..comparison.recorded_runs import KEYS, write_run, write_sentences
+from ..comparison.recorded_runs import KEYS, write_knowledge_file, write_run
 
 TARGETS = (np.random.default_rng(0).random((20, len(KEYS))) < 0.4).astype(np.int8)
 SCORES = np.random.default_rng(1).random(TARGETS.shape).astype(np.float32)
@@ -22,8 +22,10 @@ SCORES = np.random.default_rng(1).random(TARGETS.shape).astype(np.float32)
 def make(tmp_path: Path) -> Callable[..., RunFolder]:
     """A finished run under `name` with settings of its own."""
 
-    def made(name: str, scores: np.ndarray[Any, Any] = SCORES, sentence: str = "A {}.", **settings: Any) -> RunFolder:
-        knowledge = write_sentences(tmp_path / f"{name}.parquet", sentence)
+    def made(
+        name: str, scores: np.ndarray[Any, Any] = SCORES, description: str = "A {}.", **settings: Any
+    ) -> RunFolder:
+        knowledge = write_knowledge_file(tmp_path / f"{name}.parquet", description)
         values = {"knowledge": knowledge, **{key.replace("__", "."): value for key, value in settings.items()}}
         folder = write_run(tmp_path / name, resolve_config(values=values), scores, TARGETS)
         (folder.path / "knowledge.parquet").write_bytes(knowledge.read_bytes())

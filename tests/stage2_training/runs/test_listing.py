@@ -11,16 +11,16 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.runs.listing import list_runs, query_runs
 
-from ..comparison.recorded_runs import KEYS, write_run, write_sentences
+from ..comparison.recorded_runs import KEYS, write_knowledge_file, write_run
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two finished runs, one of them within a comparison; two unfinished; three damaged; and what is no run."""
+    """Two finished runs, one of them in a comparison; two unfinished; three damaged; and other folders."""
     root = tmp_path_factory.mktemp("runs")
     generator = np.random.default_rng(0)
     targets = (generator.random((20, len(KEYS))) < 0.4).astype(np.int8)
-    knowledge = write_sentences(root / "k.parquet")
+    knowledge = write_knowledge_file(root / "k.parquet")
     config = resolve_config(values={"knowledge": knowledge, "training.seed": 7, "model.head": "linear"})
     write_run(root / "one", config, generator.random(targets.shape), targets, peak_memory_bytes=3_000_000_000)
     shutil.copytree(root / "one", root / "compared" / "two")
@@ -87,7 +87,7 @@ def test_sql_over_runs_labels_and_epochs(runs: Path) -> None:
         "SELECT avg(ap), any_value(test_map) FROM per_class JOIN runs USING (run) WHERE run='one' AND split='test'",
     )
     assert rows[0] == pytest.approx((mean, mean))
-    with pytest.raises(UserError, match="there is: runs, per_class, epochs"):
+    with pytest.raises(UserError, match="tables: runs, per_class, epochs"):
         query_runs(runs, "SELECT * FROM nothing")
     with pytest.raises(UserError, match="refused"):
         query_runs(runs, "COPY runs TO 'x.csv'")

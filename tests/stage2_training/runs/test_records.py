@@ -1,4 +1,4 @@
-"""What runs wrote is read as it was meant, in this version's form and in the first one's."""
+"""Records are read as written, in this version's format and in the first one's."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Which folder --resume means, and what it refuses; what a folder that cannot be written says."""
+"""Which folder --resume finds, and what it rejects; messages for folders that cannot be written."""
 
 import json
 import os

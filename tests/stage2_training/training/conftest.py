@@ -1,4 +1,4 @@
-"""A small model whose head is trained."""
+"""A small model with a trainable head."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back, two are kept, and what is damaged is not used."""
+"""Checkpoints: they restore everything, two are kept, and damaged ones are not used."""
 
 import json
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_the_newest_two_are_kept_and_a_damaged_one_is_named(
     assert list(tmp_path.iterdir()) == [older]
 
     (older / "tensors.safetensors").unlink()
-    with pytest.raises(UserError, match="no checkpoint in it can be read"):
+    with pytest.raises(UserError, match="has no readable checkpoint"):
         load_checkpoint(tmp_path, optimization, ALONE)
 
 

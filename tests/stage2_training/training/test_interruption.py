@@ -1,4 +1,4 @@
-"""Signals: at once outside of training, noted within it, and the handlers of before come back."""
+"""Signals: immediate outside of training, deferred within it, and the previous handlers are restored."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The steps of an epoch: in parts, in less memory, and what stops them."""
+"""The steps of an epoch: split batches, activation checkpointing, and what stops them."""
 
 import copy
 import math
@@ -88,7 +88,7 @@ def test_activations_computed_again_give_the_same_gradients(family: str, images:
 
 
 def _saved(forward: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """The loss, and how many numbers are kept for its backward pass."""
+    """The loss, and the number of values stored for its backward pass."""
     held = []
 
     def hold(value: torch.Tensor) -> torch.Tensor:

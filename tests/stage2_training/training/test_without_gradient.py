@@ -23,7 +23,7 @@ _NOISE = 1e-12
 
 
 def _noisy(parts: dict[str, nn.Module]) -> list[str]:
-    """The trained parameters that have no gradient, or of whose gradient a tenth or more is noise."""
+    """The trained parameters without a gradient, or whose gradient is at least a tenth noise."""
     gradients = {
         f"{part}.{name}": torch.zeros(1) if parameter.grad is None else parameter.grad.abs()
         for part, module in parts.items()

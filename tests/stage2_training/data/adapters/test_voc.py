@@ -20,7 +20,7 @@ CAT, DOG = KEYS.index("cat"), KEYS.index("dog")
 
 
 def write_devkit(root: Path, year: str = "2007", lists: tuple[str, ...] = ("train", "val", "test")) -> Path:
-    """Four images in each list; image k has a cat, where the fourth has only a difficult dog."""
+    """Four images in each list; all but the fourth, which has only a difficult dog, have a cat."""
     base = root / "VOCdevkit" / f"VOC{year}"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (base / folder).mkdir(parents=True)

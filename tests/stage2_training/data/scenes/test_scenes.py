@@ -39,7 +39,7 @@ def test_test_drawings_are_unseen_wherever_a_label_has_several() -> None:
 
 
 def test_the_plan_of_all_scenes_never_changes() -> None:
-    """A golden value: the same seed gives the same scenes on every machine. A changed recipe must raise RECIPE."""
+    """A golden value: the same seed gives the same scenes on every machine. A changed recipe must increase RECIPE."""
     digest = hashlib.sha256()
     for split in ("train", "val", "test"):
         for number in range(40):
@@ -49,7 +49,7 @@ def test_the_plan_of_all_scenes_never_changes() -> None:
 
 
 def test_the_paint_of_scenes_never_changes() -> None:
-    """Golden mean colours, with room for another platform's rounding. A changed recipe must raise RECIPE."""
+    """Golden mean colours, with room for another platform's rounding. A changed recipe must increase RECIPE."""
     means = [np.asarray(draw_scene(plan_scene("train", number, 0), 0)).mean(axis=(0, 1)) for number in range(5)]
     golden = [
         [193.9, 128.6, 172.2],
