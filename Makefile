@@ -28,9 +28,9 @@ demo: $(STAMP)
 	$(BIN)/sspa-knowledge generate --labels voc.txt
 	$(BIN)/sspa-train run --knowledge artifacts/voc.parquet
 
-# Two tests at a time, a file's tests together; each with one thread, since models so small gain nothing from more.
+# Three files of tests at a time, since some mostly wait; one thread each, since such small models gain nothing from more.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

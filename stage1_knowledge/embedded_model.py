@@ -55,7 +55,11 @@ def _convert(weights: Path, folder: Path) -> None:
     where, name = str(weights.parent), weights.name
     with replacing_folder(folder) as beside, torch.inference_mode():
         model = AutoModelForCausalLM.from_pretrained(
-            where, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            where,
+            gguf_file=name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
         model.save_pretrained(beside)
-        AutoTokenizer.from_pretrained(where, gguf_file=name).save_pretrained(beside)
+        AutoTokenizer.from_pretrained(where, gguf_file=name, trust_remote_code=False).save_pretrained(beside)

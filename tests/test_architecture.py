@@ -125,3 +125,45 @@ def test_the_wheel_holds_every_module_prompt_and_label_set(tmp_path: Path) -> No
     }
     assert wanted <= held
     assert all(name.startswith(("sspa/", "sspa_multilabel-")) for name in held)
+
+
+# The one module that reads tensors; `torch.export.load` opens the file that the export itself has just written.
+READS_TENSORS = ROOT / "stage2_training" / "compute" / "tensor_files.py"
+READERS = (
+    *("torch.load", "torch.jit.load", "jit.load", "np.load", "numpy.load", "load_file", "safe_open", "yaml.load"),
+    *("yaml.unsafe_load", "yaml.full_load", "pickle.load", "pickle.loads", "eval", "exec", "load_state_dict_from_url"),
+)
+
+
+def _calls(file: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def _sources() -> list[Path]:
+    return [file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
+
+
+def test_one_module_reads_tensors_and_none_unpickles() -> None:
+    for file in _sources():
+        if file == READS_TENSORS:
+            continue
+        assert not {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"} & _imported(file), file
+        for call in _calls(file):
+            assert ast.unparse(call.func) not in READERS, f"{file}:{call.lineno}"
+
+
+def test_remote_code_is_off_wherever_a_library_loads_a_model() -> None:
+    seen = 0
+    for file in _sources():
+        for call in _calls(file):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert given.get("trust_remote_code", "False") == "False", f"{file}:{call.lineno}"
+            if ast.unparse(call.func).endswith((".from_pretrained", "HFTokenizer")):
+                assert "trust_remote_code" in given, f"{file}:{call.lineno}"
+                seen += 1
+    assert seen == 4
+    calls = _calls(READS_TENSORS)
+    assert [ast.unparse(call) for call in calls if ast.unparse(call.func) in ("torch.load", "np.load")] == [
+        "torch.load(path, map_location='cpu', weights_only=True)",
+        "np.load(path, mmap_mode='r', allow_pickle=False)",
+    ]

@@ -128,6 +128,7 @@ class VllmOffline(Engine):
             "generation_config": "vllm",
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
+            "trust_remote_code": False,
             "gpu_memory_utilization": self._gpu_memory,
             "structured_outputs_config": {"backend": STRUCTURED_BACKEND},
         }

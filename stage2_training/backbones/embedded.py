@@ -21,7 +21,9 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import cache_folder, replacing_folder
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.imagenet_bridge import ImageNetBridge
+from sspa.stage2_training.backbones.model_folders import check_no_code
 from sspa.stage2_training.backbones.open_clip_models import LoadedModel
+from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_pickled, read_tensors
 
 DESCRIPTION = (
     "CLIP-shaped, not CLIP: EfficientNet-Lite2 and MiniLM joined through ImageNet's class descriptions"
@@ -60,7 +62,7 @@ def load_embedded() -> LoadedModel:
     model.visual.image_mean = model.visual.image_std = _MEAN_AND_STD
     return LoadedModel(
         model=model,
-        tokenizer=HFTokenizer(str(folder), context_length=CONTEXT_LENGTH),
+        tokenizer=HFTokenizer(str(folder), context_length=CONTEXT_LENGTH, trust_remote_code=False),
         width=_WIDTH,
         weights="embedded",
         description=DESCRIPTION,
@@ -89,13 +91,11 @@ def _build(image_folder: Path, text_folder: Path, target: Path) -> None:
 
 
 def _load(folder: Path) -> CustomTextCLIP:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    check_no_code(folder)
     model = _empty_model(folder)
     try:
-        model.load_state_dict(load_file(folder / _WEIGHTS))
-    except (SafetensorError, OSError, RuntimeError) as error:
+        model.load_state_dict(read_tensors(folder / _WEIGHTS))
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{folder}: the cached backbone cannot be read ({reason}); delete the folder, it is rebuilt"
@@ -132,7 +132,7 @@ def _read_image_tower(model: CustomTextCLIP, folder: Path) -> Tensor:
     files = sorted((folder / "models").glob("efficientnet-lite2-*.pth"))
     if not files:
         raise UserError(f"{folder}: no efficientnet-lite2 weights in the package; install {_IMAGE_PACKAGE[1]} again")
-    found = torch.load(files[0], map_location="cpu", weights_only=True)
+    found = read_pickled(files[0])
     classifier = found.popitem()[1], found.popitem()[1]  # bias, weight: the last two
     wanted = model.visual.trunk.state_dict()
     # The two implementations name their parameters differently but order them identically.
@@ -143,9 +143,7 @@ def _read_image_tower(model: CustomTextCLIP, folder: Path) -> Tensor:
 
 
 def _read_text_tower(model: CustomTextCLIP, folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    found = load_file(folder / "model.safetensors")
+    found = read_tensors(folder / "model.safetensors")
     wanted = model.text.transformer.state_dict()
     # The file also contains position ids and a pooler, which mean pooling does not use.
     model.text.transformer.load_state_dict({name: found[name] for name in wanted})
@@ -167,7 +165,7 @@ def _sentence_states(model: CustomTextCLIP, folder: Path, sentences: list[str]) 
     """Pooled MiniLM states (C, w), before projection."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     states = []
     for start in range(0, len(sentences), 100):
         tokens = tokenizer(sentences[start : start + 100], padding=True, truncation=True, return_tensors="pt")

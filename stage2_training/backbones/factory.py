@@ -30,17 +30,20 @@ def create_backbone(
     image_size: int | tuple[int, int] | None = None,
     regions: Regions = "default",
     precision: TowerPrecision = "float32",
+    allow_download: bool = True,
 ) -> Backbone:
     """Create a backbone, in evaluation mode, on the CPU, with everything but its text tower trainable.
 
     Args:
-        spec: "embedded"; "open_clip:ViT-B-16" and every other open_clip architecture; "hf-hub:owner/name".
+        spec: "embedded"; "open_clip:ViT-B-16" and every other open_clip architecture; "hf-hub:owner/name@commit";
+            "local-dir:folder".
         weights: an open_clip pretrained tag, a local weights file, or "random" (for tests); an open_clip
             architecture needs one of them, the other two bring their own.
         image_size: pixels, one number or (height, width); if None, the architecture's own.
         regions: how regions are taken from the tower, see each tower; "default" is the value path for CLIP
             ResNets (whose attention pool is meaningless for a single position) and "projected" for the others.
         precision: of the image tower; see `Backbone`.
+        allow_download: False where the name comes from a file: a model from the hub must then be there already.
 
     Raises:
         UserError: an unknown specification, weights that do not fit, a size that the patches do not divide.
@@ -50,7 +53,7 @@ def create_backbone(
         raise UserError(f"image size {size[0]}x{size[1]}: both sides must be positive")
     if regions not in ("default", "projected", "value"):
         raise UserError(f"regions={regions}: unknown; one of default, projected, value")
-    loaded = _loaded(spec, weights)
+    loaded = _loaded(spec, weights, allow_download)
     model = loaded.model
     image_tower = _image_tower(model.visual, size, regions)
     text_tower = _text_tower(model, loaded.context_length)
@@ -78,13 +81,13 @@ def create_backbone(
     )
 
 
-def _loaded(spec: str, weights: str | None) -> LoadedModel:
+def _loaded(spec: str, weights: str | None, allow_download: bool) -> LoadedModel:
     if spec == "embedded":
         if weights is not None:
             raise UserError("the embedded backbone brings its own weights; leave out weights, or name another backbone")
         return embedded.load_embedded()
     if spec.startswith(("open_clip:", "hf-hub:", "local-dir:")):
-        return load_open_clip(spec, weights)
+        return load_open_clip(spec, weights, allow_download)
     raise UserError(
         f"backbone {spec}: unknown; take embedded, open_clip:NAME (such as open_clip:ViT-B-16), hf-hub:OWNER/NAME"
         " or local-dir:FOLDER"

@@ -1,4 +1,4 @@
-"""Loading open_clip models at their native size: by name and pretrained tag, from the hub, with random weights."""
+"""Loads open_clip models at their native size: by name and pretrained tag, from a folder or the hub, or untrained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import open_clip
-from open_clip.factory import get_model_config
+from open_clip.factory import get_model_config, load_checkpoint
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from safetensors import SafetensorError
 
 from sspa.shared.errors import UserError
 from sspa.shared.suggestions import nearest
+from sspa.stage2_training.backbones.hub_models import SCHEME, snapshot
+from sspa.stage2_training.backbones.model_folders import check_model_folder, folder_weights, no_remote_code
 from sspa.stage2_training.backbones.weight_files import load_weights_file
+from sspa.stage2_training.compute.tensor_files import check_finite
 
 Tokenizer: TypeAlias = SimpleTokenizer | HFTokenizer
 
@@ -29,25 +33,37 @@ class LoadedModel:
     context_length: int | None = None
 
 
-def load_open_clip(spec: str, weights: str | None) -> LoadedModel:
-    """spec "open_clip:NAME", "hf-hub:OWNER/NAME" or "local-dir:FOLDER" -> the model at its native input size.
+def load_open_clip(spec: str, weights: str | None, allow_download: bool) -> LoadedModel:
+    """spec "open_clip:NAME", "hf-hub:OWNER/NAME@COMMIT" or "local-dir:FOLDER" -> the model at its native input size.
+
+    Args:
+        weights: see `create_backbone`.
+        allow_download: of a model from the hub that is not there yet.
 
     Raises:
-        UserError: unknown name or tag, weights missing or not available.
+        UserError: unknown name or tag, weights missing or not available, or a folder that `check_model_folder` rejects.
     """
     name = spec.removeprefix("open_clip:")
     if name != spec:
         return _load_named(name, weights)
     if weights is not None and weights != "random":
         raise UserError(f"{spec} brings its own weights; leave out weights={weights}")
-    config = _fetch(spec, lambda: get_model_config(name))
-    model = _fetch(
-        spec,
-        lambda: open_clip.create_model(
-            name, load_weights=weights is None, require_pretrained=weights is None, pretrained_hf=False
-        ),
-    )
-    return LoadedModel(model, _tokenizer(name), config["embed_dim"], weights or spec, spec)
+    folder = snapshot(spec, allow_download) if spec.startswith(SCHEME) else Path(spec.removeprefix("local-dir:"))
+    return _load_folder(folder, spec, weights)
+
+
+def _load_folder(folder: Path, spec: str, weights: str | None) -> LoadedModel:
+    config = check_model_folder(folder)
+    source = f"local-dir:{folder}"
+    model = _fetch(spec, lambda: open_clip.create_model(source, load_weights=False, pretrained_hf=False))
+    if weights is None:
+        path = folder_weights(folder)
+        _fetch(f"{spec}, {path.name}", lambda: load_checkpoint(model, str(path)))
+        check_finite(model.state_dict(), path)
+    # open_clip passes options for a Hugging Face tokenizer to SimpleTokenizer too, which knows none of transformers'.
+    options = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+    tokenizer = _fetch(f"the tokenizer of {spec}", lambda: open_clip.get_tokenizer(source, **options))
+    return LoadedModel(model, tokenizer, config["embed_dim"], weights or spec, spec)
 
 
 def _load_named(name: str, weights: str | None) -> LoadedModel:
@@ -70,7 +86,8 @@ def _load_named(name: str, weights: str | None) -> LoadedModel:
         raise UserError(
             f"open_clip:{name}: weights={weights} is neither a file nor a tag; tags are {', '.join(tags) or 'none'}"
         )
-    return LoadedModel(model, _tokenizer(name), config["embed_dim"], weights, f"open_clip {name}, weights {weights}")
+    tokenizer = _fetch(f"the tokenizer of {name}", lambda: open_clip.get_tokenizer(name))
+    return LoadedModel(model, tokenizer, config["embed_dim"], weights, f"open_clip {name}, weights {weights}")
 
 
 def _check_activation_of_tag(name: str, config: dict[str, Any], tag: str) -> None:
@@ -83,15 +100,12 @@ def _check_activation_of_tag(name: str, config: dict[str, Any], tag: str) -> Non
         )
 
 
-def _tokenizer(name: str) -> Tokenizer:
-    return _fetch(f"the tokenizer of {name}", lambda: open_clip.get_tokenizer(name))
-
-
 def _fetch(what: str, load: Callable[[], Any]) -> Any:
     """Run a loader that may use the network or the disk; if it fails, that is for the user to fix."""
     try:
-        return load()
-    except (OSError, RuntimeError, ValueError) as error:
+        with no_remote_code():
+            return load()
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AssertionError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{what} cannot be loaded ({reason[:200]}); check the name and the network, or give a file"

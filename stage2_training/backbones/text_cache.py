@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sspa.shared.errors import UserError
 from sspa.shared.files import cache_folder, replacing
+from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors
 
 
 def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_hash: str) -> Tensor:
@@ -16,17 +19,20 @@ def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_has
     The entry's name is a hash over the backbone's fingerprint, the knowledge's content hash and the texts
     in their order, so that another description, template, label order or tower is a cache miss.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     parts = json.dumps([backbone.fingerprint, knowledge_hash, list(texts)])
     path = cache_folder("texts") / f"{hashlib.sha256(parts.encode()).hexdigest()}.safetensors"
     device = next(backbone.text_tower.parameters()).device
     if path.is_file():
         try:
-            return load_file(path)["features"].to(device)
-        except (SafetensorError, KeyError):
-            path.unlink()  # Damaged: treated as absent and rewritten below.
+            features = read_tensors(path)["features"]
+            if features.shape == (len(texts), backbone.width) and features.is_floating_point():
+                return features.to(device)
+        except (*UNREADABLE, KeyError, UserError):
+            pass
+        say(f"{path}: damaged text features in the cache; computing them again")
+        path.unlink()
     features = backbone.encode_text(texts)
     with replacing(path) as beside:
         save_file({"features": features.cpu().contiguous()}, beside)

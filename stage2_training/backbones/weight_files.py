@@ -1,28 +1,34 @@
 """Local weights files: read, and rejected with the reason if they belong to another architecture."""
 
-import json
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from open_clip import pretrained
 from open_clip.convert import convert_state_dict
-from open_clip.factory import load_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
+from sspa.shared.json_files import read_json
+from sspa.stage2_training.backbones.model_folders import CONFIG
+from sspa.stage2_training.compute.tensor_files import (
+    UNREADABLE,
+    check_finite,
+    is_torchscript,
+    read_metadata,
+    read_pickled,
+    read_tensors,
+    read_torchscript,
+)
 
 # What OpenAI's archives contain besides weights.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
-_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, StopIteration, pickle.UnpicklingError)
-_CONFIG = "open_clip_config.json"
 
 
 def load_weights_file(path: Path, architecture: str, quick_gelu: bool, model: Any) -> None:
-    """Load a local file (.safetensors, .pt, .bin, OpenAI's TorchScript archives) into an open_clip model.
+    """Load a local file (.safetensors, .pt, .bin) into an open_clip model.
 
     A weights file does not record the activation, and the wrong one gives plausible but worse features. It is
     known for OpenAI's archives, from open_clip's configuration beside the file or inside it (safetensors
@@ -46,46 +52,70 @@ def load_weights_file(path: Path, architecture: str, quick_gelu: bool, model: An
     model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], bool]:
-    from safetensors import SafetensorError
+def convert_weights_file(path: Path, target: Path, trust_torchscript: bool = False) -> None:
+    """Rewrite a local weights file as safetensors, which hold numbers only; the metadata keeps the activation.
 
+    Args:
+        path: as in `load_weights_file`, or a TorchScript archive.
+        target: the .safetensors file to write.
+        trust_torchscript: read a TorchScript archive although its code runs meanwhile.
+
+    Raises:
+        UserError: the file is unreadable, or `target` exists or has another extension.
+    """
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: name the new file NAME.safetensors")
+    if target.exists():
+        raise UserError(f"{target}: exists already; nothing was changed")
+    state, from_openai = _read(path, trust_torchscript)
+    trained_with, _ = _activation(path, from_openai)
+    metadata = {} if trained_with is None else {"quick_gelu": str(trained_with).lower()}
+    with replacing(target) as beside:
+        save_file({name: value.contiguous() for name, value in state.items()}, beside, metadata)
+
+
+def _read(path: Path, trust_torchscript: bool = False) -> tuple[dict[str, Tensor], bool]:
+    """The tensors, and whether the file is one of OpenAI's archives."""
     try:
-        if _is_torchscript(path):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
+        if path.suffix == ".safetensors":
+            found: Any = read_tensors(path)
+        elif not is_torchscript(path):
+            found = read_pickled(path)
+        elif trust_torchscript:
+            found = read_torchscript(path)
         else:
-            state = load_state_dict(str(path))
-    except (*_UNREADABLE, SafetensorError) as error:
+            raise UserError(
+                f"{path}: a TorchScript archive, whose code runs while it is read; if you trust where it comes from, "
+                f"convert it once: sspa-train backbone convert {path} {path.stem}.safetensors --trust-torchscript"
+            )
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: cannot be read as weights ({reason}); take a .safetensors or .pt file") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no state dict (names with tensors); save the model's state_dict()")
+    check_finite(state, path)
     from_openai = any(name in state for name in _OPENAI_EXTRAS)
-    return {name: value for name, value in state.items() if name not in _OPENAI_EXTRAS}, from_openai
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    # DistributedDataParallel puts this before every name.
+    prefix = "module." if all(name.startswith("module.") for name in state) else ""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name not in _OPENAI_EXTRAS
+    }, from_openai
 
 
 def _activation(path: Path, from_openai: bool) -> tuple[bool | None, str]:
     """Whether the weights were trained with QuickGELU, and how that is known; None if it is unknown."""
     if from_openai:
         return True, "it is one of OpenAI's archives"
-    beside = path.parent / _CONFIG
+    beside = path.parent / CONFIG
     if beside.is_file():
         try:
-            config = json.loads(beside.read_text())["model_cfg"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            quick_gelu = read_json(beside)["model_cfg"].get("quick_gelu", False)
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{beside}: not an open_clip configuration; fix or remove it") from error
-        return bool(config.get("quick_gelu", False)), f"{_CONFIG} beside it"
+        return bool(quick_gelu), f"{CONFIG} beside it"
     if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            noted = (file.metadata() or {}).get("quick_gelu")
+        noted = read_metadata(path).get("quick_gelu")
         if noted is not None:
             return noted.lower() == "true", "its own metadata"
     published = {

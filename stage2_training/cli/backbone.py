@@ -1,5 +1,6 @@
-"""`sspa-train backbone ...`: the cost of backbones. Heavy imports happen inside the commands."""
+"""`sspa-train backbone`: cost of backbones, conversion of weights. Heavy imports happen inside the commands."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.tables import markdown_row, markdown_table
 from sspa.shared.terminal import output, say
 
-backbone_app = typer.Typer(help="The cost of backbones.", no_args_is_help=True)
+backbone_app = typer.Typer(help="The cost of backbones, and conversion of weights files.", no_args_is_help=True)
 
 # The published models at common resolutions; weights do not affect the cost of a step.
 _ROWS = (
@@ -55,3 +56,18 @@ def cost(
         output.print(markdown_row((*cells, *costs)), markup=False)
     if failed:
         raise UserError(f"{len(failed)} of {len(requests)} backbones could not be measured: {', '.join(failed)}")
+
+
+@backbone_app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A weights file: .pt, .bin, or a TorchScript archive.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    trust_torchscript: Annotated[
+        bool, typer.Option("--trust-torchscript", help="Read a TorchScript archive, whose code runs meanwhile.")
+    ] = False,
+) -> None:
+    """Convert a weights file to safetensors, which hold numbers only."""
+    from sspa.stage2_training.backbones.weight_files import convert_weights_file
+
+    convert_weights_file(file, target, trust_torchscript)
+    say(f"{target}: written; use it with --set backbone.weights={target}")

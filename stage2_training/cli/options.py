@@ -41,6 +41,9 @@ OtherKnowledge = Annotated[
     Path | None, typer.Option("--knowledge", help="Other labels, with the descriptions that sspa-knowledge wrote.")
 ]
 OtherLabels = Annotated[str | None, typer.Option("--labels", help='Other labels, by name only: "red umbrella,dog".')]
+AllowDownload = Annotated[
+    bool, typer.Option("--allow-download", help="Download the model from the hub that the run names, if need be.")
+]
 Describe = Annotated[bool, typer.Option("--describe", help="With --labels: first have sspa-knowledge describe each.")]
 
 

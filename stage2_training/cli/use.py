@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.cli.options import (
+    AllowDownload,
     Describe,
     Device,
     OtherKnowledge,
@@ -45,6 +47,7 @@ def predict(
         ScoringPrecision, typer.Option(help="Precision of the image tower; auto: bf16 on a GPU, float32 on a CPU.")
     ] = ScoringPrecision.auto,
     device: Device = "auto",
+    allow_download: AllowDownload = False,
 ) -> None:
     """Tag images: labels with probabilities. Images that cannot be read are skipped and listed."""
     from sspa.stage2_training.prediction.image_paths import find_images
@@ -53,7 +56,7 @@ def predict(
     paths = find_images(images)
     if out is not None and as_json:
         raise UserError("--out and --json: choose one of them")
-    tagger = _load(run_path, threshold, knowledge, labels, describe, device, precision)
+    tagger = _load(run_path, threshold, knowledge, labels, describe, device, allow_download, precision)
     if out is not None:
         write_predictions(tagger, paths, out, batch_size)
     else:
@@ -70,11 +73,13 @@ def explain(
     labels: OtherLabels = None,
     describe: Describe = False,
     device: Device = "auto",
+    allow_download: AllowDownload = False,
 ) -> None:
     """Explain a prediction: each label's maps, attention, gates and knowledge, as PNG files and one page."""
     from sspa.stage2_training.explanation.image import explain_image
 
-    say(f"page: {explain_image(_load(run_path, threshold, knowledge, labels, describe, device), image, out)}")
+    tagger = _load(run_path, threshold, knowledge, labels, describe, device, allow_download)
+    say(f"page: {explain_image(tagger, image, out)}")
 
 
 @use_app.command()
@@ -91,6 +96,7 @@ def demo(
     max_megabytes: Annotated[float, typer.Option(min=0.01, help="The largest file that may be uploaded.")] = 20,
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="The largest image that is decoded.")] = 50,
     device: Device = "auto",
+    allow_download: AllowDownload = False,
 ) -> None:
     """Serve a page for trying the model: drop an image, see its labels and why, type labels of your own."""
     from sspa.stage2_training.demo.scoring import Limits
@@ -98,7 +104,8 @@ def demo(
 
     start, limits = _threshold(threshold), Limits(max_megabytes, max_megapixels)
     # The page applies the threshold itself: the tagger would reject typed labels, which have no tuned ones.
-    serve(lambda: _load(run_path, "0.5", knowledge, labels, describe, device), start, limits, host, port)
+    load = partial(_load, run_path, "0.5", knowledge, labels, describe, device, allow_download)
+    serve(load, start, limits, host, port)
 
 
 def _load(
@@ -108,6 +115,7 @@ def _load(
     labels: str | None,
     describe: bool,
     device: str,
+    allow_download: bool,
     precision: ScoringPrecision = ScoringPrecision.auto,
 ) -> "Tagger":
     from sspa.shared.knowledge import names_only, read_knowledge
@@ -132,7 +140,14 @@ def _load(
         else:
             other = names_only(given)
             say("labels by name only; with --describe, sspa-knowledge first writes a description of each")
-    return Tagger.load(run_path, device=where, precision=precision.value, knowledge=other, threshold=start)
+    return Tagger.load(
+        run_path,
+        device=where,
+        precision=precision.value,
+        knowledge=other,
+        threshold=start,
+        allow_download=allow_download,
+    )
 
 
 def _threshold(text: str) -> float | None:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.backbones.hub_models import pinned
 from sspa.stage2_training.config.presets import preset_of, preset_settings
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import explained, variant_sections
@@ -40,16 +41,20 @@ def resolve_config(
         preset: the name of a preset, or "none"; see `presets` for the default.
 
     Raises:
-        UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value.
+        UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value, or a model that
+            the hub does not have.
     """
     sources = [nested(base or {}), *map(read_yaml, files), nested(dict(map(_parsed, settings))), nested(values or {})]
     merged: Tree = {}
     for source in sources:
         merged = _overridden(merged, source)
     name = preset or preset_of(merged)
-    if name is None or name == "none":
-        return validated(merged)
-    return validated(_overridden(_overridden(preset_settings(name), merged), {"preset": name}))
+    if name is not None and name != "none":
+        merged = _overridden(_overridden(preset_settings(name), merged), {"preset": name})
+    config = validated(merged)
+    # Whoever gets the run later loads these weights and no others of that name.
+    backbone = config.backbone.model_copy(update={"name": pinned(config.backbone.name)})
+    return config.model_copy(update={"backbone": backbone})
 
 
 def validated(tree: Mapping[str, Any]) -> RunConfig:

@@ -18,6 +18,7 @@ from sspa.stage2_training.model.losses import AslOptions, LossOptions
 from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions
 from sspa.stage2_training.model.views import View
 
+Pixels = Annotated[int, Field(ge=1, le=8192)]
 Precision = Literal["float32", "bf16", "fp16"]
 # One label needs no brackets.
 Unseen = Annotated[
@@ -72,10 +73,10 @@ class DataOptions(Options):
     )
     shots: PositiveInt | None = Field(None, description="training images per label, drawn by seed; null: all")
     unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
-    workers: Annotated[int, Field(ge=0)] = Field(2, description="worker processes that read images")
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(2, description="worker processes that read images")
     train_resize: Literal["squash", "crop"] = Field("crop", description="random resized crop; tower trained")
     crop_scale: Scale = Field((0.6, 1.0), description="random crops' share of the area; tower trained")
-    randaugment: Annotated[int, Field(ge=0)] = Field(0, description="RandAugment operations per image; tower trained")
+    randaugment: Annotated[int, Field(ge=0, le=100)] = Field(0, description="RandAugment operations; tower trained")
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = Field(9, description="RandAugment magnitude")
     cutout: Fraction = Field(0.0, description="probability of blanking one square; tower trained")
     cutout_size: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="that square's share of the area")
@@ -108,7 +109,7 @@ class BackboneOptions(Options):
 
     name: str = Field("embedded", description="`embedded`, `open_clip:ViT-B-16`, `hf-hub:OWNER/NAME`")
     weights: str | None = Field(None, description="open_clip's pretrained tag, a local weights file, or `random`")
-    image_size: tuple[PositiveInt, PositiveInt] | None = Field(None, description="height, width; null: its own")
+    image_size: tuple[Pixels, Pixels] | None = Field(None, description="height, width; null: its own")
     regions: Literal["default", "projected", "value"] = Field(
         "default", description="projected tokens, or the last layer's value path; default: depends on the tower"
     )
@@ -120,8 +121,8 @@ class BackboneOptions(Options):
 class TrainingOptions(Options):
     """The recipe (reconstruction)."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    epochs: Annotated[int, Field(ge=0)] = Field(6, description="0 evaluates the untrained model")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    epochs: Annotated[int, Field(ge=0, le=1_000_000)] = Field(6, description="0 evaluates the untrained model")
     batch_size: PositiveInt = 32
     lr: PositiveFloat = Field(5e-4, description="learning rate of the new modules")
     prompt_lr: PositiveFloat = Field(2e-3, description="learning rate of the context vectors")

@@ -3,23 +3,20 @@
 import ipaddress
 import os
 import socket
-import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
+from sspa.stage2_training.demo.gate import Gate, hosts_of
 from sspa.stage2_training.demo.scoring import Limits, Scorer
+from sspa.stage2_training.demo.uploads import Uploads, upload_folder
 
 if TYPE_CHECKING:
     from sspa.stage2_training.inference.tagger import Tagger
 
-# The browser itself blocks anything that the page would load from, or send to, another host.
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
-    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
-)
+# All uploads together, as a multiple of the largest file; the oldest go first.
+_FILES_KEPT = 25
 
 
 def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits, host: str, port: int) -> None:
@@ -35,18 +32,20 @@ def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits,
         UserError: Gradio is not installed, the address is not available, or `load` raises it.
     """
     _need_gradio()
-    with _listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="sspa-demo-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = make_app(Scorer(load(), limits), threshold)
+    with _listen(host, port) as listening, upload_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        uploads = Uploads(folder, _FILES_KEPT * limits.bytes)
+        actual = listening.getsockname()[1]
+        app = make_app(Scorer(load(), limits), threshold, uploads, host, actual)
         if not _is_loopback(host):
             say(f"warning: everyone who reaches {host} can use this page; it asks for no password")
         shown = f"[{host}]" if ":" in host else host
-        say(f"page: http://{shown}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+        say(f"page: http://{shown}:{actual} (Ctrl-C ends it)")
         _run(app, listening)
 
 
-def make_app(scorer: Scorer, threshold: float | None) -> Any:
-    """The page as an ASGI app that requests nothing from other hosts."""
+def make_app(scorer: Scorer, threshold: float | None, uploads: Uploads, host: str, port: int) -> Gate:
+    """The page as an ASGI app that requests nothing from other hosts, behind the gate."""
     import fastapi
     import gradio as gr
 
@@ -70,22 +69,8 @@ def make_app(scorer: Scorer, threshold: float | None) -> Any:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=STYLE,
     )
-    return _WithPolicy(app)
-
-
-class _WithPolicy:
-    """The app with a Content-Security-Policy on every response."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
-            await send(message)
-
-        await self.app(scope, receive, with_policy)
+    functions = frozenset(page.fns)
+    return Gate(app, uploads, hosts_of(host, port), port, functions, scorer.limits.bytes)
 
 
 def _need_gradio() -> None:

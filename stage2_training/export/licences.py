@@ -32,7 +32,7 @@ def licences_of(backbone: BackboneOptions) -> tuple[Licence, ...]:
     if backbone.weights == "random":
         return (Licence(f"{backbone.name}, random weights", "none", "nobody trained them"),)
     if backbone.name.startswith("hf-hub:"):
-        page = backbone.name.removeprefix("hf-hub:")
+        page = backbone.name.removeprefix("hf-hub:").partition("@")[0]
         return (Licence(backbone.name, "unknown here", f"look it up on the model's page, {page}, on the hub"),)
     if backbone.name.startswith("open_clip:") and (page := _hub_page(backbone)):
         return (

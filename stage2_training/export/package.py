@@ -9,6 +9,8 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
 from sspa.shared.knowledge_format import read_table, write_knowledge
+from sspa.stage2_training.backbones.model_folders import CONFIG, check_model_folder
+from sspa.stage2_training.backbones.weight_files import convert_weights_file
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.export.model_card import write_model_card
 from sspa.stage2_training.inference.tagger import Tagger
@@ -18,7 +20,7 @@ from sspa.stage2_training.runs.run_folder import OWN_FOLDER, RunFolder, open_run
 _COPIED = ("weights.safetensors", "metrics.jsonl", "thresholds.json")
 _BACKBONE = "backbone"
 # The contents of a model folder besides weights: configurations and tokenizers.
-_BACKBONE_ENDINGS = {".safetensors", ".bin", ".pt", ".json", ".txt", ".model"}
+_BACKBONE_ENDINGS = {".safetensors", ".json", ".txt", ".model"}
 
 
 def package_run(run: Path, out: Path) -> Path:
@@ -65,13 +67,16 @@ def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
     backbone, within = tree["backbone"], f"{OWN_FOLDER}/{_BACKBONE}"
     if backbone["name"].startswith("local-dir:"):
         source = Path(backbone["name"].removeprefix("local-dir:"))
+        check_model_folder(source)
         _copy_backbone([path for path in source.iterdir() if path.suffix in _BACKBONE_ENDINGS], out)
         backbone["name"] = f"local-dir:{within}"
     elif backbone["weights"] is not None and (weights := Path(backbone["weights"])).is_file():
         # open_clip's configuration beside a weights file says which activation it was trained with.
-        beside = weights.parent / "open_clip_config.json"
-        _copy_backbone([weights, *([beside] if beside.is_file() else [])], out)
-        backbone["weights"] = f"{within}/{weights.name}"
+        beside = weights.parent / CONFIG
+        _copy_backbone([beside] if beside.is_file() else [], out)
+        name = weights.with_suffix(".safetensors").name
+        convert_weights_file(weights, out / _BACKBONE / name)
+        backbone["weights"] = f"{within}/{name}"
     return tree
 
 

@@ -19,6 +19,7 @@ from sspa.shared.files import cache_folder, replacing_folder
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.environment import environment
+from sspa.stage2_training.compute.tensor_files import map_array
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.shards import file_of
@@ -92,8 +93,8 @@ def kept_features(
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
         KeptFeatures(
-            tuple(np.load(entry(each) / "pooled.npy", mmap_mode="r") for each in own),
-            tuple(np.load(entry(each) / "regions.npy", mmap_mode="r") for each in own),
+            tuple(map_array(entry(each) / "pooled.npy") for each in own),
+            tuple(map_array(entry(each) / "regions.npy") for each in own),
             None if own[0] is split else _rows_of(split, own),
         )
         for split, own in zip(splits, sources, strict=True)

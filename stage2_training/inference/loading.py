@@ -15,7 +15,11 @@ from sspa.stage2_training.runs.run_folder import RunFolder
 
 
 def make_recognizer(
-    config: RunConfig, knowledge: Knowledge, device: torch.device, precision: TowerPrecision | None = None
+    config: RunConfig,
+    knowledge: Knowledge,
+    device: torch.device,
+    precision: TowerPrecision | None = None,
+    allow_download: bool = True,
 ) -> Recognizer:
     """The untrained model of `config` for the labels of `knowledge`; data-dependent initial values are not set.
 
@@ -23,6 +27,7 @@ def make_recognizer(
 
     Args:
         precision: of the image tower; if None, that of the run's features and scores.
+        allow_download: see `create_backbone`.
     """
     options = config.backbone
     torch.manual_seed(config.training.seed)
@@ -32,6 +37,7 @@ def make_recognizer(
         image_size=options.image_size,
         regions=options.regions,
         precision=precision or config.training.tower_precision,
+        allow_download=allow_download,
     ).to(device)
     set_trainable(backbone, options.tower)
     say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
@@ -41,7 +47,7 @@ def make_recognizer(
 
 
 def load_recognizer(
-    folder: RunFolder, device: torch.device, precision: TowerPrecision | None = None
+    folder: RunFolder, device: torch.device, precision: TowerPrecision | None = None, allow_download: bool = False
 ) -> tuple[Recognizer, RunConfig, Knowledge]:
     """The trained model of a run, in evaluation mode, bound to the labels it was trained on.
 
@@ -49,13 +55,14 @@ def load_recognizer(
 
     Args:
         precision: of the image tower; if None, the one the run scored itself with.
+        allow_download: of a model from the hub that the run names; see `create_backbone`.
 
     Raises:
         UserError: a file of the run is missing or damaged.
     """
     config, knowledge = folder.config(), folder.knowledge()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        recognizer = make_recognizer(config, knowledge, device, precision)
+        recognizer = make_recognizer(config, knowledge, device, precision, allow_download)
     folder.read_weights(recognizer.trained_modules())
     return recognizer.eval(), config, knowledge
 

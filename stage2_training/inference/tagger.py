@@ -90,6 +90,7 @@ class Tagger:
         precision: Literal["auto", "float32", "bf16"] = "auto",
         knowledge: Knowledge | None = None,
         threshold: float | None = 0.5,
+        allow_download: bool = False,
     ) -> "Tagger":
         """The model of a run folder, ready to use. Does not change random state or settings of the calling process.
 
@@ -101,6 +102,7 @@ class Tagger:
             knowledge: about labels other than those the run was trained on.
             threshold: the probability from which a label counts as predicted; None uses the thresholds that the run
                 tuned on val, one per label.
+            allow_download: get the model from the hub that the run names, if it is not there yet.
 
         Raises:
             UserError: not a run folder, a damaged or a newer one, a head that knows only its own labels, or
@@ -110,7 +112,7 @@ class Tagger:
         where = choose_device(device)
         if precision == "auto":
             precision = "bf16" if where.type == "cuda" else "float32"
-        recognizer, config, own = load_recognizer(folder, where, precision)
+        recognizer, config, own = load_recognizer(folder, where, precision, allow_download)
         if knowledge is not None:
             rebind(recognizer, knowledge)
         return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)

@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
+# Far above any sensible model, so that a wrong or malicious number is an error instead of an endless allocation.
+Width = Annotated[int, Field(ge=1, le=16_384)]
+Depth = Annotated[int, Field(ge=1, le=64)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -70,7 +73,7 @@ class QsmOptions(Options):
         description="mlp: real layers with as many parameters; concat: one linear layer; sum: of the inputs; "
         "none: T_ka unchanged",
     )
-    layers: Annotated[int, Field(ge=2)] = Field(2, description="number of quaternion layers")
+    layers: Annotated[int, Field(ge=2, le=64)] = Field(2, description="number of quaternion layers")
     residual_weight: float = Field(1.0, description="initial weight of the synthesized part (reconstruction)")
     axes: Annotated[tuple[Literal["T_ka", "T_ca", "x0"], ...], AfterValidator(_checked_axes)] = Field(
         ("T_ka", "T_ca", "x0"), description="inputs in the order of the axes i, j, k; leave one out to ablate it"
@@ -84,8 +87,8 @@ class GdmaOptions(Options):
     v_to_s: bool = Field(True, description="labels attend to regions")
     s_to_v: bool = Field(True, description="regions attend to labels")
     gate: Literal["element", "scalar", "none"] = Field("element", description="form of the gate (reconstruction)")
-    heads: PositiveInt = Field(8, description="heads of each cross-attention (reconstruction)")
-    layers: PositiveInt = Field(1, description="how often the pair is stacked (reconstruction)")
+    heads: Width = Field(8, description="heads of each cross-attention (reconstruction)")
+    layers: Depth = Field(1, description="how often the pair is stacked (reconstruction)")
     dropout: Fraction = Field(0.0, description="on attention weights (reconstruction)")
 
 
@@ -101,7 +104,7 @@ class SspaOptions(Options):
     """The whole method."""
 
     head: Literal["sspa"] = "sspa"
-    width: Annotated[int, Field(multiple_of=4, ge=4)] | None = Field(
+    width: Annotated[int, Field(multiple_of=4, ge=4, le=16_384)] | None = Field(
         None,
         description="width of the model's parts. null: that of the joint space up to 1024 (every CLIP), else 256; "
         "if narrower than the joint space, by a learned map initialised as PCA (reconstruction)",

@@ -4,13 +4,13 @@ Every reader uses these types. Unknown fields of later versions are kept; a miss
 Imports nothing heavy, so that listing runs is instant.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from sspa.shared.errors import UserError
+from sspa.shared.json_files import parse_json, read_json
 from sspa.stage2_training.evaluation.metrics import Metrics
 
 FORMAT_VERSION = 1
@@ -157,11 +157,9 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
         UserError: it is missing, damaged, or lacks a field.
     """
     try:
-        return parsed(kind, path.read_text(encoding="utf-8"), path)
+        return _checked(kind, read_json(path), path)
     except FileNotFoundError as error:
         raise UserError(f"{path.parent}: is not a finished run ({path.name} is missing)") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
 def read_epochs(path: Path) -> list[EpochRecord]:
@@ -172,20 +170,18 @@ def read_epochs(path: Path) -> list[EpochRecord]:
     """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [parsed(EpochRecord, line, path) for line in lines]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [_checked(EpochRecord, parse_json(line, str(path)), path) for line in lines]
 
 
-def parsed(kind: type[AnyRecord], text: str, path: Path) -> AnyRecord:
-    """A record from JSON text that was read from `path`.
+def _checked(kind: type[AnyRecord], content: Any, path: Path) -> AnyRecord:
+    """A record from the content of `path`.
 
     Raises:
-        UserError: it is not JSON, or a field is missing or invalid.
+        UserError: a field is missing or invalid.
     """
     try:
-        return kind.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"

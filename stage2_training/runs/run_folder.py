@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.holding import held
+from sspa.shared.json_files import read_json
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.compute.environment import environment
+from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors
 from sspa.stage2_training.config.resolving import stored_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
@@ -92,17 +94,18 @@ class RunFolder:
 
     def test_ids(self) -> list[str]:
         """The ids of the test images, in the order of the predictions."""
-        return list(self.read_json("test_ids.json"))
+        ids = self.read_json("test_ids.json")
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise UserError(f"{self.file('test_ids.json')}: is not a list of ids; it is damaged")
+        return ids
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the run that has no record type."""
         path = self.file(name)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_json(path)
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error})") from error
 
     def append(self, name: str, line: dict[str, Any]) -> int:
         """Append one line to a JSON lines file; returns its new length in bytes.
@@ -138,10 +141,10 @@ class RunFolder:
         """
         path = self.file("weights.safetensors")
         try:
-            modules.load_state_dict(load_file(path))
+            modules.load_state_dict(read_tensors(path))
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: is not a finished run (weights.safetensors is missing)") from error
-        except (SafetensorError, RuntimeError) as error:
+        except UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: does not hold this run's weights ({reason}); it is damaged") from error
 
@@ -163,11 +166,12 @@ class RunFolder:
         """
         path = self.file(name)
         try:
-            tensors = load_file(path)
+            tensors = read_tensors(path)
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
-        except SafetensorError as error:
+        except UNREADABLE as error:
             raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
+        _check_predictions(path, tensors, len(self.record().labels))
         targets = tensors.pop("targets").numpy()
         # The file stores its tensors in alphabetical order.
         order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
@@ -189,15 +193,43 @@ class RunFolder:
     def config(self) -> RunConfig:
         """The run's configuration, as it was resolved; `OWN_FOLDER` in the backbone's names stands for this folder."""
         tree = self.read_json("config.json")
-        backbone = tree.get("backbone", {})
+        backbone = tree.get("backbone") if isinstance(tree, dict) else None
+        if not isinstance(backbone, dict):
+            raise UserError(f"{self.file('config.json')}: does not hold the configuration of a run; it is damaged")
         for key in ("name", "weights"):
             if isinstance(backbone.get(key), str):
                 backbone[key] = backbone[key].replace(OWN_FOLDER, str(self.path))
-        return stored_config(tree)
+        try:
+            config = stored_config(tree)
+        except UserError as error:
+            raise UserError(f"{self.file('config.json')}: {error}") from error
+        weights = Path(config.backbone.weights or "").resolve()
+        inside = weights.is_file() and weights.is_relative_to(self.path.resolve())
+        if inside and weights.suffix != ".safetensors":
+            raise UserError(
+                f"{self.path}: brings the weights {weights.name}, and from a run folder only .safetensors files are "
+                "read; convert them with `sspa-train backbone convert`, if you trust them, and change config.json"
+            )
+        return config
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""
         return read_knowledge(self.file("knowledge.parquet")).for_labels(self.record().labels)
+
+
+def _check_predictions(path: Path, tensors: Mapping[str, torch.Tensor], labels: int) -> None:
+    """Reject anything but targets (N, C) int8 and, for "both" and other branches, probabilities (N, C) float32."""
+    targets = tensors.get("targets")
+    branches = [value for name, value in tensors.items() if name.startswith("probabilities.")]
+    if (
+        targets is None
+        or targets.dtype != torch.int8
+        or targets.shape[1:] != (labels,)
+        or "probabilities.both" not in tensors
+        or len(branches) != len(tensors) - 1
+        or any(value.dtype != torch.float32 or value.shape != targets.shape for value in branches)
+    ):
+        raise UserError(f"{path}: does not hold the predictions of this run's {labels} labels; it is damaged")
 
 
 def check_free(path: Path | None) -> None:
@@ -282,7 +314,9 @@ def open_run_folder(path: Path) -> RunFolder:
         raise UserError(f"{path}: is not a run folder (no run.json); give one that `sspa-train run` wrote")
     folder = RunFolder(path)
     if (version := read_record(folder.file("run.json"), FormatRecord).format) > FORMAT_VERSION:
-        raise UserError(f"{path}: was written by a newer sspa (format {version}, this one reads {FORMAT_VERSION})")
+        raise UserError(
+            f"{path / 'run.json'}: was written by a newer sspa (format {version}, this one reads {FORMAT_VERSION})"
+        )
     return folder
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.terminal import say
 from sspa.stage2_training.compute.processes import Processes
+from sspa.stage2_training.compute.tensor_files import read_tensors
 from sspa.stage2_training.training.optimization import Optimization
 from sspa.stage2_training.training.train_state import TrainState
 
@@ -131,7 +132,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise _DamagedError(f"{Path(error.filename).name}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _DamagedError("state.json is not what was written") from error
-    return content, load_file(path / "tensors.safetensors")
+    return content, read_tensors(path / "tensors.safetensors")
 
 
 def _tensors(optimization: Optimization, random: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -291,6 +291,38 @@ def test_what_is_no_label(name: str, description: str, message: str) -> None:
         with_typed({}, name, description)
 
 
+def test_the_server_gives_nothing_away(address: str, trained_run: Path, squares: Path) -> None:
+    """What once read any image on the server, told which paths exist, and answered other sites."""
+    import httpx
+
+    def join(path: Path, number: int = 0, **headers: str) -> httpx.Response:
+        data = [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, None, "one", 0.5]
+        call = {"data": data, "fn_index": number, "session_hash": "abc"}
+        return httpx.post(f"{address}/gradio_api/queue/join", json=call, headers=headers)
+
+    for number in range(3):
+        answers = [join(path, number) for path in (squares / "pictures" / "test0.png", squares / "absent.png")]
+        assert [answer.status_code for answer in answers] == [403, 403]
+        assert answers[0].text == answers[1].text
+    assert join(squares, 99).status_code == 404
+    assert join(squares, host="evil.example").status_code == 403
+    assert httpx.get(f"{address}/", headers={"host": "evil.example"}).status_code == 403
+    upload = {"files": ("a.png", b"x")}
+    for headers, status in (({"origin": "http://evil.example"}, 403), ({"origin": address}, 200)):
+        found = httpx.post(f"{address}/gradio_api/upload", files=upload, headers=headers)
+        assert found.status_code == status
+    large = httpx.post(f"{address}/gradio_api/upload", files={"files": ("a.png", b"x" * 1_000_000)})
+    assert large.status_code == 413
+    for place in (
+        "/openapi.json",
+        "/docs",
+        "/gradio_api/info",
+        "/gradio_api/run/upload",
+        f"/gradio_api/file={trained_run}",
+    ):
+        assert httpx.get(address + place).status_code == 404
+
+
 def test_wrong_use_is_one_line(
     sspa_train: Command, trained_run: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

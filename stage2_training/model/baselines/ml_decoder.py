@@ -15,17 +15,17 @@ from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import Fraction, Options, PositiveInt
+from sspa.stage2_training.model.options import Fraction, Options, Width
 
 
 class MlDecoderOptions(Options):
     """Ridnik et al., "ML-Decoder", WACV 2023; defaults are the paper's."""
 
     head: Literal["ml-decoder"] = "ml-decoder"
-    width: PositiveInt = Field(768, description="width of the decoder; divisible by heads")
-    groups: PositiveInt = Field(100, description="maximum number of queries; each decodes C / groups labels")
-    heads: PositiveInt = 8
-    hidden: PositiveInt = Field(2048, description="hidden width of the feed-forward network")
+    width: Width = Field(768, description="width of the decoder; divisible by heads")
+    groups: Width = Field(100, description="maximum number of queries; each decodes C / groups labels")
+    heads: Width = 8
+    hidden: Width = Field(2048, description="hidden width of the feed-forward network")
     dropout: Fraction = 0.1
 
 

@@ -13,17 +13,17 @@ from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import Fraction, Options, PositiveInt
+from sspa.stage2_training.model.options import Depth, Fraction, Options, Width
 
 
 class Query2LabelOptions(Options):
     """Liu et al., "Query2Label", arXiv 2107.10834: one encoder and two decoder layers, four heads."""
 
     head: Literal["query2label"] = "query2label"
-    width: PositiveInt | None = Field(None, description="width of the transformer; null: the tower's, as in the paper")
-    heads: PositiveInt = 4
-    encoder_layers: PositiveInt = 1
-    decoder_layers: PositiveInt = 2
+    width: Width | None = Field(None, description="width of the transformer; null: the tower's, as in the paper")
+    heads: Width = 4
+    encoder_layers: Depth = 1
+    decoder_layers: Depth = 2
     dropout: Fraction = 0.1
 
 

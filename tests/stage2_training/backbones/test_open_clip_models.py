@@ -134,7 +134,7 @@ def test_a_size_that_no_patch_divides_is_refused(family: str, tmp_path: Path) ->
         ("open_clip:ViT-B-16", "openay", "neither a file nor a tag; tags are .*laion400m"),
         ("open_clip:ViT-B-16", "openai", "trained with QuickGELU; name open_clip:ViT-B-16-quickgelu"),
         ("embedded", "openai", "brings its own weights"),
-        ("local-dir:nowhere", None, "cannot be loaded"),
+        ("local-dir:nowhere", None, "there is no such folder"),
     ],
 )
 def test_wrong_specifications_say_what_to_do(spec: str, weights: str | None, message: str) -> None:

@@ -1,6 +1,7 @@
 """Local weights files: loaded completely, or rejected with the reason."""
 
 import json
+import os
 from pathlib import Path
 
 import open_clip
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.backbones.weight_files import load_weights_file
+from sspa.stage2_training.backbones.weight_files import convert_weights_file, load_weights_file
+from sspa.stage2_training.compute.tensor_files import read_tensors
 
 from .architectures import FAMILIES
 
@@ -66,7 +68,14 @@ def test_an_openai_archive_needs_quickgelu(tmp_path: Path) -> None:
     torch.testing.assert_close(target.visual.proj, source.visual.proj, atol=1e-3, rtol=1e-3)
 
 
-def test_a_torchscript_archive_is_recognised(tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "RN.pt"))
+    with pytest.raises(UserError, match=r"a TorchScript archive.*RN\.pt RN\.safetensors --trust-torch"):
+        _load(tmp_path / "RN.pt", _model("vit"))
+
+
+def test_a_trusted_torchscript_archive_is_converted(tmp_path: Path) -> None:
     class Archive(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -76,10 +85,38 @@ def test_a_torchscript_archive_is_recognised(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.visual(x)
 
-    torch.jit.script(Archive()).save(str(tmp_path / "RN.pt"))
-
+    archive, target = Archive(), tmp_path / "RN.safetensors"
+    torch.jit.script(archive).save(str(tmp_path / "RN.pt"))
+    with pytest.raises(UserError, match="a TorchScript archive"):
+        convert_weights_file(tmp_path / "RN.pt", target)
+    assert not target.exists()
+    convert_weights_file(tmp_path / "RN.pt", target, trust_torchscript=True)
+    assert torch.equal(read_tensors(target)["visual.weight"], archive.visual.weight)
+    assert "input_resolution" not in read_tensors(target)
     with pytest.raises(UserError, match="trained with QuickGELU"):
-        _load(tmp_path / "RN.pt", _model("vit"))
+        _load(target, _model("vit"))
+    with pytest.raises(UserError, match="exists already"):
+        convert_weights_file(tmp_path / "RN.pt", target, trust_torchscript=True)
+
+
+def test_a_pickle_that_calls_something_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, ("ran",)
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"visual.proj": Evil()}, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        _load(tmp_path / "weights.pt", _model("vit"))
+    assert not Path("ran").exists()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model = _model("vit")
+    with torch.no_grad():
+        model.visual.proj[0, 0] = float("inf")
+    with pytest.raises(UserError, match=r"visual\.proj has values that are not finite"):
+        _load(_saved(model, tmp_path / "weights.safetensors"), model)
 
 
 def test_the_activation_is_read_from_a_configuration_beside_the_file(tmp_path: Path) -> None:
