@@ -1,5 +1,6 @@
 """Atomic writes, and the cache folder."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -62,6 +63,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_sha256(path: Path, expected: str, package: str) -> None:
+    """Hold a file of a package to the checksum that this program knows.
+
+    Raises:
+        UserError: it is another file, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); install {package} again") from error
+    if found != expected:
+        raise UserError(
+            f"{path}: has the checksum {found[:12]}..., not {expected[:12]}...; install {package} again, from an index "
+            "that you trust"
+        )
 
 
 def cache_folder(name: str) -> Path:

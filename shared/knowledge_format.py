@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.parquet_files import check_checksums, check_footer, read_bounded
+from sspa.shared.terminal import printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,11 +57,8 @@ ADDED_SINCE: dict[int, tuple[str, ...]] = {
     1: ("origin", "clip_tokens", "clip_cut", "answers", "revision", "quantisation", "answer_form"),
 }
 
-# Limits against files that claim more than anyone would write; checked in the footer, before any page is read.
-MAX_ROWS = 5_000_000
-MAX_BYTES = 4 << 30
-
-_CHECKED = ("label", "text", "hint", "domain", "sample", "verdict", "origin")
+_CHECKED = ("label", "text", "hint", "domain", "sample", "verdict", "origin", "description", "reason")
+_SHOWN = ("label", "text", "hint", "description", "reason")
 _VERSION_KEY = b"sspa.schema_version"
 _HASH_KEY = b"sspa.content_hash"
 
@@ -176,8 +175,8 @@ def migrate(path: Path) -> int:
 def check_table(table: "pa.Table", where: str) -> None:
     """Check what stage two relies on.
 
-    At least one row; the current schema without nulls; one domain; known verdicts and origins; per label one
-    text, one hint and samples 0, 1, 2, ... in consecutive rows.
+    At least one row; the current schema without nulls; one domain; known verdicts and origins; no control characters in
+    what is shown; per label one text, one hint and samples 0, 1, 2, ... in consecutive rows.
 
     Raises:
         UserError: names the row and the value.
@@ -205,6 +204,9 @@ def check_table(table: "pa.Table", where: str) -> None:
                 raise UserError(f"{where}, row {row}: label {label!r} has a second {name}, {columns[name][row]!r}")
         if columns["domain"][row] != columns["domain"][0]:
             raise UserError(f"{where}, row {row}: domain {columns['domain'][row]!r} in a {columns['domain'][0]} file")
+        for name in _SHOWN:
+            if not printable(columns[name][row]) == columns[name][row]:
+                raise UserError(f"{where}, row {row}: {name} has control characters: {columns[name][row][:60]!r}")
         for name, allowed in (("verdict", VERDICTS), ("origin", ORIGINS)):
             if columns[name][row] not in allowed:
                 raise UserError(f"{where}, row {row}: {name} {columns[name][row]!r}; only {', '.join(allowed)}")
@@ -224,11 +226,15 @@ def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
     if not path.is_file():
         raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_footer(file.metadata, path)
+        with pq.ParquetFile(path) as file:
+            check_footer(file.metadata, path)
             stored, version = _check_version(file.metadata.metadata or {}, path, older)
             _check_columns(file.schema_arrow, path, version)
-            table = file.read(use_threads=False)
+            check_checksums(file.metadata, path)
+            schema = file.schema_arrow
+        strings = [field.name for field in schema if pa.types.is_string(field.type)]
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=strings) as file:
+            table = read_bounded(file, strings, path).cast(schema)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         line = str(error).strip().splitlines()[0][:160]
@@ -238,17 +244,6 @@ def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
     if _hash_of(table) != stored:
         raise UserError(f"{path}: the content does not match its recorded hash {stored[:12]}; generate it again")
     return table, stored, version
-
-
-def _check_footer(footer: Any, path: Path) -> None:
-    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    size = sum(group.total_byte_size for group in groups)
-    if not 0 <= footer.num_rows <= MAX_ROWS:
-        raise UserError(f"{path}: claims {footer.num_rows:,} rows; {MAX_ROWS:,} is the limit")
-    if footer.num_rows != sum(group.num_rows for group in groups):
-        raise UserError(f"{path}: claims {footer.num_rows:,} rows but its row groups hold another number; damaged")
-    if size > MAX_BYTES:
-        raise UserError(f"{path}: claims {size:,} bytes of rows; {MAX_BYTES:,} is the limit")
 
 
 def _check_version(metadata: Mapping[bytes, bytes], path: Path, older: bool) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-from sspa.shared.terminal import output
+from sspa.shared.terminal import output, printable
 
 MISSING = "-"
 
@@ -34,7 +34,7 @@ def print_table(
     for section in sections:
         table.add_section()
         for row in section:
-            table.add_row(*(escape(MISSING if cell is None else str(cell)) for cell in row))
+            table.add_row(*(escape(MISSING if cell is None else printable(str(cell))) for cell in row))
     output.print(table)
 
 

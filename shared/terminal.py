@@ -1,5 +1,6 @@
 """Messages, progress bars and exit codes of both commands."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,11 +20,27 @@ output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatt
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _LINE_EVERY_S = 10.0
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal would obey: controls but line breaks and tabs, and text direction.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\ufffd[2Jb'
+    """
+    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def obeyed(character: str) -> bool:
+    """Whether a terminal would obey the character instead of showing it."""
+    return _OBEYED.match(character) is not None
 
 
 def say(message: str) -> None:
     """Print one line to standard error; markup in `message` is shown literally."""
-    messages.print(escape(message))
+    messages.print(escape(printable(message)))
 
 
 def run_command(app: Any) -> None:
@@ -31,7 +48,7 @@ def run_command(app: Any) -> None:
     try:
         app()
     except UserError as error:
-        messages.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}")
+        messages.print(f"[bold red]error:[/] {escape(printable(' '.join(str(error).split())))}")
         sys.exit(2)
     except KeyboardInterrupt:
         messages.print("interrupted")

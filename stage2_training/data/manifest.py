@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.json_files import parse_json
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.shared.parquet_files import check_checksums, check_footer, read_bounded
 from sspa.stage2_training.data.shards import SHARD_ENDING, file_of, missing_in_shards
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 FORMAT_VERSION = 1
-_COLUMNS = ("id", "path", "split", "labels")
+_TEXTS = ("id", "path", "split")
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def manifest_table(manifest: Manifest) -> "pa.Table":
             "split": pa.array(manifest.splits, pa.string()),
             "labels": pa.ListArray.from_arrays(offsets, flat),
         }
-    ).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest))})
+    ).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest).model_dump())})
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -199,50 +202,99 @@ def read_manifest(path: Path) -> Manifest:
     if not path.is_file():
         raise UserError(f"{path}: there is no such manifest; make one with: sspa-train data prepare")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
+        with pq.ParquetFile(path) as file:
+            check_footer(file.metadata, path)
+            head = _read_head(file.metadata.metadata, path)
+            _check_columns(file.schema_arrow, path)
+            check_checksums(file.metadata, path)
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(_TEXTS)) as file:
+            table = read_bounded(file, list(_TEXTS), path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable manifest ({error}); make it again") from None
-    head = _read_head(table.schema.metadata, path)
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path}: the manifest lacks the column {missing[0]!r}; it has {', '.join(table.column_names)}")
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(f"{path}: not a readable manifest ({reason}); make it again") from None
     if table.num_rows == 0:
         raise UserError(f"{path}: the manifest has no rows")
+    for name in (*_TEXTS, "labels"):
+        if table[name].null_count:
+            raise UserError(f"{path}: a row of the manifest has no {name}; make it again")
     manifest = Manifest(
-        dataset=head["dataset"],
-        labels=LabelSet(head["label_set"], tuple(Label(**label) for label in head["labels"]), domain=head["domain"]),
-        protocol=head["protocol"],
-        note=head["note"],
+        dataset=head.dataset,
+        labels=LabelSet(
+            head.label_set, tuple(Label(one.key, one.text, one.hint) for one in head.labels), domain=head.domain
+        ),
+        protocol=head.protocol,
+        note=head.note,
         ids=tuple(table["id"].to_pylist()),
         paths=tuple(table["path"].to_pylist()),
         splits=tuple(table["split"].to_pylist()),
-        targets=_targets(table["labels"].combine_chunks(), len(head["labels"]), path),
+        targets=_targets(table["labels"].combine_chunks(), len(head.labels), path),
     )
     check_manifest(manifest, str(path))
     return manifest
 
 
-def _head(manifest: Manifest) -> dict[str, Any]:
-    labels = [{"key": label.key, "text": label.text, "hint": label.hint} for label in manifest.labels.labels]
-    return {
-        "version": FORMAT_VERSION,
-        "dataset": manifest.dataset,
-        "label_set": manifest.labels.name,
-        "domain": manifest.labels.domain,
-        "labels": labels,
-        "protocol": manifest.protocol,
-        "note": manifest.note,
-    }
+class _HeadLabel(BaseModel):
+    """A label in the table's metadata."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    key: str
+    text: str
+    hint: str = ""
 
 
-def _read_head(metadata: dict[bytes, bytes] | None, path: Path) -> dict[str, Any]:
+class _Head(BaseModel):
+    """What is the same for all rows, in the table's metadata."""
+
+    model_config = ConfigDict(strict=True)
+
+    version: int
+    dataset: str
+    label_set: str
+    domain: str
+    labels: list[_HeadLabel]
+    protocol: str
+    note: str
+
+
+def _head(manifest: Manifest) -> _Head:
+    return _Head(
+        version=FORMAT_VERSION,
+        dataset=manifest.dataset,
+        label_set=manifest.labels.name,
+        domain=manifest.labels.domain,
+        labels=[_HeadLabel(key=one.key, text=one.text, hint=one.hint) for one in manifest.labels.labels],
+        protocol=manifest.protocol,
+        note=manifest.note,
+    )
+
+
+def _read_head(metadata: dict[bytes, bytes] | None, path: Path) -> _Head:
     text = (metadata or {}).get(b"sspa_manifest")
     if text is None:
         raise UserError(f"{path}: a Parquet file, but no manifest; make one with: sspa-train data prepare")
-    head: dict[str, Any] = json.loads(text)
-    if head["version"] > FORMAT_VERSION:
-        raise UserError(f"{path}: manifest version {head['version']} is newer than this sspa reads ({FORMAT_VERSION})")
-    return head
+    content = parse_json(text, f"{path}, its head")
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(f"{path}: manifest version {version} is newer than this sspa reads ({FORMAT_VERSION})")
+    try:
+        return _Head.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole head"
+        raise UserError(f"{path}: not the head of a manifest ({where}: {first['msg']}); make it again") from error
+
+
+def _check_columns(schema: "pa.Schema", path: Path) -> None:
+    import pyarrow as pa
+
+    for name in (*_TEXTS, "labels"):
+        if name not in schema.names:
+            raise UserError(f"{path}: the manifest lacks the column {name!r}; it has {', '.join(schema.names)}")
+        kind = schema.field(name).type
+        marks = pa.types.is_list(kind) and pa.types.is_integer(kind.value_type)
+        if not (marks if name == "labels" else pa.types.is_string(kind)):
+            raise UserError(f"{path}: the column {name!r} is {kind}; make the manifest again")
 
 
 def _targets(column: Any, label_count: int, path: Path) -> NDArray[np.int8]:
@@ -250,5 +302,9 @@ def _targets(column: Any, label_count: int, path: Path) -> NDArray[np.int8]:
     if (lengths != label_count).any():
         row = int(np.argmax(lengths != label_count))
         raise UserError(f"{path}: row {row} has {lengths[row]} labels, the manifest names {label_count}")
-    flat: NDArray[np.int8] = column.flatten().to_numpy(zero_copy_only=False).astype(np.int8)
-    return flat.reshape(-1, label_count)
+    flat = column.flatten()
+    marks = flat.to_numpy(zero_copy_only=False)
+    if flat.null_count or not np.isin(marks, (-1, 0, 1)).all():
+        raise UserError(f"{path}: the labels hold something else than 1, 0 and -1; make the manifest again")
+    targets: NDArray[np.int8] = marks.astype(np.int8)
+    return targets.reshape(-1, label_count)

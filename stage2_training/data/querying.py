@@ -1,20 +1,19 @@
 """SQL over a manifest, which is read and checked first."""
 
 from pathlib import Path
-from typing import Any
 
-from sspa.shared.locked_sql import run_locked
+from sspa.shared.locked_sql import SECONDS, Rows, run_locked
 from sspa.stage2_training.data.manifest import manifest_table, read_manifest
 
 
-def query_manifest(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query_manifest(path: Path, sql: str, seconds: float = SECONDS) -> Rows:
     """Column names and rows of one SQL statement.
 
     Tables: `manifest` (id, path, split, labels), `labels` (position, key, text; positions count from 1, as DuckDB's
     lists do), and `marks` with one row per image and label (id, split, key, mark).
 
     Raises:
-        UserError: no such manifest, or DuckDB rejects the statement.
+        UserError: no such manifest, or see `run_locked`.
     """
     import pyarrow as pa
 
@@ -25,4 +24,4 @@ def query_manifest(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...
     ]
     marks = "SELECT id, split, key, manifest.labels[position] AS mark FROM manifest, labels"
     tables = {"manifest": manifest_table(manifest), "labels": pa.Table.from_pylist(labels)}
-    return run_locked(sql, tables, {"marks": marks})
+    return run_locked(sql, tables, {"marks": marks}, seconds)

@@ -9,6 +9,7 @@ import numpy as np
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.json_files import read_json
 from sspa.stage2_training.inference.image_stream import Tagged
 from sspa.stage2_training.inference.tagger import Tagger
 
@@ -47,7 +48,7 @@ class PredictionFile:
         }
         about = self.parts / "job.json"
         if about.is_file():
-            if json.loads(about.read_text(encoding="utf-8")) != job:
+            if read_json(about) != job:
                 raise UserError(
                     f"{self.parts}: holds the unfinished predictions of another run, other labels or thresholds; "
                     "finish those first, or remove that folder"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sspa.shared.errors import UserError
-from sspa.shared.locked_sql import run_locked
+from sspa.shared.json_files import read_json
+from sspa.shared.locked_sql import SECONDS, Rows, run_locked
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord, read_epochs, read_record
 
 if TYPE_CHECKING:
@@ -82,14 +83,14 @@ def list_runs(root: Path) -> list[ListedRun]:
     return [_listed(path, root) for path in find_run_folders(root)]
 
 
-def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query_runs(root: Path, sql: str, seconds: float = SECONDS) -> Rows:
     """Column names and rows of one SQL statement over the runs below `root`.
 
     Tables: `runs` (see `ListedRun`), `per_class` (run, split, branch, label, ap in percent) of the finished ones, and
     `epochs` (run, epoch, loss, learning_rate, branch, val_map) with one row per epoch and branch.
 
     Raises:
-        UserError: there is no such folder, or DuckDB rejects the statement.
+        UserError: there is no such folder, or see `run_locked`.
     """
     runs = [(path, _listed(path, root)) for path in find_run_folders(root)]
     finished = [(path, run.run) for path, run in runs if run.state == FINISHED]
@@ -112,7 +113,7 @@ def query_runs(root: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
             },
         ),
     }
-    return run_locked(sql, tables)
+    return run_locked(sql, tables, seconds=seconds)
 
 
 def _listed(path: Path, root: Path) -> ListedRun:
@@ -175,9 +176,9 @@ def _is_a_runs(config: Path) -> bool:
 def _read(path: Path) -> Any:
     # Not by RunFolder: it imports torch, and listing runs should be instant.
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        return read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: cannot be read (it is missing)") from error
 
 
 def _per_class(name: str, result: ResultRecord) -> Iterator[dict[str, Any]]:

@@ -259,7 +259,7 @@ def test_bad_options_are_refused(folder: Path, refused: Refused) -> None:
     assert "--model model: has no weights" in refused(*asked, "--model", "model")
     (folder / "model" / "model.safetensors").touch()
     (folder / "model" / "config.json").write_text("{")
-    assert "config.json is not JSON" in refused(*asked, "--model", "model")
+    assert "config.json: cannot be read as JSON" in refused(*asked, "--model", "model")
 
 
 def test_a_damaged_cache_or_journal_is_named(folder: Path, recorded: Path, refused: Refused) -> None:

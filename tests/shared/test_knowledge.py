@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sspa.shared import knowledge_format
+from sspa.shared import parquet_files
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_format import (
@@ -193,8 +193,8 @@ def test_a_footer_that_claims_a_billion_rows_is_refused_unread(tmp_path: Path, m
     monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("the pages were read"))
     with pytest.raises(UserError, match="claims 6,000,000 rows"):
         read_knowledge(path)
-    monkeypatch.setattr(knowledge_format, "MAX_ROWS", 1 << 40)
-    monkeypatch.setattr(knowledge_format, "MAX_BYTES", 10)
+    monkeypatch.setattr(parquet_files, "MAX_ROWS", 1 << 40)
+    monkeypatch.setattr(parquet_files, "MAX_BYTES", 10)
     with pytest.raises(UserError, match="bytes of rows"):
         read_knowledge(path)
 

@@ -18,7 +18,7 @@ from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import built_in_prompt
 
 LABELS = int(os.environ.get("SSPA_KILL_LABELS", "500"))
-KILLS = int(os.environ.get("SSPA_KILLS", "4"))  # docs/results.md: 20, with 2,000 labels
+KILLS = int(os.environ.get("SSPA_KILLS", "3"))  # docs/results.md: 20, with 2,000 labels
 
 # The real command, with a replay engine that logs its requests and kills the process after this many answers;
 # with 0, when the finished table is about to be moved into place.

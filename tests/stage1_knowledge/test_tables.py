@@ -70,6 +70,22 @@ def test_an_exported_file_comes_back_as_it_was_and_corrected(
     assert rows(table)[3] == corrected
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "'=", "''+", "'", "'a", "\t="])
+def test_no_cell_is_a_formula(table: Path, tmp_path: Path, start: str) -> None:
+    with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ("label", "sample", "description"))
+        writer.writeheader()
+        typed = f"'{start}" if start[0] in "=+-@" or start.startswith(("'=", "''+")) else start
+        writer.writerow({"label": "dog", "sample": 1, "description": f"{typed}HYPERLINK(1) is a dog."})
+    assert exchange.import_(table, tmp_path / "in.csv") == 1
+    assert rows(table)[3]["description"] == f"{start}HYPERLINK(1) is a dog.".strip()
+    exchange.export(table, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    assert exchange.import_(table, tmp_path / "out.csv") == 0
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -82,7 +98,7 @@ def test_an_exported_file_comes_back_as_it_was_and_corrected(
         ("a.csv", "label,sample,description\ncat,0,  \n", "line 2: the description of 'cat' is empty"),
         ("a.csv", "", "has no rows"),
         ("a.csv", f"label,sample,description\ncat,0,{'x' * 3000}\n", "3,000 characters"),
-        ("a.jsonl", '{"label": "cat"\n', "line 1: not JSON"),
+        ("a.jsonl", '{"label": "cat"\n', "line 1: cannot be read as JSON"),
         ("a.jsonl", "[1]\n", "not a JSON object"),
         ("a.txt", "cat", "neither .csv nor .jsonl"),
     ],

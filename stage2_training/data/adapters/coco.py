@@ -1,12 +1,12 @@
 """MS-COCO 2014: image labels from the instances JSON."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sspa.shared.errors import UserError
+from sspa.shared.json_files import read_json
 from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
@@ -68,9 +68,7 @@ def read_instances(path: Path) -> Instances:
         UserError: missing, no JSON (a download cut short, say), or not COCO's form.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
+        content = read_json(path, largest=None)
+    except FileNotFoundError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); is the archive unpacked completely?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not whole JSON ({error}); download or unpack it again") from None
     return Instances(content, path)

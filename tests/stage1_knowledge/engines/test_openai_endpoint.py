@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.models = ["the-model"]
         self.failures: list[int] = []
+        self.raw: Callable[[Handler], tuple[int, dict | bytes]] | None = None
         self.bodies: list[dict] = []
         self.flying = self.most = 0
         self.lock = threading.Lock()
@@ -45,6 +46,10 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]})
 
     def do_POST(self) -> None:
+        if self.server.raw is not None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.reply(*self.server.raw(self))
+            return None
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with self.server.lock:
             self.server.flying += 1
@@ -65,8 +70,8 @@ class Handler(BaseHTTPRequestHandler):
                          "usage": usage})  # fmt: skip
         return None
 
-    def reply(self, status: int, content: dict) -> None:
-        data = json.dumps(content).encode()
+    def reply(self, status: int, content: dict | bytes) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
@@ -121,6 +126,46 @@ def test_a_refusal_that_stays_is_one_line_and_earlier_answers_were_given(server:
         list(arriving)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []},
+        {"id": "1"},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many"}},
+        b"<html>hi</html>",
+        b'"hello"',
+        b"[" * 100_000,
+        b"",
+    ],
+)
+def test_what_is_no_answer_is_one_line(server: Server, content: dict | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
+    server.raw = lambda _: (200, content)
+    with pytest.raises(UserError, match=r"--endpoint http://127"):
+        list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
+
+
+def test_a_key_and_a_password_are_shown_to_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "my-secret-key")
+    monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
+    server.raw = lambda handler: (
+        401,
+        {"error": {"message": f"wrong: {handler.headers['authorization']} sk-abcdefghij"}},
+    )
+    url = server.url.replace("http://", "http://user:pass@") + "?token=hidden"
+    with pytest.raises(UserError, match=r"refused \(401") as caught:
+        list(OpenAiEndpoint(url, Sampling(), model="m").answer(requests(1)))
+    said = f"{caught.value} {caught.value.__cause__}"
+    assert not [secret for secret in ("my-secret-key", "sk-abc", "hidden") if secret in said]
+
+
+def test_a_reply_has_a_largest_size(server: Server) -> None:
+    server.raw = lambda _: (200, b" " * (5 << 20))
+    with pytest.raises(UserError, match="more than 4,194,304 bytes"):
+        list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
+
+
 def test_the_schema_and_a_cut_answer(server: Server) -> None:
     engine = OpenAiEndpoint(server.url, Sampling(repetition_penalty=1.0), schema=Fields.model_json_schema())
     ((_, answer),) = engine.answer(requests(1, room=5))
@@ -146,6 +191,7 @@ def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("SSPA_VLLM_SERVER" not in os.environ, reason="a minute and a half: set SSPA_VLLM_SERVER=1")
 def test_a_real_vllm_server_answers_sentences_and_fields(tmp_path: Path) -> None:
     if find_spec("vllm") is None:
         pytest.skip("no vLLM build is installed (extra cpu or gpu)")

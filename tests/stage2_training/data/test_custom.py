@@ -106,7 +106,7 @@ def test_wrong_csv_files_are_one_clear_line(tmp_path: Path, text: str, message: 
         ('{"path": "a.jpg"}', "line 1: the column 'labels' is missing"),
         ('{"path": "a.jpg", "labels": "cat"}', "labels must be a list"),
         ("[1]", "an object with path and labels"),
-        ('{"path": ', "line 1: not JSON"),
+        ('{"path": ', "line 1: cannot be read as JSON"),
     ],
 )
 def test_wrong_json_lines_are_one_clear_line(tmp_path: Path, text: str, message: str) -> None:

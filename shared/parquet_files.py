@@ -1,0 +1,115 @@
+"""Parquet files that anyone may have written: read with a bound on what they decode to, and with page checksums.
+
+A dictionary of a few long values, repeated by rows, makes gigabytes of a hundred kilobytes. Text is therefore decoded
+from its dictionaries batch by batch, and each batch is measured before it is.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sspa.shared.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_ROWS = 5_000_000
+MAX_BYTES = 1 << 30
+_BATCH = 4096
+# Of a page header in Thrift's compact protocol: the types i32 and stop, and the number of the field `crc`.
+_I32, _STOP, _CRC = 5, 0, 4
+
+
+def check_footer(metadata: Any, path: Path) -> None:
+    """Check what the footer claims, before any page is read.
+
+    Raises:
+        UserError: more rows or bytes than anyone would write, or row groups that do not add up.
+    """
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    size = sum(group.total_byte_size for group in groups)
+    if not 0 <= metadata.num_rows <= MAX_ROWS:
+        raise UserError(f"{path}: claims {metadata.num_rows:,} rows; {MAX_ROWS:,} is the limit")
+    if metadata.num_rows != sum(group.num_rows for group in groups):
+        raise UserError(f"{path}: claims {metadata.num_rows:,} rows but its row groups hold another number; damaged")
+    if not 0 <= size <= MAX_BYTES:
+        raise UserError(f"{path}: claims {size:,} bytes of rows; {MAX_BYTES:,} is the limit")
+
+
+def check_checksums(metadata: Any, path: Path) -> None:
+    """Check that pages carry checksums; without them nobody notices a flipped byte.
+
+    Raises:
+        UserError: the first page of some column has none.
+    """
+    with path.open("rb") as file:
+        for group in range(metadata.num_row_groups):
+            for index in range(metadata.num_columns):
+                column = metadata.row_group(group).column(index)
+                starts = [column.data_page_offset]
+                if column.has_dictionary_page and column.dictionary_page_offset:
+                    starts.append(column.dictionary_page_offset)
+                file.seek(min(starts))
+                if not _has_checksum(file.read(64)):
+                    raise UserError(
+                        f"{path}: column {column.path_in_schema!r} has no page checksums, so that damage would go "
+                        "unnoticed; write the file with this program"
+                    )
+
+
+def read_bounded(file: Any, strings: list[str], path: Path) -> "pa.Table":
+    """The table of an open Parquet file.
+
+    Args:
+        file: a ParquetFile, opened with `read_dictionary` for the text columns.
+        strings: those columns.
+        path: its path, for messages.
+
+    Raises:
+        UserError: the rows decode to more than `MAX_BYTES`.
+        ArrowException, OSError: a page is damaged.
+    """
+    import pyarrow as pa
+
+    batches, decoded = [], 0
+    for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
+        decoded += sum(_decoded_size(column) for column in batch.columns)
+        if decoded > MAX_BYTES:
+            raise UserError(f"{path}: its rows decode to more than {MAX_BYTES:,} bytes, which is the limit")
+        columns = [
+            column.dictionary_decode() if pa.types.is_dictionary(column.type) and name in strings else column
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        ]
+        batches.append(pa.record_batch(columns, batch.schema.names))
+    if not batches:
+        return pa.table({name: pa.array([], pa.string()) for name in file.schema_arrow.names})
+    return pa.Table.from_batches(batches).combine_chunks()
+
+
+def _decoded_size(column: Any) -> int:
+    """Bytes of a column once it is plain."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pc.binary_length(column.dictionary)
+    return int(pc.sum(pc.take(lengths, column.indices)).as_py() or 0) + 4 * len(column)
+
+
+def _has_checksum(header: bytes) -> bool:
+    """Whether a page header has the field `crc`; the fields before it are integers."""
+    position = field = 0
+    while position < len(header):
+        kind, delta = header[position] & 0x0F, header[position] >> 4
+        position += 1
+        if kind == _STOP or not delta:
+            return False
+        field += delta
+        if field == _CRC:
+            return kind == _I32
+        if field > _CRC or kind != _I32:
+            return False
+        while position < len(header) and header[position] & 0x80:
+            position += 1
+        position += 1
+    return False
