@@ -1,0 +1,301 @@
+"""Damaged, hostile and random files against everything that reads one: each must be accepted or end in one UserError.
+
+    python benchmarks/fuzz.py RUN                    # a finished run folder; 10,000 inputs, a few minutes
+    python benchmarks/fuzz.py RUN --inputs 500 --seed 7 --only "run folder"
+
+Inputs are made from good files by flipped bytes, cuts, doublings and JSON of other shapes; a seed gives the same inputs
+again. Fails where another exception escapes, where memory grows by more than 2 GB, or where something outside of the
+temporary folder is written, started or connected to (watched by Python's audit events).
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_format import write_knowledge
+from sspa.shared.label_sets import Label, LabelSet, read_label_set
+from sspa.shared.locked_sql import run_locked
+from sspa.stage1_knowledge import exchange
+from sspa.stage1_knowledge.journal import read_journal
+from sspa.stage2_training.backbones.model_folders import check_model_folder
+from sspa.stage2_training.data.custom import read_custom
+from sspa.stage2_training.data.image_files import load_image
+from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
+from sspa.stage2_training.demo.gate import Gate, hosts_of
+from sspa.stage2_training.demo.uploads import Uploads
+from sspa.stage2_training.runs.listing import list_runs
+from sspa.stage2_training.runs.run_folder import open_run_folder
+
+MEMORY_GROWTH = 2 << 30
+_SHAPES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 257, 10**30, 0.9, 1e308, "", "\x00", "../../etc/passwd", "=1+1", "\x1b[2J"),
+    *([], {}, [[]], {"a": {}}, ["a"] * 3, "9" * 5000, {"auto_map": {"AutoModel": "evil.Evil"}}),
+)
+_SQL = (
+    *(
+        "SELECT",
+        "*",
+        "FROM t",
+        "FROM range(99999999)",
+        "repeat('a', 99999999)",
+        ";",
+        "'",
+        "COPY t TO 'x'",
+        "n",
+        "(",
+        ")",
+    ),
+    *("UNION ALL", "read_text('/etc/passwd')", "JOIN t b", "WITH RECURSIVE r AS (SELECT 1 UNION ALL SELECT 1 FROM r)"),
+)
+
+
+class Fuzzer:
+    """Good inputs below `folder`, and what reads each kind of them."""
+
+    def __init__(self, folder: Path, run: Path, seed: int) -> None:
+        self.folder, self.draw = folder, random.Random(seed)
+        self.good = folder / "good"
+        self.good.mkdir()
+        shutil.copytree(run, self.good / "run", ignore=shutil.ignore_patterns("checkpoints", "report.html"))
+        rows = [{"label": key, "description": f"A {key} has four legs."} for key in ("cat", "dog", "cow")]
+        write_knowledge(self.good / "knowledge.parquet", rows)
+        labels = LabelSet("pets", (Label("cat", "cat"), Label("dog", "dog")))
+        marks = np.array([[1, 0], [0, 1], [1, -1]], np.int8)
+        ids = ("a", "b", "c")
+        write_manifest(Manifest("d", labels, "custom", "", ids, ids, ("train", "val", "test"), marks),
+                       self.good / "manifest.parquet")  # fmt: skip
+        (self.good / "labels.txt").write_text("# domain: natural\ncat\tcat\thint\ndog\n")
+        (self.good / "rows.csv").write_text("label,sample,description\ncat,0,A cat has a tail.\n")
+        (self.good / "rows.jsonl").write_text('{"label": "cat", "sample": 0, "description": "A cat has a tail."}\n')
+        (self.good / "data.csv").write_text("path,labels\na.jpg,cat;dog\nb.jpg,?cat\n")
+        (self.good / "data.jsonl").write_text('{"path": "a.jpg", "labels": ["cat"]}\n')
+        (self.good / "journal").write_bytes(b"")
+        config = {"embed_dim": 40, "vision_cfg": {"layers": 1, "width": 32}, "text_cfg": {"layers": 1, "width": 32}}
+        (self.good / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+        pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+        for ending in ("png", "jpg", "gif", "tiff", "webp"):
+            Image.fromarray(pixels).save(self.good / f"image.{ending}")
+        self.kinds: dict[str, Callable[[], None]] = {
+            "knowledge": self._file("knowledge.parquet", read_knowledge),
+            "manifest": self._file("manifest.parquet", read_manifest),
+            "label file": self._file("labels.txt", read_label_set),
+            "journal": self._file("journal", read_journal),
+            "import": self._import,
+            "custom data": self._custom,
+            "image": self._image,
+            "model folder": self._model_folder,
+            "run folder": self._run_folder,
+            "sql": self._sql,
+            "demo": self._demo,
+        }
+
+    def damaged(self, content: bytes) -> bytes:
+        """The content with one to three changes."""
+        for _ in range(self.draw.randint(1, 3)):
+            if not content:
+                return self.draw.randbytes(self.draw.randint(0, 50))
+            place = self.draw.randrange(len(content))
+            match self.draw.randrange(5):
+                case 0:
+                    content = content[:place] + bytes([self.draw.randrange(256)]) + content[place + 1 :]
+                case 1:
+                    content = content[:place]
+                case 2:
+                    content = content[:place] + self.draw.randbytes(self.draw.randint(1, 9)) + content[place:]
+                case 3:
+                    content = content[:place] + content[place // 2 :]
+                case 4:
+                    content = content.replace(content[place : place + 3], b"", self.draw.randint(1, 3))
+        return content
+
+    def reshaped(self, content: bytes) -> bytes:
+        """JSON with one value of another shape, or damaged bytes."""
+        if self.draw.random() < 0.3:
+            return self.damaged(content)
+        try:
+            tree = json.loads(content)
+        except ValueError:
+            return self.damaged(content)
+        if self.draw.random() < 0.1 or not isinstance(tree, dict | list) or not tree:
+            return json.dumps(self.draw.choice(_SHAPES)).encode()
+        at = tree
+        while True:
+            key = self.draw.choice(list(at) if isinstance(at, dict) else range(len(at)))
+            if not isinstance(at[key], dict | list) or not at[key] or self.draw.random() < 0.4:
+                break
+            at = at[key]
+        if self.draw.random() < 0.2:
+            del at[key]
+        else:
+            at[key] = self.draw.choice(_SHAPES)
+        return json.dumps(tree).encode()
+
+    def _file(self, name: str, read: Callable[[Path], Any]) -> Callable[[], None]:
+        content, path = (self.good / name).read_bytes(), self.folder / name
+
+        def once() -> None:
+            path.write_bytes(self.damaged(content))
+            read(path)
+
+        return once
+
+    def _import(self) -> None:
+        name = self.draw.choice(("rows.csv", "rows.jsonl"))
+        (self.folder / name).write_bytes(self.damaged((self.good / name).read_bytes()))
+        shutil.copy(self.good / "knowledge.parquet", self.folder / "table.parquet")
+        exchange.import_(self.folder / "table.parquet", self.folder / name)
+
+    def _custom(self) -> None:
+        name = self.draw.choice(("data.csv", "data.jsonl"))
+        (self.folder / name).write_bytes(self.damaged((self.good / name).read_bytes()))
+        read_custom("d", self.folder, self.folder / name)
+
+    def _image(self) -> None:
+        good = self.draw.choice(sorted(self.good.glob("image.*")))
+        (self.folder / good.name).write_bytes(self.damaged(good.read_bytes()))
+        load_image(self.folder / good.name)
+
+    def _model_folder(self) -> None:
+        (self.folder / "model").mkdir(exist_ok=True)
+        content = (self.good / "open_clip_config.json").read_bytes()
+        (self.folder / "model" / "open_clip_config.json").write_bytes(self.reshaped(content))
+        check_model_folder(self.folder / "model")
+
+    def _run_folder(self) -> None:
+        files = [path for path in (self.good / "run").iterdir() if path.is_file()]
+        good = self.draw.choice(files)
+        run = self.folder / "run"
+        if not run.exists():
+            shutil.copytree(self.good / "run", run)
+        changed = run / good.name
+        try:
+            changed.write_bytes(self.reshaped(good.read_bytes()))
+            list_runs(run)
+            folder = open_run_folder(run)
+            folder.record()
+            folder.config()
+            folder.knowledge()
+            folder.result()
+            folder.thresholds()
+            folder.epochs()
+            folder.test_ids()
+            folder.read_predictions()
+        finally:
+            shutil.copy(good, changed)
+
+    def _sql(self) -> None:
+        import pyarrow as pa
+
+        words = [self.draw.choice(_SQL) for _ in range(self.draw.randint(1, 8))]
+        run_locked(" ".join(words), {"t": pa.table({"n": [1, 2, 3]})}, seconds=1)
+
+    def _demo(self) -> None:
+        async def page(scope: Any, receive: Any, send: Any) -> None:
+            while scope["method"] == "POST" and (await receive()).get("more_body"):
+                pass
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        gate = Gate(page, Uploads(self.folder, 10**6), hosts_of("127.0.0.1", 1), 1, frozenset({0, 1}), 10**5)
+        call = {"data": [{"path": "x", "url": None}, 1], "fn_index": 0, "session_hash": "a"}
+        path = self.draw.choice(("/", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/file=/etc/passwd"))
+        scope = {
+            "type": "http",
+            "method": self.draw.choice(("GET", "POST", "PUT", "HEAD")),
+            "path": path + self.draw.choice(("", "/", "\x00", "../" * 9, "a" * 9999)),
+            "headers": [
+                (b"host", self.draw.choice((b"127.0.0.1:1", b"evil", b"\xff"))),
+                (b"content-length", self.draw.choice((b"10", b"-1", b"99999999999999999999", b"x"))),
+            ],
+        }
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": self.reshaped(json.dumps(call).encode()), "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(gate(scope, receive, send))
+        assert 200 <= sent[0]["status"] < 500, sent
+
+
+def watch(allowed: Path) -> list[str]:
+    """What Python does outside of `allowed` from now on: files written or removed, programs, connections."""
+    seen: list[str] = []
+    inside = (str(allowed), "/dev/null")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and isinstance(arguments[2], int):
+            if arguments[2] & 3 and not arguments[0].startswith(inside):
+                seen.append(f"{event} {arguments[0]}")
+        elif event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.chmod"):
+            if not str(arguments[0]).startswith(inside):
+                seen.append(f"{event} {arguments[0]}")
+        elif event in ("subprocess.Popen", "os.system", "os.exec", "socket.connect"):
+            seen.append(f"{event} {arguments[:2]}")
+
+    sys.addaudithook(hook)
+    return seen
+
+
+def main() -> None:
+    """Run, print a line per kind, and exit with 1 where anything escaped."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only")
+    asked = parser.parse_args()
+    outcomes: Counter[tuple[str, str]] = Counter()
+    escaped = []
+    with tempfile.TemporaryDirectory() as name:
+        fuzzer = Fuzzer(Path(name), asked.run, asked.seed)
+        kinds = [asked.only] if asked.only else list(fuzzer.kinds)
+        touched, before, began = watch(Path(name)), _peak(), time.monotonic()
+        for number in range(asked.inputs):
+            kind = kinds[number % len(kinds)]
+            try:
+                fuzzer.kinds[kind]()
+            except UserError as error:
+                outcomes[kind, "refused" if "\n" not in str(error) else "of several lines"] += 1
+            except Exception:
+                outcomes[kind, "ESCAPED"] += 1
+                escaped.append(f"input {number}, {kind}:\n{traceback.format_exc()}")
+            else:
+                outcomes[kind, "accepted"] += 1
+        seconds, growth = time.monotonic() - began, _peak() - before
+        outside = list(touched)
+    for kind in kinds:
+        counts = [f"{count} {what}" for (of, what), count in sorted(outcomes.items()) if of == kind]
+        print(f"{kind:14s} {', '.join(counts)}")
+    print(
+        f"{asked.inputs:,} inputs in {seconds:.0f} s, memory grew by {growth / 1e6:.0f} MB, "
+        f"outside: {outside[:3] or 'nothing'}"
+    )
+    print("\n".join(escaped[:5]))
+    sys.exit(bool(escaped or outside or growth > MEMORY_GROWTH))
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+if __name__ == "__main__":
+    main()
