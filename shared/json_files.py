@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from sspa.shared.errors import UserError
 
 # Of run records and settings; data sets' own files are larger.
 LARGEST_BYTES = 64 << 20
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_json(path: Path, largest: int | None = LARGEST_BYTES) -> Any:
@@ -31,6 +35,20 @@ def read_json(path: Path, largest: int | None = LARGEST_BYTES) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     return parse_json(content, str(path))
+
+
+def check_shape(kind: type[Model], content: Any, problem: str) -> Model:
+    """The content of a JSON file as a pydantic model.
+
+    Raises:
+        UserError: `problem`, and the first field that is missing or invalid.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise UserError(f"{problem} ({where}: {first['msg']})") from error
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

@@ -205,7 +205,7 @@ def check_table(table: "pa.Table", where: str) -> None:
         if columns["domain"][row] != columns["domain"][0]:
             raise UserError(f"{where}, row {row}: domain {columns['domain'][row]!r} in a {columns['domain'][0]} file")
         for name in _SHOWN:
-            if not printable(columns[name][row]) == columns[name][row]:
+            if printable(columns[name][row]) != columns[name][row]:
                 raise UserError(f"{where}, row {row}: {name} has control characters: {columns[name][row][:60]!r}")
         for name, allowed in (("verdict", VERDICTS), ("origin", ORIGINS)):
             if columns[name][row] not in allowed:

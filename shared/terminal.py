@@ -23,19 +23,15 @@ _LINE_EVERY_S = 10.0
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def printable(text: str) -> str:
-    """The text without characters that a terminal would obey: controls but line breaks and tabs, and text direction.
+def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
+    """The text with `instead` in place of what a terminal obeys: controls (not line breaks, tabs), text direction.
 
     Example:
         >>> printable("a\\x1b[2Jb")
         'a\\ufffd[2Jb'
     """
-    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def obeyed(character: str) -> bool:
-    """Whether a terminal would obey the character instead of showing it."""
-    return _OBEYED.match(character) is not None
+    # Nearly every text is printable as it is, and Python knows that at once.
+    return text if text.isprintable() else _OBEYED.sub(instead, text)
 
 
 def say(message: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sspa.shared.label_sets import Label
-from sspa.shared.terminal import obeyed
+from sspa.shared.terminal import printable
 from sspa.stage1_knowledge.answer_forms import AnswerForm
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Message, Request, Sampling
 from sspa.stage1_knowledge.keys import messages_digest, request_key
@@ -37,7 +37,7 @@ def cleaned(answer: Answer) -> Answer:
         'A cat [2J sits.'
     """
     text = _CHAT_TOKEN.split(answer.text[:MAX_CHARACTERS], maxsplit=1)[0]
-    text = "".join(" " if obeyed(character) else character for character in text)
+    text = printable(text, instead=" ")
     return answer if text == answer.text else replace(answer, text=text)
 
 

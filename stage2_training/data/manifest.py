@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
-from sspa.shared.json_files import parse_json
+from sspa.shared.json_files import check_shape, parse_json
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.shared.parquet_files import check_checksums, check_footer, read_bounded
 from sspa.stage2_training.data.shards import SHARD_ENDING, file_of, missing_in_shards
@@ -277,12 +277,7 @@ def _read_head(metadata: dict[bytes, bytes] | None, path: Path) -> _Head:
     version = content.get("version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(f"{path}: manifest version {version} is newer than this sspa reads ({FORMAT_VERSION})")
-    try:
-        return _Head.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole head"
-        raise UserError(f"{path}: not the head of a manifest ({where}: {first['msg']}); make it again") from error
+    return check_shape(_Head, content, f"{path}: not the head of a manifest; make it again")
 
 
 def _check_columns(schema: "pa.Schema", path: Path) -> None:

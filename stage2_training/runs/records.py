@@ -7,10 +7,10 @@ Imports nothing heavy, so that listing runs is instant.
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from sspa.shared.errors import UserError
-from sspa.shared.json_files import parse_json, read_json
+from sspa.shared.json_files import check_shape, parse_json, read_json
 from sspa.stage2_training.evaluation.metrics import Metrics
 
 FORMAT_VERSION = 1
@@ -175,17 +175,7 @@ def read_epochs(path: Path) -> list[EpochRecord]:
 
 
 def _checked(kind: type[AnyRecord], content: Any, path: Path) -> AnyRecord:
-    """A record from the content of `path`.
-
-    Raises:
-        UserError: a field is missing or invalid.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise UserError(f"{path}: does not hold what a run writes ({where}: {first['msg']})") from error
+    return check_shape(kind, content, f"{path}: does not hold what a run writes")
 
 
 def written(record: Record) -> dict[str, Any]:
