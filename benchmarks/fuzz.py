@@ -212,7 +212,9 @@ class Fuzzer:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        gate = Gate(page, Uploads(self.folder, 10**6), hosts_of("127.0.0.1", 1), 1, frozenset({0, 1}), 10**5)
+        gate = Gate(
+            page, Uploads(self.folder / "uploads", 10**6), hosts_of("127.0.0.1", 1), 1, frozenset({0, 1}), 10**5
+        )
         call = {"data": [{"path": "x", "url": None}, 1], "fn_index": 0, "session_hash": "a"}
         path = self.draw.choice(("/", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/file=/etc/passwd"))
         scope = {
@@ -289,7 +291,7 @@ def main() -> None:
         f"{asked.inputs:,} inputs in {seconds:.0f} s, memory grew by {growth / 1e6:.0f} MB, "
         f"outside: {outside[:3] or 'nothing'}"
     )
-    print("\n".join(escaped[:5]))
+    print("\n".join({text.splitlines()[-1]: text for text in reversed(escaped)}.values()))
     sys.exit(bool(escaped or outside or growth > MEMORY_GROWTH))
 
 

@@ -236,7 +236,8 @@ def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=strings) as file:
             table = read_bounded(file, strings, path).cast(schema)
         table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    # pyarrow decodes a damaged name before it checks anything.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         line = str(error).strip().splitlines()[0][:160]
         raise UserError(
             f"{path}: cut short, damaged or no Parquet file ({line}); restore it or generate it again"

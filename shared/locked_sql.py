@@ -88,7 +88,7 @@ def _interruptible(database: "duckdb.DuckDBPyConnection", sql: str, seconds: flo
 
 def _fetched(database: "duckdb.DuckDBPyConnection", sql: str) -> Rows:
     result = database.execute(sql)
-    if result.description is None:
+    if result is None or result.description is None:  # nothing but semicolons, or nothing to return
         return [], []
     columns = [column[0] for column in result.description]
     rows: list[tuple[Any, ...]] = []

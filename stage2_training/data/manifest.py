@@ -209,7 +209,8 @@ def read_manifest(path: Path) -> Manifest:
             check_checksums(file.metadata, path)
         with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(_TEXTS)) as file:
             table = read_bounded(file, list(_TEXTS), path)
-    except (pa.ArrowException, OSError) as error:
+    # pyarrow decodes a damaged name before it checks anything.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise UserError(f"{path}: not a readable manifest ({reason}); make it again") from None
     if table.num_rows == 0:

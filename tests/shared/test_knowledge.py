@@ -202,3 +202,14 @@ def test_a_footer_that_claims_a_billion_rows_is_refused_unread(tmp_path: Path, m
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.parquet: no such knowledge file; make one with"):
         read_knowledge(tmp_path / "none.parquet")
+
+
+def test_a_column_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "k.parquet"
+    write_knowledge(path, [{"label": "cat", "description": "A small animal."}])
+    whole = path.read_bytes()
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    assert b"prompt_hash" in whole[start:]
+    path.write_bytes(whole[:start] + whole[start:].replace(b"prompt_hash", b"prompt\x8bhash"))
+    with pytest.raises(UserError, match="damaged or no Parquet file"):
+        read_knowledge(path)

@@ -24,6 +24,7 @@ def test_rows_are_python_values() -> None:
     assert columns == ["n", "text", "x", "s"]
     assert [(n, text, float(x), s) for n, text, x, s in rows] == [(1, "a", 1.5, 6), (2, "b", 3.0, 6), (3, None, 4.5, 6)]
     assert run_locked("SELECT * FROM t WHERE n > 5", TABLES) == (["n", "text"], [])
+    assert run_locked(";", TABLES) == ([], [])
 
 
 def test_a_query_that_does_not_end_is_stopped() -> None:
