@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
-from sspa.shared.parquet_files import check_checksums, check_footer, read_bounded
+from sspa.shared.parquet_files import read_parquet
 from sspa.shared.terminal import printable
 
 if TYPE_CHECKING:
@@ -219,25 +219,20 @@ def _hash_of(table: "pa.Table") -> str:
 def _read(path: Path, older: bool) -> tuple["pa.Table", str, int]:
     """Table, content hash and version of a file whose bytes and columns are intact."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    def check(file: Any) -> tuple[str, int]:
+        stored, version = _check_version(file.metadata.metadata or {}, path, older)
+        _check_columns(file.schema_arrow, path, version)
+        return stored, version
 
     if path.is_dir():
         raise UserError(f"{path}: is a folder, not a knowledge file; name the Parquet file in it")
     if not path.is_file():
         raise UserError(f"{path}: no such knowledge file; make one with `sspa-knowledge generate`")
     try:
-        with pq.ParquetFile(path) as file:
-            check_footer(file.metadata, path)
-            stored, version = _check_version(file.metadata.metadata or {}, path, older)
-            _check_columns(file.schema_arrow, path, version)
-            check_checksums(file.metadata, path)
-            schema = file.schema_arrow
-        strings = [field.name for field in schema if pa.types.is_string(field.type)]
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=strings) as file:
-            table = read_bounded(file, strings, path).cast(schema)
+        table, (stored, version) = read_parquet(path, check)
         table.validate(full=True)
-    # pyarrow decodes a damaged name before it checks anything.
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError) as error:
         line = str(error).strip().splitlines()[0][:160]
         raise UserError(
             f"{path}: cut short, damaged or no Parquet file ({line}); restore it or generate it again"

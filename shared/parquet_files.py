@@ -4,13 +4,16 @@ A dictionary of a few long values, repeated by rows, makes gigabytes of a hundre
 from its dictionaries batch by batch, and each batch is measured before it is.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sspa.shared.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Found = TypeVar("Found")
 
 MAX_ROWS = 5_000_000
 MAX_BYTES = 1 << 30
@@ -19,12 +22,8 @@ _BATCH = 4096
 _I32, _STOP, _CRC = 5, 0, 4
 
 
-def check_footer(metadata: Any, path: Path) -> None:
-    """Check what the footer claims, before any page is read.
-
-    Raises:
-        UserError: more rows or bytes than anyone would write, or row groups that do not add up.
-    """
+def _check_footer(metadata: Any, path: Path) -> None:
+    """Check what the footer claims, before any page is read."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     size = sum(group.total_byte_size for group in groups)
     if not 0 <= metadata.num_rows <= MAX_ROWS:
@@ -35,12 +34,8 @@ def check_footer(metadata: Any, path: Path) -> None:
         raise UserError(f"{path}: claims {size:,} bytes of rows; {MAX_BYTES:,} is the limit")
 
 
-def check_checksums(metadata: Any, path: Path) -> None:
-    """Check that pages carry checksums; without them nobody notices a flipped byte.
-
-    Raises:
-        UserError: the first page of some column has none.
-    """
+def _check_checksums(metadata: Any, path: Path) -> None:
+    """Check that the first page of every column has a checksum; without them nobody notices a flipped byte."""
     with path.open("rb") as file:
         for group in range(metadata.num_row_groups):
             for index in range(metadata.num_columns):
@@ -56,18 +51,35 @@ def check_checksums(metadata: Any, path: Path) -> None:
                     )
 
 
-def read_bounded(file: Any, strings: list[str], path: Path) -> "pa.Table":
-    """The table of an open Parquet file.
+def read_parquet(path: Path, check: Callable[[Any], Found]) -> tuple["pa.Table", Found]:
+    """The table of a Parquet file whose footer `check` accepts.
 
     Args:
-        file: a ParquetFile, opened with `read_dictionary` for the text columns.
-        strings: those columns.
-        path: its path, for messages.
+        path: the file.
+        check: called with the open ParquetFile before any page is read; what it returns is returned.
 
     Raises:
-        UserError: the rows decode to more than `MAX_BYTES`.
-        ArrowException, OSError: a page is damaged.
+        UserError: the footer claims too much, pages have no checksums, or the rows decode to more than `MAX_BYTES`.
+        ArrowException, OSError: it is no Parquet file, or damaged.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_footer(file.metadata, path)
+            found = check(file)
+            _check_checksums(file.metadata, path)
+            schema = file.schema_arrow
+    except UnicodeDecodeError as error:
+        # pyarrow decodes the columns' names before it checks anything.
+        raise pa.ArrowInvalid(str(error)) from error
+    strings = [field.name for field in schema if pa.types.is_string(field.type)]
+    with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=strings) as file:
+        return _read_bounded(file, strings, path).cast(schema), found
+
+
+def _read_bounded(file: Any, strings: list[str], path: Path) -> "pa.Table":
     import pyarrow as pa
 
     batches, decoded = [], 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sspa.shared.label_sets import DOMAINS
-from sspa.shared.terminal import run_command, say
+from sspa.shared.terminal import printable, run_command, say
 from sspa.stage1_knowledge.engines.contract import Sampling
 from sspa.stage1_knowledge.table_commands import app as table_app
 
@@ -99,7 +99,9 @@ def _describe(job: "Job", engine: "Engine", cache: Path | None) -> None:
     from sspa.stage1_knowledge.answer_store import AnswerStore
     from sspa.stage1_knowledge.dry_run import describe_plan
 
-    print(describe_plan(job, engine, AnswerStore(cache, create=False) if cache and cache.is_dir() else None))
+    known = AnswerStore(cache, create=False) if cache and cache.is_dir() else None
+    # A prompt file, which is shown, may be anyone's.
+    print(printable(describe_plan(job, engine, known)))
 
 
 def _report(output: Path, outcome: "Outcome") -> None:

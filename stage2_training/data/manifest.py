@@ -22,7 +22,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.json_files import check_shape, parse_json
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.shared.parquet_files import check_checksums, check_footer, read_bounded
+from sspa.shared.parquet_files import read_parquet
 from sspa.stage2_training.data.shards import SHARD_ENDING, file_of, missing_in_shards
 
 if TYPE_CHECKING:
@@ -197,20 +197,17 @@ def read_manifest(path: Path) -> Manifest:
         UserError: missing, not a manifest, damaged, of a newer version, or rejected by `check_manifest`.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    def check(file: Any) -> _Head:
+        head = _read_head(file.metadata.metadata, path)
+        _check_columns(file.schema_arrow, path)
+        return head
 
     if not path.is_file():
         raise UserError(f"{path}: there is no such manifest; make one with: sspa-train data prepare")
     try:
-        with pq.ParquetFile(path) as file:
-            check_footer(file.metadata, path)
-            head = _read_head(file.metadata.metadata, path)
-            _check_columns(file.schema_arrow, path)
-            check_checksums(file.metadata, path)
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(_TEXTS)) as file:
-            table = read_bounded(file, list(_TEXTS), path)
-    # pyarrow decodes a damaged name before it checks anything.
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        table, head = read_parquet(path, check)
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise UserError(f"{path}: not a readable manifest ({reason}); make it again") from None
     if table.num_rows == 0:

@@ -6,7 +6,6 @@ checks: it knows the few routes that the page uses, and answers everything else.
 
 import ipaddress
 import json
-import os
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -186,7 +185,7 @@ def _is_this_machine(host: str, port: int) -> bool:
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        return name.lower() in {"localhost", socket.gethostname().lower(), os.uname().nodename.lower()}
+        return name.lower() in {"localhost", socket.gethostname().lower()}
     return True
 
 

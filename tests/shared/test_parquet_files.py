@@ -10,16 +10,11 @@ import pytest
 
 from sspa.shared import parquet_files
 from sspa.shared.errors import UserError
-from sspa.shared.parquet_files import check_checksums, check_footer, read_bounded
+from sspa.shared.parquet_files import read_parquet
 
 
 def _read(path: Path) -> pa.Table:
-    strings = ["text"]
-    with pq.ParquetFile(path) as file:
-        check_footer(file.metadata, path)
-        check_checksums(file.metadata, path)
-    with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=strings) as file:
-        return read_bounded(file, strings, path)
+    return read_parquet(path, lambda file: None)[0]
 
 
 def _write(path: Path, texts: list[str], **options: Any) -> pa.Table:
