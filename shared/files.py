@@ -1,16 +1,13 @@
-"""Atomic writes, and the cache folder."""
+"""Atomic writes, and checksums."""
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-
 from sspa.shared.errors import UserError
+from sspa.shared.temporary_folders import ENDING, temporary_folder
 
 
 @contextmanager
@@ -18,51 +15,63 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; when the block succeeds, it replaces `path`.
 
     The bytes are flushed to disk before the rename, so that after a crash the file holds either the old
-    content or the new, never part of it. If the block raises, the old file is unchanged.
+    content or the new, never part of it. If the block raises, the old file is unchanged. What a killed process
+    left half-written is deleted when the same file is next written.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
-    beside: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        beside = Path(name)
-        os.close(handle)
+    with _reported(path), temporary_folder(path.parent, f".{path.name}.") as folder:
+        beside = folder / path.name
         yield beside
-        # mkstemp and safetensors create private files; the finished one gets the mode of any new file.
+        # safetensors creates private files; the finished one gets the mode of any new file.
         beside.chmod(0o666 & ~_umask())
         _flush(beside)
         beside.replace(path)
         _flush(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
-    finally:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, keep_theirs: bool = False) -> Iterator[Path]:
     """Like `replacing`, for a folder that is built once: `path` appears complete or not at all.
 
-    If another process finishes the same folder first, its copy is kept and ours is discarded.
+    Args:
+        path: the folder, which does not exist yet, or is empty.
+        keep_theirs: if another process finishes the same folder first, keep its copy and discard ours.
+
+    Raises:
+        UserError: as in `replacing`; or another process finished it first.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    try:
-        yield beside
+    with _reported(path), temporary_folder(path.parent, f".{path.name}.") as beside:
+        try:
+            yield beside
+        except UserError as error:
+            raise UserError(str(error).replace(str(beside), str(path))) from error
         beside.chmod(0o777 & ~_umask())
+        for file in beside.rglob("*"):
+            _flush(file)
         try:
             beside.replace(path)
-        except OSError:
+        except OSError as error:
             if not path.is_dir():
                 raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            if not keep_theirs:
+                raise UserError(f"{path}: was written meanwhile by another process; it is kept") from error
+        _flush(path.parent)
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, without temporary names: "Permission denied", "No such file or directory: b.json"."""
+    told = str(error.strerror or error)
+    return told if error.filename is None or ENDING in str(error.filename) else f"{told}: {error.filename}"
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({reason(error)}); nothing was changed") from error
 
 
 def check_sha256(path: Path, expected: str, package: str) -> None:
@@ -81,19 +90,6 @@ def check_sha256(path: Path, expected: str, package: str) -> None:
             f"{path}: has the checksum {found[:12]}..., not {expected[:12]}...; install {package} again, from an index "
             "that you trust"
         )
-
-
-def cache_folder(name: str) -> Path:
-    """The folder `name` in the user's cache: under $SSPA_CACHE, or the platform's usual place."""
-    root = os.environ.get("SSPA_CACHE") or platformdirs.user_cache_dir("sspa")
-    folder = Path(root) / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {folder} cannot be created ({error.strerror}); set SSPA_CACHE to a writable folder"
-        ) from error
-    return folder
 
 
 def _umask() -> int:

@@ -1,11 +1,12 @@
 """Messages, progress bars and exit codes of both commands."""
 
+import errno
 import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,8 @@ _PIPED_WIDTH = 160
 output = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
+# What the machine refuses; everything else that the system reports is this program's fault.
+_REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 _LINE_EVERY_S = 10.0
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -40,15 +43,24 @@ def say(message: str) -> None:
 
 
 def run_command(app: Any) -> None:
-    """Run a typer app: a UserError becomes one line and exit code 2; any other exception keeps its traceback."""
+    """Run a typer app: a UserError, a full disk or a missing permission becomes one line and exit code 2; any other
+    exception keeps its traceback."""
     try:
         app()
     except UserError as error:
-        messages.print(f"[bold red]error:[/] {escape(printable(' '.join(str(error).split())))}")
-        sys.exit(2)
+        _end_with(str(error))
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        _end_with(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
     except KeyboardInterrupt:
         messages.print("interrupted")
         sys.exit(130)
+
+
+def _end_with(error: str) -> NoReturn:
+    messages.print(f"[bold red]error:[/] {escape(printable(' '.join(error.split())))}")
+    sys.exit(2)
 
 
 class Progress:

@@ -67,7 +67,7 @@ class AnswerStore:
         """Every engine and model that has answers in the cache."""
         with self._reported():
             rows = self._database.execute("SELECT identity FROM identities ORDER BY identity").fetchall()
-        return [Identity(**json.loads(row[0])) for row in rows]
+            return [Identity(**json.loads(row[0])) for row in rows]
 
     def close(self) -> None:
         """Close the file."""
@@ -79,3 +79,7 @@ class AnswerStore:
             yield
         except (sqlite3.DatabaseError, OSError) as error:
             raise UserError(f"{self.path}: the answer cache cannot be used ({error}); name another --cache") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.path}: holds what another version of sspa wrote ({error}); name another --cache"
+            ) from error

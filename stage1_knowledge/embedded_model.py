@@ -8,8 +8,9 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
+from sspa.shared.cache import built_once, cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, check_sha256, replacing_folder
+from sspa.shared.files import check_sha256
 from sspa.shared.terminal import say
 
 NAME = "SmolLM2-135M-Instruct"
@@ -39,24 +40,21 @@ def weights_file() -> Path:
 def model_folder() -> Path:
     """The embedded model as a folder that vLLM reads; converted on first use (about half a minute)."""
     version = importlib.metadata.version(_PACKAGE)
-    folder = cache_folder("models") / f"{NAME}-{version}"
-    if not folder.is_dir():
-        say(f"converting the embedded model {NAME} once, into {folder}")
-        weights = weights_file()
-        check_sha256(weights, _SHA256, _PACKAGE)
-        _convert(weights, folder)
-    return folder
+    return built_once(cache_folder("models") / f"{NAME}-{version}", _convert)
 
 
-def _convert(weights: Path, folder: Path) -> None:
+def _convert(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
 
+    say(f"converting the embedded model {NAME} once, into the cache")
+    weights = weights_file()
+    check_sha256(weights, _SHA256, _PACKAGE)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     where, name = str(weights.parent), weights.name
-    with replacing_folder(folder) as beside, torch.inference_mode():
+    with torch.inference_mode():
         model = AutoModelForCausalLM.from_pretrained(
             where,
             gguf_file=name,
@@ -64,5 +62,5 @@ def _convert(weights: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
             trust_remote_code=False,
         )
-        model.save_pretrained(beside)
-        AutoTokenizer.from_pretrained(where, gguf_file=name, trust_remote_code=False).save_pretrained(beside)
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(where, gguf_file=name, trust_remote_code=False).save_pretrained(folder)

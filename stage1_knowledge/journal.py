@@ -9,7 +9,8 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -38,7 +39,8 @@ class Journal:
         self._file: IO[bytes] | None = None
         if path.exists() and whole < path.stat().st_size:
             # What follows the last complete line was being written when the run was killed.
-            os.truncate(path, whole)
+            with self._reported():
+                os.truncate(path, whole)
 
     def add(self, key: str, answer: Answer) -> None:
         """Append one answer.
@@ -46,7 +48,7 @@ class Journal:
         Raises:
             UserError: the disk is full, or the file cannot be written. All earlier answers are kept.
         """
-        try:
+        with self._reported():
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("ab", buffering=0)
@@ -54,18 +56,18 @@ class Journal:
             if self._file.write(line) < len(line):
                 # A partial write; as the last line it is discarded when the journal is next opened.
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if time.monotonic() - self._synced_at > SYNC_EVERY_S:
-                self.sync()
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); the answers so far are kept, "
-                "make room and run the same command again"
-            ) from error
+        if time.monotonic() - self._synced_at > SYNC_EVERY_S:
+            self.sync()
 
     def sync(self) -> None:
-        """Wait until all lines are on disk."""
+        """Wait until all lines are on disk.
+
+        Raises:
+            UserError: as in `add`.
+        """
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            with self._reported():
+                os.fsync(self._file.fileno())
             self._synced_at = time.monotonic()
 
     def close(self) -> None:
@@ -83,7 +85,18 @@ class Journal:
             with replacing(self.path) as beside:
                 beside.write_bytes(b"".join(_line(key, answer) for key, answer in left.items()))
         else:
-            self.path.unlink(missing_ok=True)
+            with self._reported():
+                self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); the answers so far are kept, "
+                "make room and run the same command again"
+            ) from error
 
 
 def read_journal(path: Path) -> dict[str, Answer]:
@@ -133,7 +146,13 @@ def _read(path: Path) -> tuple[dict[str, Answer], int]:
                     f"{path}, line {number}: damaged; remove that line to have its label asked again, "
                     "the other answers are kept"
                 )
-            values = json.loads(content)
-            answers[values["key"]] = answer_from_dict(values)
+            try:
+                values = json.loads(content)
+                answers[values["key"]] = answer_from_dict(values)
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: was not written by this version of sspa; finish with the version that "
+                    "wrote it, or remove the file to have its labels asked again"
+                ) from error
             whole += len(line)
     return answers, whole

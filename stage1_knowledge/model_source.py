@@ -8,8 +8,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, replacing
+from sspa.shared.files import replacing
 from sspa.shared.json_files import read_json
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge import embedded_model

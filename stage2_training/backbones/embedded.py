@@ -8,6 +8,7 @@ is the bridge, built once and kept in the cache.
 import hashlib
 import json
 import shutil
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +18,14 @@ from open_clip.model import CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
+from sspa.shared.cache import built_once, cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, check_sha256, replacing_folder
+from sspa.shared.files import check_sha256
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.imagenet_bridge import ImageNetBridge
 from sspa.stage2_training.backbones.model_folders import check_no_code
 from sspa.stage2_training.backbones.open_clip_models import LoadedModel
-from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_pickled, read_tensors
+from sspa.stage2_training.compute.tensor_files import read_pickled, read_tensors, write_tensors
 
 DESCRIPTION = (
     "CLIP-shaped, not CLIP: EfficientNet-Lite2 and MiniLM joined through ImageNet's class descriptions"
@@ -56,10 +58,7 @@ def load_embedded() -> LoadedModel:
     image_folder, text_folder = _package_folder(*_IMAGE_PACKAGE), _package_folder(*_TEXT_PACKAGE)
     versions = [_RECIPE, *(f"{name}=={_version(name)}" for _, name in (_IMAGE_PACKAGE, _TEXT_PACKAGE))]
     folder = cache_folder("backbones") / f"embedded-{hashlib.sha256(' '.join(versions).encode()).hexdigest()[:12]}"
-    if not folder.is_dir():
-        say("building the embedded backbone once (EfficientNet-Lite2 + MiniLM + ImageNet bridge) ...")
-        with replacing_folder(folder) as beside:
-            _build(image_folder, text_folder / "model", beside)
+    built_once(folder, partial(_build, image_folder, text_folder / "model"))
     model = _load(folder)
     model.visual.image_mean = model.visual.image_std = _MEAN_AND_STD
     return LoadedModel(
@@ -73,6 +72,7 @@ def load_embedded() -> LoadedModel:
 
 
 def _build(image_folder: Path, text_folder: Path, target: Path) -> None:
+    say("building the embedded backbone once (EfficientNet-Lite2 + MiniLM + ImageNet bridge) ...")
     for name in (
         "config.json",
         "tokenizer.json",
@@ -87,21 +87,13 @@ def _build(image_folder: Path, text_folder: Path, target: Path) -> None:
     with torch.no_grad():
         states = _sentence_states(model, target, _class_descriptions())
         model.text.proj.fill(states, classifier)
-    from safetensors.torch import save_file
-
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, target / _WEIGHTS)
+    write_tensors(model.state_dict(), target / _WEIGHTS)
 
 
 def _load(folder: Path) -> CustomTextCLIP:
     check_no_code(folder)
     model = _empty_model(folder)
-    try:
-        model.load_state_dict(read_tensors(folder / _WEIGHTS))
-    except UNREADABLE as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{folder}: the cached backbone cannot be read ({reason}); delete the folder, it is rebuilt"
-        ) from error
+    model.load_state_dict(read_tensors(folder / _WEIGHTS))
     return model
 
 

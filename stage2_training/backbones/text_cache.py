@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, replacing
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import Backbone
-from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors
+from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, write_tensors
 
 
 def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_hash: str) -> Tensor:
@@ -19,8 +19,6 @@ def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_has
     The entry's name is a hash over the backbone's fingerprint, the knowledge's content hash and the texts
     in their order, so that another description, template, label order or tower is a cache miss.
     """
-    from safetensors.torch import save_file
-
     parts = json.dumps([backbone.fingerprint, knowledge_hash, list(texts)])
     path = cache_folder("texts") / f"{hashlib.sha256(parts.encode()).hexdigest()}.safetensors"
     device = next(backbone.text_tower.parameters()).device
@@ -32,8 +30,9 @@ def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_has
         except (*UNREADABLE, KeyError, UserError):
             pass
         say(f"{path}: damaged text features in the cache; computing them again")
-        path.unlink()
     features = backbone.encode_text(texts)
-    with replacing(path) as beside:
-        save_file({"features": features.cpu().contiguous()}, beside)
+    try:
+        write_tensors({"features": features}, path)
+    except UserError as error:
+        say(f"{error}; going on without keeping these text features")
     return features

@@ -6,11 +6,9 @@ from typing import Any
 from open_clip import pretrained
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sspa.shared.errors import UserError
-from sspa.shared.files import replacing
 from sspa.shared.json_files import read_json
 from sspa.stage2_training.backbones.model_folders import CONFIG
 from sspa.stage2_training.compute.tensor_files import (
@@ -21,6 +19,7 @@ from sspa.stage2_training.compute.tensor_files import (
     read_pickled,
     read_tensors,
     read_torchscript,
+    write_tensors,
 )
 
 # What OpenAI's archives contain besides weights.
@@ -70,8 +69,7 @@ def convert_weights_file(path: Path, target: Path, trust_torchscript: bool = Fal
     state, from_openai = _read(path, trust_torchscript)
     trained_with, _ = _activation(path, from_openai)
     metadata = {} if trained_with is None else {"quick_gelu": str(trained_with).lower()}
-    with replacing(target) as beside:
-        save_file({name: value.contiguous() for name, value in state.items()}, beside, metadata)
+    write_tensors(state, target, metadata)
 
 
 def _read(path: Path, trust_torchscript: bool = False) -> tuple[dict[str, Tensor], bool]:

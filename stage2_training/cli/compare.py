@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.shared.holding import held
 from sspa.shared.terminal import say
 from sspa.stage2_training.cli.options import (
     ConfigFiles,
@@ -58,9 +59,10 @@ def compare(
     given = given_settings(knowledge, data, root)
     on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
     folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
-    rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, command_device(device))
-    write_rows(rows, folder / "comparison.parquet")
-    page = write_comparison_page(defined, rows, folder / "comparison.html")
+    with held(folder, "wait for it, or compare into another --out"):
+        rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, command_device(device))
+        write_rows(rows, folder / "comparison.parquet")
+        page = write_comparison_page(defined, rows, folder / "comparison.html")
     show_comparison(defined, rows)
     say(f"as a page: {page}; for DuckDB: {folder / 'comparison.parquet'}")
     if failed:

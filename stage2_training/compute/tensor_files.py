@@ -1,4 +1,4 @@
-"""The one place where tensors and arrays are read from files (held by tests/test_architecture.py).
+"""The one place where tensors and arrays are read from files (held by tests/test_architecture.py) and written.
 
 Safetensors and .npy files hold numbers only. Pickled weights are read by torch's restricted unpickler. A TorchScript
 archive is a program that runs while it is read: only `sspa-train backbone convert` does so, and only if told to.
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sspa.shared.errors import UserError
+from sspa.shared.files import replacing
 
 # What the readers below raise on a damaged file.
 UNREADABLE = (SafetensorError, OSError, RuntimeError, ValueError, EOFError, StopIteration, pickle.UnpicklingError)
@@ -33,6 +34,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     tensors = load_file(path)
     check_finite(tensors, path)
     return tensors
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically.
+
+    Raises:
+        UserError: it cannot be written, or the disk is full; the old file is unchanged.
+    """
+    with replacing(path) as beside:
+        try:
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, beside, metadata)
+        except SafetensorError as error:
+            # An OSError that passed through Rust.
+            raise OSError(str(error)) from error
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:

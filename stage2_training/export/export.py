@@ -5,12 +5,14 @@ from pathlib import Path
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.holding import held
 from sspa.shared.terminal import say
 from sspa.stage2_training.export.checking import images_to_check, largest_difference, seconds_a_batch
 from sspa.stage2_training.export.description import describe
 from sspa.stage2_training.export.program import capture
-from sspa.stage2_training.export.targets import TARGETS
+from sspa.stage2_training.export.targets import TARGETS, Target
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.run_folder import open_run_folder
 
 LARGEST_DIFFERENCE = 1e-4
 _SPEED_AT = (1, 8)
@@ -31,8 +33,15 @@ def export_run(run: Path, to: str, out: Path | None, check: Sequence[str] = ()) 
     target = TARGETS[to]
     out = out or run / f"model{target.ending}"
     target.check_needs()
-    if out.exists():
-        raise UserError(f"{out}: exists already; nothing was changed. Name another file with --out")
+    open_run_folder(run)
+    with held(out, "wait for it, or choose another --out"):
+        if out.exists():
+            raise UserError(f"{out}: exists already; nothing was changed. Name another file with --out")
+        _write_checked(run, target, out, check)
+    return out
+
+
+def _write_checked(run: Path, target: Target, out: Path, check: Sequence[str]) -> None:
     tagger = Tagger.load(run, device="cpu", precision="float32")
     description = describe(tagger)
     found = images_to_check(tagger, check)
@@ -55,4 +64,3 @@ def export_run(run: Path, to: str, out: Path | None, check: Sequence[str] = ()) 
             figures = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
             ratio = seconds["torch"] / seconds[target.runtime]
             say(f"speed at {count} image{'s' * (count > 1)} per batch, median: {figures} ({ratio:.2f} times as fast)")
-    return out

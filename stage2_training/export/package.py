@@ -8,6 +8,7 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
+from sspa.shared.holding import held
 from sspa.shared.knowledge_format import read_table, write_knowledge
 from sspa.stage2_training.backbones.model_folders import CONFIG, check_model_folder
 from sspa.stage2_training.backbones.weight_files import convert_weights_file
@@ -34,10 +35,10 @@ def package_run(run: Path, out: Path) -> Path:
         UserError: not a finished run, an existing folder, or one that cannot be written.
     """
     folder = open_run_folder(run)
-    if out.exists():
-        raise UserError(f"{out}: exists already; nothing was changed. Name another folder with --out")
     config, result = folder.config(), folder.result()
-    with replacing_folder(out) as beside:
+    with held(out, "wait for it, or choose another --out"), replacing_folder(out) as beside:
+        if out.exists():
+            raise UserError(f"{out}: exists already; nothing was changed. Name another folder with --out")
         for name in _COPIED:
             shutil.copyfile(folder.file(name), beside / name)
         own = RunFolder(beside)

@@ -3,6 +3,7 @@
 Legend: B images, C labels.
 """
 
+import io
 import json
 import logging
 import warnings
@@ -95,8 +96,11 @@ def _open_onnx(path: Path) -> Runner:
 
 def _write_torch(program: torch.export.ExportedProgram, description: Description, path: Path) -> None:
     text = json.dumps(description, ensure_ascii=False, indent=2)
-    with path.open("wb") as file, _quiet():
-        torch.export.save(program, file, extra_files={DESCRIPTION_FILE: text})
+    # In memory first: on a full disk torch's own writer reports nothing that names the file.
+    content = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, content, extra_files={DESCRIPTION_FILE: text})
+    path.write_bytes(content.getbuffer())
 
 
 def _open_torch(path: Path) -> Runner:

@@ -5,8 +5,10 @@ Legend: N images, M regions, d width of the joint space.
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, replacing_folder
+from sspa.shared.files import replacing_folder
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.environment import environment
-from sspa.stage2_training.compute.tensor_files import map_array
+from sspa.stage2_training.compute.tensor_files import UNREADABLE, map_array
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.shards import file_of
@@ -28,6 +31,7 @@ from sspa.stage2_training.model.views import View, under_view
 
 _BATCH = 32
 _FORMAT = 2
+_FILES = ("pooled", "regions")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def kept_features(
     time) in order, the view, and the format of the entry; environment.json beside the arrays records where they were
     computed. A split drawn from another split uses that one's entry if it exists. If it needs most of the other
     split's images, the entry is computed for the whole of that split, so that other draws can use it as well.
+    A damaged entry is computed again.
 
     Raises:
         UserError: an image cannot be read, or the disk is full.
@@ -74,10 +79,9 @@ def kept_features(
 
     sources = [_sources(split, splits, lambda split: entry(split).is_dir()) for split in splits]
     wanted = {entry(source): source for sources_of in sources for source in sources_of}
-    missing = [(source, folder) for folder, source in wanted.items() if not folder.is_dir()]
+    missing = [(source, folder) for folder, source in wanted.items() if not _is_kept(folder, source, backbone)]
     if missing:
-        regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
-        needed = sum(len(split) for split, _ in missing) * (regions + 1) * width * 2
+        needed = 2 * sum(math.prod(shape) for split, _ in missing for shape in _shapes(split, backbone))
         where = missing[0][1].parent
         free = shutil.disk_usage(where).free
         names = ", ".join(split.name for split, _ in missing)
@@ -89,7 +93,7 @@ def kept_features(
             )
         with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "images") as bar:
             for split, folder in missing:
-                with replacing_folder(folder) as beside:
+                with replacing_folder(folder, keep_theirs=True) as beside:
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
         KeptFeatures(
@@ -99,6 +103,37 @@ def kept_features(
         )
         for split, own in zip(splits, sources, strict=True)
     ]
+
+
+def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
+    """Whether the entry exists; a damaged one is deleted.
+
+    Raises:
+        UserError: a damaged one cannot be deleted.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        found = {name: map_array(folder / f"{name}.npy") for name in _FILES}
+        whole = all(
+            (array.shape, array.dtype) == (shape, np.float16)
+            for array, shape in zip(found.values(), _shapes(split, backbone), strict=True)
+        )
+    except UNREADABLE:
+        whole = False
+    if not whole:
+        say(f"{folder}: damaged features in the cache; computing them again")
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise UserError(f"{folder}: is damaged and cannot be deleted ({error.strerror}); delete it") from error
+    return whole
+
+
+def _shapes(split: Split, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
+    """Those of the arrays in `_FILES`: pooled features and regions."""
+    regions = backbone.grid[0] * backbone.grid[1]
+    return (len(split), backbone.width), (len(split), regions, backbone.width)
 
 
 def _sources(split: Split, wanted: Sequence[Split], kept: Callable[[Split], bool]) -> tuple[Split, ...]:
@@ -132,24 +167,27 @@ def _gathered(entries: Sequence[NDArray[np.float16]], rows: NDArray[np.int64]) -
 
 @torch.inference_mode()
 def _compute(
-    backbone: Backbone, split: Split, view: View, device: torch.device, workers: int, folder: Path, done: object
+    backbone: Backbone,
+    split: Split,
+    view: View,
+    device: torch.device,
+    workers: int,
+    folder: Path,
+    done: Callable[[int], None],
 ) -> None:
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
     loader = ImageLoader(ImageDataset(split, transform), _BATCH, workers=workers)
-    regions, width = backbone.grid[0] * backbone.grid[1], backbone.width
-    shapes = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
-    kept = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
-        for name, shape in shapes.items()
-    }
-    for images, _, indices in loader.epoch(0):
-        images = images.to(device)
-        features = backbone.encode_image(under_view(images, view))
-        kept["pooled"][indices.numpy()] = features.pooled.half().cpu().numpy()
-        kept["regions"][indices.numpy()] = features.regions.half().cpu().numpy()
-        done(len(indices))  # type: ignore[operator]
-    for array in kept.values():
-        array.flush()
+    with ExitStack() as opened:
+        # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
+        files = [opened.enter_context((folder / f"{name}.npy").open("wb")) for name in _FILES]
+        for file, shape in zip(files, _shapes(split, backbone), strict=True):
+            header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+        for images, _, indices in loader.epoch(0):  # in the order of the split
+            features = backbone.encode_image(under_view(images.to(device), view))
+            for file, values in zip(files, (features.pooled, features.regions), strict=True):
+                file.write(values.half().cpu().contiguous().numpy().data)
+            done(len(indices))
     (folder / "environment.json").write_text(json.dumps(environment(device), indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import cache_folder, replacing
+from sspa.shared.files import replacing
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.shared.label_sets import LabelSet
 from sspa.shared.terminal import say

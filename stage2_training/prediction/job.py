@@ -13,7 +13,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, progress, say
 from sspa.stage2_training.inference.image_stream import Tagged, Unreadable, tag_images
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.prediction.parquet import PredictionFile
+from sspa.stage2_training.prediction.parquet import prediction_file
 
 _LISTED = 20
 
@@ -60,25 +60,22 @@ def _progress_unless_shown(images: int, batch_size: int) -> Iterator[Callable[[i
 
 
 def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_size: int) -> None:
-    """Write the predictions for all images to one Parquet file; see `PredictionFile`.
+    """Write the predictions for all images to one Parquet file; see `prediction_file`.
 
     Raises:
-        UserError: `out` exists, parts beside it belong to another job, or none of the images can be read.
+        UserError: what `prediction_file` raises, or none of the images can be read.
     """
-    file = PredictionFile(out, tagger)
-    done = file.done()
-    left = [path for path in paths if str(path) not in done]
-    if done:
-        say(f"{out}: resuming; {len(paths) - len(left):,} of {len(paths):,} images are tagged already")
-    written = len(paths) - len(left)
-    try:
+    with prediction_file(out, tagger) as file:
+        done = file.done()
+        left = [path for path in paths if str(path) not in done]
+        if done:
+            say(f"{out}: resuming; {len(paths) - len(left):,} of {len(paths):,} images are tagged already")
+        written = len(paths) - len(left)
         with progress("tagging", len(left), "images") as bar:
             for tagged in _readable(tagger, left, batch_size, boxes=True, advance=bar.advance):
                 file.add(tagged)
                 written += 1
-    finally:
-        file.flush()
-    file.finish()
+        file.finish()
     say(f"{out}: wrote the labels of {written:,} images; read it with duckdb -c \"FROM '{out}'\"")
 
 

@@ -1,7 +1,10 @@
 """Predictions as one Parquet file, written in parts so that an interrupted job can resume."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,10 @@ import numpy as np
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.holding import held
 from sspa.shared.json_files import read_json
+from sspa.shared.parquet_files import read_parquet
+from sspa.shared.terminal import say
 from sspa.stage2_training.inference.image_stream import Tagged
 from sspa.stage2_training.inference.tagger import Tagger
 
@@ -17,35 +23,48 @@ from sspa.stage2_training.inference.tagger import Tagger
 _PART = 500
 _ROWS = 1_000_000
 _SIDES = ("left", "top", "right", "bottom")
+# In the finished file's metadata: the job that wrote it.
+_JOB = b"sspa.job"
+
+
+@contextmanager
+def prediction_file(path: Path, tagger: Tagger) -> Iterator["PredictionFile"]:
+    """The file to add predictions to, held so that no second process writes it.
+
+    After the block, whether it succeeded or not, what was added is on disk: the same job resumes from there.
+
+    Args:
+        path: the Parquet file.
+        tagger: makes the predictions; parts of other weights, labels or thresholds are rejected.
+
+    Raises:
+        UserError: `path` exists, another process writes it, the parts beside it belong to another job, or it cannot be
+            written.
+    """
+    with held(path, "wait for it, or choose another --out"):
+        file = PredictionFile(path, tagger)
+        try:
+            yield file
+        finally:
+            file.flush()
 
 
 class PredictionFile:
-    """Collects predictions in parts beside `path`; `finish` joins them into one file.
+    """Collects predictions in parts beside `path`; `finish` joins them into one file. See `prediction_file`.
 
     One row per image and label. Columns: path, label, probability, above_threshold, and left, top, right, bottom: the
     box, in pixels, of the label's strongest region (null if the head has no regions).
-
-    Args:
-        path: the file to write.
-        tagger: makes the predictions; parts of another run, other labels or thresholds are rejected.
-
-    Raises:
-        UserError: `path` exists, or the parts beside it belong to another job.
     """
 
     def __init__(self, path: Path, tagger: Tagger) -> None:
         self.path, self.tagger = path, tagger
         self.parts = path.with_name(f".{path.name}.parts")
         self._waiting: list[Tagged] = []
+        job = _job(tagger)
+        self._schema = _schema().with_metadata({_JOB: hashlib.sha256(json.dumps(job).encode()).hexdigest()})
         if path.exists():
+            self._delete_parts_of_finished()
             raise UserError(f"{path}: exists already; choose another name with --out, or remove it")
-        job = {
-            "run": str(tagger.folder.path.resolve()),
-            "weights_changed": tagger.folder.file("weights.safetensors").stat().st_mtime_ns,
-            "labels": [label.key for label in tagger.labels],
-            "knowledge": tagger.knowledge.content_hash,
-            "thresholds": tagger.thresholds.tolist(),
-        }
         about = self.parts / "job.json"
         if about.is_file():
             if read_json(about) != job:
@@ -58,14 +77,17 @@ class PredictionFile:
                 beside.write_text(json.dumps(job), encoding="utf-8")
 
     def done(self) -> set[str]:
-        """The paths of the images that were tagged before an interruption."""
-        import pyarrow.parquet as pq
+        """The paths of the images that were tagged before an interruption; damaged parts are deleted."""
+        import pyarrow as pa
 
-        return {
-            path
-            for part in self._part_files()
-            for path in pq.read_table(part, columns=["path"], page_checksum_verification=True)["path"].to_pylist()
-        }
+        paths: set[str] = set()
+        for part in self._part_files():
+            try:
+                paths.update(self._read(part)["path"].to_pylist())
+            except (UserError, pa.ArrowException, OSError):
+                say(f"{part}: is damaged; its images are tagged again")
+                part.unlink()
+        return paths
 
     def add(self, tagged: Tagged) -> None:
         """Add one image; every few hundred are written as a part."""
@@ -74,29 +96,63 @@ class PredictionFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write the pending images as another part."""
+        """Write the pending images as another part.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written; the parts so far are kept.
+        """
         import pyarrow.parquet as pq
 
-        if self._waiting:
-            with replacing(self.parts / f"{len(self._part_files()):06}.parquet") as beside:
-                pq.write_table(self._table(), beside, write_page_checksum=True)
-            self._waiting = []
+        if not self._waiting:
+            return
+        table, self._waiting = self._table(), []
+        parts = self._part_files()
+        number = int(parts[-1].stem) + 1 if parts else 0
+        try:
+            with replacing(self.parts / f"{number:06}.parquet") as beside:
+                pq.write_table(table, beside, write_page_checksum=True)
+        except UserError as error:
+            raise UserError(f"{error}; fix that and run the same command again: it resumes") from error
 
     def finish(self) -> None:
-        """Join the parts in order, and remove them."""
+        """Join the parts in order, and remove them.
+
+        Raises:
+            UserError: the file cannot be written; the parts are kept.
+        """
         import pyarrow.parquet as pq
 
         self.flush()
         with (
             replacing(self.path) as beside,
-            pq.ParquetWriter(beside, _schema(), compression="zstd", write_page_checksum=True) as writer,
+            pq.ParquetWriter(beside, self._schema, compression="zstd", write_page_checksum=True) as writer,
         ):
             for part in self._part_files():
-                writer.write_table(pq.read_table(part, page_checksum_verification=True))
+                writer.write_table(self._read(part).replace_schema_metadata(self._schema.metadata))
         shutil.rmtree(self.parts)
+
+    def _delete_parts_of_finished(self) -> None:
+        """Delete the parts if `path` was joined from them, by a process that was killed before it deleted them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self.parts.is_dir():
+            try:
+                finished = (pq.read_schema(self.path).metadata or {}).get(_JOB) == self._schema.metadata[_JOB]
+            except (pa.ArrowException, OSError):
+                return  # the user's own file
+            if finished:
+                shutil.rmtree(self.parts)
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.parquet"))
+
+    def _read(self, part: Path) -> Any:
+        def check(file: Any) -> None:
+            if not file.schema_arrow.equals(self._schema):
+                raise UserError(f"{part}: has other columns than predictions; remove {self.parts}")
+
+        return read_parquet(part, check)[0]
 
     def _table(self) -> Any:
         """The pending images as a table, one row per image and label."""
@@ -113,7 +169,18 @@ class PredictionFile:
             "above_threshold": (probabilities >= self.tagger.thresholds).ravel(),
             **{side: boxes[place :: len(_SIDES)] for place, side in enumerate(_SIDES)},
         }
-        return pa.table(columns, _schema())
+        return pa.table(columns, self._schema)
+
+
+def _job(tagger: Tagger) -> dict[str, Any]:
+    """What predictions depend on besides the image; parts of another job cannot be joined with ours."""
+    with tagger.folder.file("weights.safetensors").open("rb") as weights:
+        return {
+            "weights": hashlib.file_digest(weights, "sha256").hexdigest(),
+            "labels": [label.key for label in tagger.labels],
+            "knowledge": tagger.knowledge.content_hash,
+            "thresholds": tagger.thresholds.tolist(),
+        }
 
 
 def _schema() -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,17 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.holding import held
 from sspa.shared.json_files import read_json
 from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.shared.temporary_folders import delete_abandoned
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.compute.environment import environment
-from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors
+from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, write_tensors
 from sspa.stage2_training.config.resolving import stored_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
@@ -45,8 +43,6 @@ from sspa.stage2_training.runs.records import (
 
 # Stands for the folder's own path in a packaged folder, wherever it is moved: "local-dir:{folder}/backbone".
 OWN_FOLDER = "{folder}"
-# The temporary names of `replacing`, `replacing_folder` and safetensors.
-_BESIDE = re.compile(r"\.(.+\.(json|safetensors|html|parquet)|epoch-\d+-step-\d+)\.[a-z0-9_]{8}|\.tmp[A-Za-z0-9]{6}")
 
 
 @dataclass(frozen=True)
@@ -126,12 +122,15 @@ class RunFolder:
 
     def cut_metrics(self, length: int) -> None:
         """Remove the lines of metrics.jsonl that were written after a checkpoint."""
-        with self.file("metrics.jsonl").open("ab") as file:
-            file.truncate(length)
+        try:
+            with self.file("metrics.jsonl").open("ab") as file:
+                file.truncate(length)
+        except OSError as error:
+            raise UserError(f"{self.file('metrics.jsonl')}: cannot be written ({error.strerror})") from error
 
     def write_weights(self, modules: torch.nn.Module) -> None:
         """Write the state of the trained modules."""
-        self._write_tensors("weights.safetensors", modules.state_dict())
+        write_tensors(modules.state_dict(), self.file("weights.safetensors"))
 
     def read_weights(self, modules: torch.nn.Module) -> None:
         """Load the state of the trained modules.
@@ -153,7 +152,8 @@ class RunFolder:
     ) -> None:
         """Write a split's probabilities by branch, its targets and the order of its ids; by default, test's."""
         tensors = {f"probabilities.{branch}": torch.from_numpy(values) for branch, values in probabilities.items()}
-        self._write_tensors(name, {**tensors, "targets": torch.from_numpy(np.ascontiguousarray(split.targets))})
+        tensors["targets"] = torch.from_numpy(np.ascontiguousarray(split.targets))
+        write_tensors(tensors, self.file(name))
         self.write_json("test_ids.json", list(split.ids))
 
     def read_predictions(
@@ -176,14 +176,6 @@ class RunFolder:
         # The file stores its tensors in alphabetical order.
         order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
         return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
-
-    def _write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        with replacing(self.file(name)) as beside:
-            try:
-                save_file({key: value.contiguous() for key, value in tensors.items()}, beside)
-            except SafetensorError as error:
-                # An OSError that passed through Rust.
-                raise UserError(f"{self.file(name)}: cannot be written ({error}); nothing was changed") from error
 
     @property
     def finished(self) -> bool:
@@ -283,8 +275,7 @@ def create_run_folder(
         folder = RunFolder(beside)
         folder.write_json("config.json", config.model_dump(mode="json"))
         folder.write_json("run.json", record.model_dump(mode="json"))
-        with replacing(folder.file("knowledge.parquet")) as file:
-            shutil.copyfile(knowledge.path, file)
+        shutil.copyfile(knowledge.path, folder.file("knowledge.parquet"))
     return RunFolder(path)
 
 
@@ -292,15 +283,14 @@ def create_run_folder(
 def locked(folder: RunFolder) -> Iterator[None]:
     """Lock the run folder for the block, so that no second process trains in it; the lock ends with the process.
 
-    Removes files that a killed process left half-written.
+    Deletes what a killed process left half-written.
 
     Raises:
         UserError: another process holds the lock, or the folder cannot be written.
     """
     with held(folder.path, "wait for it, or end it first", inside=True):
-        for leftover in (*folder.path.glob(".*"), *folder.file("checkpoints").glob(".*")):
-            if _BESIDE.fullmatch(leftover.name):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for place in (folder.path, folder.file("checkpoints")):
+            delete_abandoned(place)
         yield
 
 

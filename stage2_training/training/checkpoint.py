@@ -7,21 +7,19 @@ the rest and the hashes of both. S steps of epoch E are done, which determines t
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sspa.shared.errors import UserError
-from sspa.shared.files import replacing, replacing_folder
+from sspa.shared.files import replacing_folder
 from sspa.shared.terminal import say
 from sspa.stage2_training.compute.processes import Processes
-from sspa.stage2_training.compute.tensor_files import read_tensors
+from sspa.stage2_training.compute.tensor_files import read_tensors, write_tensors
 from sspa.stage2_training.training.optimization import Optimization
 from sspa.stage2_training.training.train_state import TrainState
 
@@ -79,21 +77,14 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
     }
     try:
         with replacing_folder(path) as beside:
-            with replacing(beside / "tensors.safetensors") as file:
-                save_file(_tensors(optimization, random), file)
-                content["tensors_hash"] = _hash_of_file(file)
+            write_tensors(_tensors(optimization, random), beside / "tensors.safetensors")
+            content["tensors_hash"] = _hash_of_file(beside / "tensors.safetensors")
             content["hash"] = _hash(content)
-            with replacing(beside / "state.json") as file:
-                file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError, UserError) as error:
-        # safetensors raises its own error when the disk is full.
-        reason = str(error.__cause__ or error)
-        raise UserError(
-            f"{path}: this checkpoint cannot be written ({reason}); the previous one is kept: "
-            "make room, then resume with --resume"
-        ) from error
-    for old in _checkpoints(folder)[_KEPT:]:
-        shutil.rmtree(old)
+            (beside / "state.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        for old in _checkpoints(folder)[_KEPT:]:
+            rmtree(old)
+    except (OSError, UserError) as error:
+        raise UserError(f"{error}; the checkpoint before is kept: fix that, then resume with --resume") from error
 
 
 def _newest_whole(folder: Path) -> str:
@@ -107,7 +98,7 @@ def _newest_whole(folder: Path) -> str:
             damaged.append(path)
             continue
         for newer in damaged:
-            shutil.rmtree(newer)
+            rmtree(newer)
         return path.name
     raise UserError(f"{folder}: has no readable checkpoint; delete that folder to train from the start")
 
@@ -143,7 +134,7 @@ def _tensors(optimization: Optimization, random: list[dict[str, Tensor]]) -> dic
         tensors |= {f"optimizer.{names[parameter]}.{name}": value for name, value in moments.items()}
     for rank, state in enumerate(random):
         tensors |= {f"random.{rank}.{name}": value for name, value in state.items()}
-    return {name: value.contiguous() for name, value in tensors.items()}
+    return tensors
 
 
 def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[str, Tensor], rank: int) -> None:

@@ -94,7 +94,7 @@ def run(
                 lambda: check_same_inputs(found, training.dataset, training.knowledge, processes.world)
             )
         with ExitStack() as held, interruptions(second_ends=processes.world == 1) as interruption:
-            processes.first(lambda: held.enter_context(locked(folder)))
+            processes.first(lambda: _lock(folder, held))
             try:
                 return training.train_and_score(folder, interruption)
             except (KeyboardInterrupt, SystemExit):
@@ -115,6 +115,12 @@ def _folder_before(config: RunConfig, out: Path | None, resume: bool) -> RunFold
     if folder is not None and folder.finished:  # the command checks first, see `finished_run`
         raise UserError(f"{folder.path}: this run is finished; there is nothing to resume")
     return folder
+
+
+def _lock(folder: RunFolder, held: ExitStack) -> None:
+    held.enter_context(locked(folder))
+    if folder.finished:
+        raise UserError(f"{folder.path}: another process has finished this run meanwhile; there is nothing to train")
 
 
 class _Training:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path) -> None:
     assert file.read_text() == "old"
 
 
+def test_a_full_disk_in_a_folder_is_one_line_without_temporary_names(tmp_path: Path) -> None:
+    folder = tmp_path / "built"
+    with (
+        pytest.raises(UserError, match=rf"^{folder}/a.json: cannot be written \(No space left on device\); nothing"),
+        replacing_folder(folder) as beside,
+        replacing(beside / "a.json"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(UserError, match=rf"^{folder}: cannot be written \(No such file or directory: gone.bin\)"),
+        replacing_folder(folder) as beside,
+    ):
+        Path("gone.bin").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_mode_is_that_of_any_new_file_whoever_wrote_it(tmp_path: Path) -> None:
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
@@ -44,9 +61,11 @@ def test_the_mode_is_that_of_any_new_file_whoever_wrote_it(tmp_path: Path) -> No
     assert (tmp_path / "weights.safetensors").stat().st_mode == ordinary.stat().st_mode
 
 
-def test_a_folder_that_another_finished_first_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep_theirs", [True, False])
+def test_a_folder_that_another_finished_first_is_kept(tmp_path: Path, keep_theirs: bool) -> None:
     folder = tmp_path / "built"
-    with replacing_folder(folder) as beside:
+    refused = pytest.raises(UserError, match="built: was written meanwhile by another process; it is kept")
+    with nullcontext() if keep_theirs else refused, replacing_folder(folder, keep_theirs) as beside:
         (beside / "mine").touch()
         folder.mkdir()
         (folder / "theirs").touch()

@@ -3,7 +3,7 @@
 from importlib import metadata
 from pathlib import Path
 
-from sspa.shared.files import cache_folder
+from sspa.shared.cache import cache_folder
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.adapters.adapter import Adapter, Published
 from sspa.stage2_training.data.manifest import Manifest, read_manifest

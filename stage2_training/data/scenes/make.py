@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
 from sspa.shared.label_sets import read_label_set
 from sspa.shared.terminal import progress
@@ -32,22 +31,19 @@ def make_scenes(folder: Path, seed: int = 0, counts: dict[str, int] | None = Non
     scenes = [plan_scene(split, number, seed) for split, count in counts.items() for number in range(count)]
     for code in {item.drawing.code for scene in scenes for item in scene.placed}:
         rasterise(code)
-    with replacing_folder(folder) as beside:
+    with replacing_folder(folder, keep_theirs=True) as beside:
         (beside / "pictures").mkdir()
 
         def finish(scene: Scene) -> None:
             draw_scene(scene, seed).save(beside / "pictures" / f"{scene.name}.jpg", quality=_JPEG_QUALITY)
 
-        try:
-            # Threads suffice: Pillow releases the GIL while it scales, rotates and encodes.
-            with (
-                progress("making scenes", total=len(scenes), unit="images") as bar,
-                ThreadPoolExecutor(os.cpu_count()) as pool,
-            ):
-                for _ in pool.map(finish, scenes):
-                    bar.advance()
-        except OSError as error:
-            raise UserError(f"{folder}: the scenes cannot be written ({error.strerror}); nothing was kept") from error
+        # Threads suffice: Pillow releases the GIL while it scales, rotates and encodes.
+        with (
+            progress("making scenes", total=len(scenes), unit="images") as bar,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            for _ in pool.map(finish, scenes):
+                bar.advance()
         write_manifest(scenes_manifest(scenes), beside / MANIFEST)
         (beside / "CREDITS.txt").write_text(f"{ATTRIBUTION}.\nThe images made from them are under the same licence.\n")
 

@@ -59,7 +59,8 @@ def test_a_folder_in_use_is_told_from_a_finished_and_an_unfinished_one(tmp_path:
     folder = _folder(tmp_path / "run", _config())
     with pytest.raises(UserError, match="unfinished run; resume it with --resume"):
         check_free(folder.path)
-    (folder.path / ".weights.safetensors.abcd1234").write_text("half")
+    (folder.path / ".weights.safetensors.abcd1234.tmp").mkdir()
+    (folder.path / ".weights.safetensors.abcd1234.tmp" / "weights.safetensors").write_text("half")
     (folder.path / ".mine.txt").write_text("a user's own")
     with (
         locked(folder),
@@ -82,7 +83,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(UserError, match=r"metrics.jsonl: cannot be written \(Read-only file system\)"):
         folder.append("metrics.jsonl", {})
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(UserError, match=r"result.json: cannot be written \(Read-only file system\)"):
         folder.write_json("result.json", {})
 
