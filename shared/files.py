@@ -60,18 +60,18 @@ def replacing_folder(path: Path, keep_theirs: bool = False) -> Iterator[Path]:
         _flush(path.parent)
 
 
-def reason(error: OSError) -> str:
-    """Why the system refused, without temporary names: "Permission denied", "No such file or directory: b.json"."""
-    told = str(error.strerror or error)
-    return told if error.filename is None or ENDING in str(error.filename) else f"{told}: {error.filename}"
-
-
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({reason(error)}); nothing was changed") from error
+        raise UserError(f"{path}: cannot be written ({_reason(error)}); nothing was changed") from error
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, and which file is missing; other errors name temporary files, or a copy's source."""
+    missing = isinstance(error, FileNotFoundError) and ENDING not in str(error.filename)
+    return f"{error.strerror}: {error.filename}" if missing else str(error.strerror or error)
 
 
 def check_sha256(path: Path, expected: str, package: str) -> None:

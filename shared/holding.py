@@ -9,11 +9,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sspa.shared.errors import UserError
+from sspa.shared.temporary_folders import delete_abandoned
 
 
 @contextmanager
 def held(path: Path, remedy: str, inside: bool = False) -> Iterator[None]:
     """Lock `path` for this process; the lock ends with the process, however it ends.
+
+    Deletes what a killed process left half-written of `path`, or in it if the lock lies inside.
 
     Args:
         path: a file, existing or not, or a folder.
@@ -28,6 +31,8 @@ def held(path: Path, remedy: str, inside: bool = False) -> Iterator[None]:
     lock = FileLock(lock_file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # filelock takes a folder that cannot be written for one whose lock another process is just removing.
+        lock_file.touch()
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{path}: {_who(holder)} is writing it; {remedy}") from error
@@ -38,6 +43,7 @@ def held(path: Path, remedy: str, inside: bool = False) -> Iterator[None]:
             holder.write_text(f"process {os.getpid()} on {platform.node()}")
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+        delete_abandoned(folder, f"{name}.")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -289,8 +289,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
         UserError: another process holds the lock, or the folder cannot be written.
     """
     with held(folder.path, "wait for it, or end it first", inside=True):
-        for place in (folder.path, folder.file("checkpoints")):
-            delete_abandoned(place)
+        delete_abandoned(folder.file("checkpoints"))
         yield
 
 

@@ -1,7 +1,9 @@
-"""Runs in separate processes, killed where a test says so.
+"""Runs and commands in separate processes, killed where a test says so.
 
-The heavy libraries are imported once; every run is a fork of that. A request is one line of JSON on standard input,
-the answer one line with the exit codes. Faults are put in from here: the program itself knows nothing of tests.
+The heavy libraries are imported once; every process is a fork of that. A request is one line of JSON on standard
+input, the answer one line with the exit codes. It holds `arguments` (of `sspa-train`), or a run's `config` and `out`;
+and `log`, `environment`, `faults`, `file_size_limit` (which does what a full disk does). Faults are put in from here:
+the program itself knows nothing of tests.
 """
 
 import importlib
@@ -19,6 +21,7 @@ import torch
 
 from sspa.shared.terminal import messages, run_command
 from sspa.stage2_training.backbones import factory  # noqa: F401 - imported once, for all forks
+from sspa.stage2_training.cli.main import app
 from sspa.stage2_training.compute.processes import processes_of_environment
 from sspa.stage2_training.config.resolving import validated
 from sspa.stage2_training.training import run as run_module
@@ -52,6 +55,7 @@ def _start(request: dict[str, Any], rank: int, world: int, port: int) -> int:
     code = 1
     try:
         torch.set_num_threads(1)
+        os.environ.update(request.get("environment", {}))
         for fault in request.get("faults", ()):
             if fault.pop("rank", 0) == rank:
                 _put_in(**fault)
@@ -71,6 +75,9 @@ def _start(request: dict[str, Any], rank: int, world: int, port: int) -> int:
 def _run(request: dict[str, Any]) -> None:
     if limit := request.get("file_size_limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if arguments := request.get("arguments"):
+        sys.argv = ["sspa-train", *arguments]
+        app()
     cpu = torch.device("cpu")
     with processes_of_environment(cpu) as processes:
         config = validated(request["config"])

@@ -1,12 +1,9 @@
 """A run that is killed and resumed ends with the same bytes as an uninterrupted one."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +18,7 @@ from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.runs.run_folder import RunFolder
 
+from .driver import Driver, kill
 from .tiny_run import LABELS
 
 pytestmark = pytest.mark.slow
@@ -47,19 +45,12 @@ SETTINGS = (
 )
 
 
-class Driver:
-    """Starts runs on the squares, each in its own process (or several); see `run_driver`."""
+class Runs(Driver):
+    """A driver that trains on the squares."""
 
     def __init__(self, squares: Path, cache: Path) -> None:
+        super().__init__(cache)
         self.squares = squares
-        environment = {**os.environ, "SSPA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "run_driver.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
 
     def config(self, *settings: str) -> dict[str, Any]:
         """The configuration of a run, with these settings on top."""
@@ -73,38 +64,22 @@ class Driver:
 
     def run(self, out: Path, *settings: str, **options: Any) -> list[int]:
         """Exit codes by rank; the messages are in the log file of the same name."""
-        request = {"out": str(out), "log": f"{out}.log", "config": self.config(*settings), **options}
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return list(json.loads(self._process.stdout.readline()))
-
-    def end(self) -> None:
-        """Close the driver."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+        return self.ask(out=str(out), log=f"{out}.log", config=self.config(*settings), **options)
 
 
 @pytest.fixture(scope="module")
-def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    started = Driver(squares, tmp_path_factory.mktemp("cache"))
+def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    started = Runs(squares, tmp_path_factory.mktemp("cache"))
     yield started
     started.end()
 
 
 @pytest.fixture(scope="module")
-def whole(driver: Driver, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(driver: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
     assert driver.run(out) == [0], Path(f"{out}.log").read_text()
     return out
-
-
-def kill(where: str, count: int, number: int = signal.SIGKILL, **options: Any) -> dict[str, Any]:
-    """A fault: a signal at the `count`-th call."""
-    return {"where": where, "count": count, "signal": int(number), **options}
 
 
 def left(out: Path) -> dict[str, Any]:
@@ -132,7 +107,7 @@ def said(out: Path) -> str:
     return Path(f"{out}.log").read_text()
 
 
-def test_killed_at_ten_random_steps(driver: Driver, whole: Path, tmp_path: Path) -> None:
+def test_killed_at_ten_random_steps(driver: Runs, whole: Path, tmp_path: Path) -> None:
     out, draw = tmp_path / "run", random.Random(6)
     assert driver.run(out, faults=[kill(STEP, draw.randint(1, STEPS))]) == [-signal.SIGKILL]
     for _ in range(9):
@@ -157,7 +132,7 @@ def test_killed_at_ten_random_steps(driver: Driver, whole: Path, tmp_path: Path)
     ids=["writing the first checkpoint", "writing another", "pruning", "untrained", "between epochs", "best weights"],
 )
 def test_killed_between_the_epochs_and_while_writing(
-    driver: Driver, whole: Path, tmp_path: Path, fault: dict[str, Any]
+    driver: Runs, whole: Path, tmp_path: Path, fault: dict[str, Any]
 ) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[fault]) == [-signal.SIGKILL], said(out)
@@ -171,7 +146,7 @@ def test_killed_between_the_epochs_and_while_writing(
     [(signal.SIGTERM, 143, STEP, 17), (signal.SIGINT, 130, STEP, 8), (signal.SIGTERM, 143, SCORE, 3)],
 )
 def test_a_signal_saves_first(
-    driver: Driver, whole: Path, tmp_path: Path, number: int, code: int, where: str, count: int
+    driver: Runs, whole: Path, tmp_path: Path, number: int, code: int, where: str, count: int
 ) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[kill(where, count, number)]) == [code], said(out)
@@ -184,7 +159,7 @@ def test_a_signal_saves_first(
     assert left(out) == left(whole)
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(driver: Driver, whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(driver: Runs, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[kill(STEP, 14)]) == [-signal.SIGKILL]
     newer = max(out.glob("checkpoints/epoch-*"))
@@ -196,7 +171,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(driver: Driver
     assert left(out) == left(whole)
 
 
-def test_a_trained_tower_with_its_images(driver: Driver, tmp_path: Path) -> None:
+def test_a_trained_tower_with_its_images(driver: Runs, tmp_path: Path) -> None:
     settings = ("backbone.tower=last:1", "data.randaugment=1", "training.epochs=2", "data.workers=1")
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert driver.run(whole, *settings) == [0], said(whole)
@@ -206,7 +181,7 @@ def test_a_trained_tower_with_its_images(driver: Driver, tmp_path: Path) -> None
     assert left(out) == left(whole)
 
 
-def test_two_processes_killed_end_like_two_that_were_not(driver: Driver, tmp_path: Path) -> None:
+def test_two_processes_killed_end_like_two_that_were_not(driver: Runs, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "run"
     assert driver.run(whole, world=2) == [0, 0], said(whole)
     for rank, count in ((0, 8), (1, 7), (0, 3)):
@@ -238,7 +213,7 @@ def odd_manifest(squares: Path) -> Path:
     ids=["asl", "two-way", "accumulated", "trained tower"],
 )
 def test_two_processes_see_what_one_sees(
-    driver: Driver, odd_manifest: Path, tmp_path: Path, settings: tuple[str, ...]
+    driver: Runs, odd_manifest: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
     """Without dropout, since each process draws its own."""
     still = ("model.region_dropout=0", "model.qsm.dropout=0", "training.epochs=2", f"data.name={odd_manifest}")
@@ -261,7 +236,7 @@ def test_two_processes_see_what_one_sees(
         assert result[branch]["mAP"] == metrics.mAP
 
 
-def test_an_image_that_one_process_cannot_read_ends_both(driver: Driver, squares: Path, tmp_path: Path) -> None:
+def test_an_image_that_one_process_cannot_read_ends_both(driver: Runs, squares: Path, tmp_path: Path) -> None:
     out, root = tmp_path / "run", tmp_path / "pictures"
     shutil.copytree(squares / "pictures", root)
     (root / "val5.png").write_text("no image")
@@ -273,7 +248,7 @@ def test_an_image_that_one_process_cannot_read_ends_both(driver: Driver, squares
     assert "val5.png" in line
 
 
-def test_wrong_use_is_one_line(driver: Driver, tmp_path: Path) -> None:
+def test_wrong_use_is_one_line(driver: Runs, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[kill(STEP, 7)]) == [-signal.SIGKILL]
 

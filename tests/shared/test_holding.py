@@ -43,3 +43,20 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     told = pytest.raises(UserError, match=r"out.parquet: cannot be written \(")
     with told, held(tmp_path / "file" / "out.parquet", "wait for it"):
         pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which even root can create nothing")
+def test_a_folder_that_cannot_be_written_is_not_taken_for_a_locked_one() -> None:
+    told = pytest.raises(UserError, match=r"out.parquet: cannot be written \(")
+    with told, held(Path("/proc/self/out.parquet"), "wait for it"):
+        pass
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_a_killed_process_left_is_deleted(tmp_path: Path, inside: bool) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    left = path / ".weights.abcd1234.tmp" if inside else tmp_path / ".run.abcd1234.tmp"
+    left.mkdir()
+    with held(path, "wait for it", inside=inside):
+        assert not left.exists()
