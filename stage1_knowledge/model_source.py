@@ -125,6 +125,9 @@ def _file_hash(file: Path) -> str:
         return known
     with file.open("rb") as opened:
         computed = hashlib.file_digest(opened, "sha256").hexdigest()
-    with replacing(memory) as beside:
-        beside.write_text(computed)
+    try:
+        with replacing(memory) as beside:
+            beside.write_text(computed)
+    except UserError as error:
+        say(f"{error}; going on without keeping this checksum")
     return computed

@@ -78,6 +78,9 @@ class Gate:
             return
         if scope["type"] != "http":
             return
+        # Here, since it comes with Gradio, which may not be installed.
+        from starlette.requests import ClientDisconnect
+
         started = False
 
         async def with_headers(message: Message) -> None:
@@ -92,6 +95,8 @@ class Gate:
         except _RefusedError as refused:
             if not started:
                 await _answer(with_headers, refused)
+        except ClientDisconnect:
+            return  # in the middle of an upload: nobody waits for an answer
 
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         """What the app may read of the request's body.

@@ -130,9 +130,14 @@ def check_size(path: Path, limits: Limits) -> None:
     """Check an image's file size and header against the limits, before anything is decoded.
 
     Raises:
-        UserError: it is too large. A file that is not an image passes: reading it gives a better message.
+        UserError: it is too large, or was deleted to make room for others. A file that is not an image passes: reading
+            it gives a better message.
     """
-    if (size := path.stat().st_size) > limits.bytes:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is no longer here, since others uploaded many; upload it again") from error
+    if size > limits.bytes:
         raise UserError(f"{path}: the file has {size / 2**20:.1f} MB; {limits.megabytes:g} MB is the limit")
     try:
         with warnings.catch_warnings():

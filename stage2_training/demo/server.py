@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # All uploads together, as a multiple of the largest file; the oldest go first.
 _FILES_KEPT = 25
+# Events that may wait for their turn; one more is told that the page is busy.
+_WAITING = 100
+# Whose last image and labels are kept, about a megabyte each; the one who was here longest ago goes first.
+_VISITORS = 100
 
 
 def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits, host: str, port: int) -> None:
@@ -52,7 +56,8 @@ def make_app(scorer: Scorer, threshold: float | None, uploads: Uploads, host: st
     from sspa.stage2_training.demo.page import STYLE, build_page
 
     page = build_page(scorer, threshold)
-    page.queue(max_size=32, api_open=False)
+    page.queue(max_size=_WAITING, api_open=False)
+    page.state_session_capacity = _VISITORS
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app,

@@ -126,7 +126,10 @@ def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
         try:
             shutil.rmtree(folder)
         except OSError as error:
-            raise UserError(f"{folder}: is damaged and cannot be deleted ({error.strerror}); delete it") from error
+            raise UserError(
+                f"{folder}: is damaged and cannot be deleted ({error.strerror}); delete it, or set SSPA_CACHE to a "
+                "writable folder"
+            ) from error
     return whole
 
 

@@ -1,11 +1,8 @@
 """`sspa-train demo`: the page in a real Chromium, its answers compared with the Tagger's, and user errors."""
 
 import io
-import os
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +19,7 @@ from sspa.stage2_training.pages.overlay import over_image
 from .bombs import write_bomb
 from .browser import PHONE, scrolls_sideways, visit
 from .conftest import Ended
+from .demo_server import served
 from .tiny_run import LABELS
 
 if TYPE_CHECKING:
@@ -36,38 +34,14 @@ TYPED = Label('red & "big" umbrella', 'red & "big" umbrella')
 DESCRIPTION = "A red <b>umbrella</b> is a round cloth on a stick."
 _UPLOAD = "#upload input[type=file]"
 # Generous: what else a machine does must not fail a test.
-_STARTS_WITHIN_S = 300
 _ANSWERS_WITHIN_MS = 120_000
 
 
 @pytest.fixture(scope="module")
 def address(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page of the real command, on its default address, with small limits."""
-    folder = tmp_path_factory.mktemp("demo")
-    said = folder / "said.txt"
-    options = ("--port", "0", "--max-megabytes", "0.1", "--max-megapixels", "0.05")
-    with said.open("w") as file:
-        command = subprocess.Popen(
-            [Path(sys.executable).parent / "sspa-train", "demo", trained_run, *options],
-            stderr=file,
-            cwd=folder,
-            env={**os.environ, "SSPA_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        yield _address(said, command)
-    finally:
-        command.terminate()
-        command.wait(30)
-
-
-def _address(said: Path, command: "subprocess.Popen[bytes]") -> str:
-    end = time.monotonic() + _STARTS_WITHIN_S
-    while time.monotonic() < end and command.poll() is None:
-        for line in said.read_text().splitlines():
-            if line.startswith("page: "):
-                return line.split()[1]
-        time.sleep(0.2)
-    raise AssertionError(said.read_text())
+    with served(trained_run, tmp_path_factory.mktemp("demo")) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")

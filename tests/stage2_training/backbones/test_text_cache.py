@@ -52,3 +52,19 @@ def test_a_damaged_entry_is_computed_again(backbone: Backbone, tmp_path: Path) -
     entry.write_bytes(entry.read_bytes()[:40])
 
     assert torch.equal(cached_text_features(backbone, TEXTS, "hash"), first)
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    first = cached_text_features(backbone, TEXTS, "hash")
+    monkeypatch.setattr("os.fsync", full)
+    assert torch.equal(cached_text_features(backbone, TEXTS, "hash"), first)
+    capsys.readouterr()
+    assert torch.equal(cached_text_features(backbone, TEXTS[::-1], "hash"), first.flip(0))
+    said = capsys.readouterr().err
+    assert "cannot be written (No space left on device); nothing was changed; going on without keeping" in said
+    assert len(_entries(tmp_path)) == 1

@@ -1,5 +1,6 @@
 """Cached features, and batches of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,37 @@ def test_features_are_the_towers_and_are_computed_once(
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed image is noticed
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert "MB" in capsys.readouterr().err
+
+
+def _cut(entry: Path) -> None:
+    (entry / "regions.npy").write_bytes((entry / "regions.npy").read_bytes()[:-2])
+
+
+def _lose(entry: Path) -> None:
+    (entry / "pooled.npy").unlink()
+
+
+def _of_other_shape(entry: Path) -> None:
+    np.save(entry / "pooled.npy", np.zeros((4, 3), dtype=np.float16))
+
+
+def _of_other_type(entry: Path) -> None:
+    np.save(entry / "pooled.npy", np.load(entry / "pooled.npy").astype(np.float32))
+
+
+@pytest.mark.parametrize("damage", [_cut, _lose, _of_other_shape, _of_other_type])
+def test_a_damaged_entry_is_computed_again(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    split = Split("test", tuple("abcd"), tuple(_images(tmp_path, 4)), np.zeros((4, 2), dtype=np.int8))
+    (first,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    wanted = first.take(np.arange(4))
+    (entry,) = (tmp_path / "cache" / "features").iterdir()
+    damage(entry)
+    (again,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    assert f"{entry}: damaged features in the cache" in capsys.readouterr().err
+    assert torch.equal(again.take(np.arange(4)).regions, wanted.regions)
+    assert torch.equal(again.take(np.arange(4)).pooled, wanted.pooled)
 
 
 def test_folds_share_what_is_kept_of_the_whole(
