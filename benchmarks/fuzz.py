@@ -1,7 +1,8 @@
 """Damaged, hostile and random files against everything that reads one: each must be accepted or end in one UserError.
 
-    python benchmarks/fuzz.py RUN                    # a finished run folder; 10,000 inputs, a few minutes
+    python benchmarks/fuzz.py RUN                    # a finished run folder; 10,000 inputs, ten minutes
     python benchmarks/fuzz.py RUN --inputs 500 --seed 7 --only "run folder"
+    strace -f -o calls.txt -e trace=%file,connect,execve python benchmarks/fuzz.py RUN   # what the system saw
 
 Inputs are made from good files by flipped bytes, cuts, doublings and JSON of other shapes; a seed gives the same inputs
 again. Fails where another exception escapes, where memory grows by more than 2 GB, or where something outside of the
@@ -11,6 +12,7 @@ temporary folder is written, started or connected to (watched by Python's audit 
 import argparse
 import asyncio
 import json
+import os
 import random
 import resource
 import shutil
@@ -20,12 +22,15 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_format import write_knowledge
@@ -33,16 +38,30 @@ from sspa.shared.label_sets import Label, LabelSet, read_label_set
 from sspa.shared.locked_sql import run_locked
 from sspa.stage1_knowledge import exchange
 from sspa.stage1_knowledge.journal import read_journal
+from sspa.stage1_knowledge.prompt import read_prompt
+from sspa.stage1_knowledge.template_blocks import BoundedBlocks
 from sspa.stage2_training.backbones.model_folders import check_model_folder
+from sspa.stage2_training.backbones.text_cache import cached_text_features
+from sspa.stage2_training.compute.processes import ALONE
+from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.data.custom import read_custom
+from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
 from sspa.stage2_training.demo.gate import Gate, hosts_of
 from sspa.stage2_training.demo.uploads import Uploads
+from sspa.stage2_training.export.package import package_run
+from sspa.stage2_training.features.kept_features import kept_features
+from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.listing import list_runs
 from sspa.stage2_training.runs.run_folder import open_run_folder
+from sspa.stage2_training.training.checkpoint import load_checkpoint, save_checkpoint
+from sspa.stage2_training.training.optimization import make_optimization
+from sspa.stage2_training.training.train_state import TrainState
 
 MEMORY_GROWTH = 2 << 30
+# Of audit events that change a file: which argument is the open folder that the path is relative to.
+_FOLDER_ARGUMENT = {"os.remove": 1, "os.rmdir": 1, "os.rename": 2, "os.mkdir": 2, "os.symlink": 2, "os.chmod": 2}
 _SHAPES: tuple[Any, ...] = (
     *(None, True, 0, -1, 257, 10**30, 0.9, 1e308, "", "\x00", "../../etc/passwd", "=1+1", "\x1b[2J"),
     *([], {}, [[]], {"a": {}}, ["a"] * 3, "9" * 5000, {"auto_map": {"AutoModel": "evil.Evil"}}),
@@ -104,6 +123,61 @@ class Fuzzer:
             "sql": self._sql,
             "demo": self._demo,
         }
+        # Each takes a tenth of a second or more: tried a tenth as often.
+        self.slow_kinds: dict[str, Callable[[], None]] = {"template": self._template, **self._of_models(run)}
+
+    def schedule(self) -> list[str]:
+        """The kinds in turn, the slow ones less often."""
+        return [*list(self.kinds) * 10, *self.slow_kinds]
+
+    def _of_models(self, run: Path) -> dict[str, Callable[[], None]]:
+        """The files that a trained model is read from: packages, caches, checkpoints."""
+        package_run(run, self.good / "package")
+        tagger = Tagger.load(self.good / "package", device="cpu")
+        backbone = tagger.recognizer.backbone
+        paths = tuple(sorted(self.good.glob("image.*"))[:2])
+        split = Split("test", ("a", "b"), paths, np.zeros((2, 1), np.int8))
+        optimization = make_optimization(tagger.recognizer, TrainingOptions(), 4)
+        checkpoints = self.good / "checkpoints"
+        save_checkpoint(checkpoints, optimization, TrainState(), ALONE)
+        cpu = torch.device("cpu")
+
+        def features() -> None:
+            kept_features(backbone, [split], "plain", cpu, workers=0)[0].take(np.arange(2))
+
+        def texts() -> None:
+            cached_text_features(backbone, ["a cat", "a dog"], "hash")
+
+        features()
+        texts()
+        return {
+            "package": self._in_place(self.good / "package", lambda: Tagger.load(self.good / "package", device="cpu")),
+            "checkpoint": self._in_place(checkpoints, lambda: load_checkpoint(checkpoints, optimization, ALONE)),
+            "kept features": self._in_place(cache_folder("features"), features),
+            "text cache": self._in_place(cache_folder("texts"), texts),
+        }
+
+    def _in_place(self, folder: Path, read: Callable[[], Any]) -> Callable[[], None]:
+        """Damage one of the files below `folder`, read, and put everything back."""
+        content = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+        def once() -> None:
+            path = self.draw.choice(list(content))
+            path.write_bytes(self.reshaped(content[path]))
+            try:
+                read()
+            finally:
+                shutil.rmtree(folder)
+                for other, good in content.items():
+                    other.parent.mkdir(parents=True, exist_ok=True)
+                    other.write_bytes(good)
+
+        return once
+
+    def _template(self) -> None:
+        path = self.folder / "prompt.jinja"
+        path.write_bytes(self.damaged(resources.files("sspa.prompts").joinpath("natural.jinja").read_bytes()))
+        read_prompt(path).chat(Label("cat", "cat"))
 
     def damaged(self, content: bytes) -> bytes:
         """The content with one to three changes."""
@@ -247,10 +321,17 @@ def watch(allowed: Path) -> list[str]:
         if event == "open" and isinstance(arguments[0], str) and isinstance(arguments[2], int):
             if arguments[2] & 3 and not arguments[0].startswith(inside):
                 seen.append(f"{event} {arguments[0]}")
-        elif event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.chmod"):
-            if not str(arguments[0]).startswith(inside):
-                seen.append(f"{event} {arguments[0]}")
-        elif event in ("subprocess.Popen", "os.system", "os.exec", "socket.connect"):
+        elif event in _FOLDER_ARGUMENT:
+            place, within = str(arguments[0]), arguments[_FOLDER_ARGUMENT[event]]
+            if within >= 0 and not place.startswith("/"):
+                place = f"{Path(f'/proc/self/fd/{within}').readlink()}/{place}"
+            if not place.startswith(inside):
+                seen.append(f"{event} {place}")
+        elif (
+            event in ("subprocess.Popen", "os.system", "os.exec", "socket.connect")
+            # Templates are rendered in a process of their own.
+            and BoundedBlocks.__module__ not in str(arguments[1:2])
+        ):
             seen.append(f"{event} {arguments[:2]}")
 
     sys.addaudithook(hook)
@@ -268,13 +349,14 @@ def main() -> None:
     outcomes: Counter[tuple[str, str]] = Counter()
     escaped = []
     with tempfile.TemporaryDirectory() as name:
+        os.environ["SSPA_CACHE"] = str(Path(name) / "cache")
         fuzzer = Fuzzer(Path(name), asked.run, asked.seed)
-        kinds = [asked.only] if asked.only else list(fuzzer.kinds)
+        kinds = [asked.only] if asked.only else fuzzer.schedule()
         touched, before, began = watch(Path(name)), _peak(), time.monotonic()
         for number in range(asked.inputs):
             kind = kinds[number % len(kinds)]
             try:
-                fuzzer.kinds[kind]()
+                (fuzzer.kinds | fuzzer.slow_kinds)[kind]()
             except UserError as error:
                 outcomes[kind, "refused" if "\n" not in str(error) else "of several lines"] += 1
             except Exception:
@@ -284,7 +366,7 @@ def main() -> None:
                 outcomes[kind, "accepted"] += 1
         seconds, growth = time.monotonic() - began, _peak() - before
         outside = list(touched)
-    for kind in kinds:
+    for kind in dict.fromkeys(kinds):
         counts = [f"{count} {what}" for (of, what), count in sorted(outcomes.items()) if of == kind]
         print(f"{kind:14s} {', '.join(counts)}")
     print(

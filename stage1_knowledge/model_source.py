@@ -11,6 +11,7 @@ from pathlib import Path
 from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.hub import hub_folder
 from sspa.shared.json_files import read_json
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge import embedded_model
@@ -59,7 +60,10 @@ def find_model(spec: str | None) -> ModelSource:
         raise UserError(
             f"--model {spec}: no such model folder; give a folder with config.json, or a hub name owner/name"
         )
-    return _from_hub(spec)
+    folder = hub_folder(
+        f"--model {spec}", spec, None, "name a local model folder, or leave --model out for the embedded model"
+    )
+    return _from_folder(folder, name=spec, revision=folder.name)
 
 
 def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
@@ -81,30 +85,6 @@ def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
     quantised = config.get("quantization_config")
     quantisation = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
     return ModelSource(name, revision, str(quantisation), _chat_template_hash(path), path)
-
-
-def _from_hub(name: str) -> ModelSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
-    try:
-        # A local snapshot is used as it is, so that the same command gives the same key tomorrow.
-        found = snapshot_download(name, allow_patterns=patterns, local_files_only=True)
-    except LocalEntryNotFoundError:
-        say(f"downloading {name}")
-        try:
-            found = snapshot_download(name, allow_patterns=patterns)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise UserError(
-                f"--model {name}: neither a folder nor available from the hub ({reason}); name a local model folder, "
-                "or leave --model out for the embedded model"
-            ) from error
-    except HFValidationError as error:
-        raise UserError(f"--model {name}: neither a folder nor a hub name") from error
-    folder = Path(found)
-    return _from_folder(folder, name=name, revision=folder.name)
 
 
 def _chat_template_hash(folder: Path) -> str:

@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import say
+from sspa.shared.hub import hub_folder
 
 SCHEME = "hf-hub:"
 _SPEC = re.compile(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([0-9a-f]{40}))?")
-# No Python files, and of weights safetensors only.
-_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_UNASKED = (
+    "the run needs this model from the hub; if you trust it, let `sspa-train predict` get it with --allow-download"
+)
 
 
 def pinned(spec: str) -> str:
@@ -41,26 +42,9 @@ def snapshot(spec: str, allow_download: bool) -> Path:
 
 
 def _snapshot(spec: str, allow_download: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     name, commit = _parts(spec)
-    try:
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_PATTERNS, local_files_only=True))
-    except LocalEntryNotFoundError:
-        if not allow_download:
-            raise UserError(
-                f"{spec}: the run needs this model from the hub; if you trust it, let `sspa-train predict` get it "
-                "with --allow-download"
-            ) from None
-    except HFValidationError as error:
-        raise UserError(f"{spec}: not the name of a model on the hub") from error
-    say(f"downloading {spec}")
-    try:
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_PATTERNS))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{spec}: cannot be loaded ({reason}); check the name and the network") from error
+    refusal = None if allow_download else _UNASKED
+    return hub_folder(spec, name, commit, "check the name and the network", refusal)
 
 
 def _parts(spec: str) -> tuple[str, str | None]:

@@ -83,5 +83,7 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         raise LocalEntryNotFoundError("no network\nat all")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(UserError, match=r"cannot be loaded \(no network at all\); check the name and the network"):
+    with pytest.raises(
+        UserError, match=r"not available from the hub \(no network at all\); check the name and the network"
+    ):
         pinned("hf-hub:owner/name")
