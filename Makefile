@@ -44,9 +44,10 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Exact versions, without registry hosts: run after a change of dependencies.
+# Exact versions with their checksums, which uv holds every download to, without registry hosts: run after a change of
+# dependencies.
 constraints: $(STAMP)
-	for e in cpu gpu; do $(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra $$e $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --no-header --no-annotate --no-emit-index-url -o constraints/$$e.txt; done
+	for e in cpu gpu; do $(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra $$e $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --no-header --no-annotate --no-emit-index-url --generate-hashes -o constraints/$$e.txt; done
 
 clean:
 	rm -rf $(VENV) $(VENV)-uv .mypy build *.egg-info

@@ -1,6 +1,7 @@
 """The project's architecture: the direction of imports, what `--help` may import, and the wheel's contents."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -167,3 +168,13 @@ def test_remote_code_is_off_wherever_a_library_loads_a_model() -> None:
         "torch.load(path, map_location='cpu', weights_only=True)",
         "np.load(path, mmap_mode='r', allow_pickle=False)",
     ]
+
+
+@pytest.mark.parametrize("extra", ["cpu", "gpu"])
+def test_what_is_installed_is_held_to_checksums_and_no_host_is_named(extra: str) -> None:
+    text = (ROOT / "constraints" / f"{extra}.txt").read_text()
+    assert "://" not in text
+    entries = re.split(r"\n(?! )", text.strip())
+    assert len(entries) > 200
+    for entry in entries:
+        assert re.match(r"[a-z0-9-]+==\S+ .*\n    --hash=sha256:[0-9a-f]{64}", entry), entry[:80]
