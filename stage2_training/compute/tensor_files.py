@@ -5,6 +5,7 @@ archive is a program that runs while it is read: only `sspa-train backbone conve
 """
 
 import pickle
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,11 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 
-# What the readers below raise on a damaged file.
-UNREADABLE = (SafetensorError, OSError, RuntimeError, ValueError, EOFError, StopIteration, pickle.UnpicklingError)
+# What the readers below raise on a damaged file; the last two, numpy on a header that is no Python literal.
+UNREADABLE = (
+    *(SafetensorError, OSError, RuntimeError, ValueError, EOFError, StopIteration, pickle.UnpicklingError),
+    *(SyntaxError, tokenize.TokenError),
+)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

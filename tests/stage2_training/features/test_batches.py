@@ -126,7 +126,12 @@ def _of_other_type(entry: Path) -> None:
     np.save(entry / "pooled.npy", np.load(entry / "pooled.npy").astype(np.float32))
 
 
-@pytest.mark.parametrize("damage", [_cut, _lose, _of_other_shape, _of_other_type])
+def _with_a_header_that_is_no_literal(entry: Path) -> None:
+    content = (entry / "pooled.npy").read_bytes()
+    (entry / "pooled.npy").write_bytes(content.replace(b"'fortran_order': False", b"'fortran_order': F(\x16]e"))
+
+
+@pytest.mark.parametrize("damage", [_cut, _lose, _of_other_shape, _of_other_type, _with_a_header_that_is_no_literal])
 def test_a_damaged_entry_is_computed_again(
     tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
 ) -> None:
