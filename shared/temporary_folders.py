@@ -42,7 +42,7 @@ def delete_abandoned(parent: Path, prefix: str = ".") -> list[Path]:
     deleted = []
     for folder in parent.glob(f"{glob.escape(prefix)}*{_RANDOM}{ENDING}"):
         try:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue  # gone already, or another user's
         try:

@@ -1,6 +1,5 @@
 """The folder of a demo's uploads: private, bounded in size, and gone when the demo ends, however it ends."""
 
-import shutil
 import signal
 import sys
 import tempfile
@@ -9,12 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
-
+from sspa.shared.temporary_folders import delete_abandoned, temporary_folder
 from sspa.shared.terminal import say
 
 _PREFIX = "sspa-demo-"
-_LOCK = ".lock"
 
 
 class Uploads:
@@ -27,7 +24,7 @@ class Uploads:
         """Whether `path` is an uploaded file: a regular file below the folder, also after following links."""
         try:
             real = Path(path).resolve()
-            return real.is_relative_to(self.folder) and real.name != _LOCK and real.is_file()
+            return real.is_relative_to(self.folder) and real.is_file()
         except (OSError, ValueError):
             return False
 
@@ -36,7 +33,7 @@ class Uploads:
         files = []
         for path in self.folder.rglob("*"):
             try:
-                if path.is_file() and path.name != _LOCK:
+                if path.is_file():
                     about = path.stat()
                     files.append((about.st_mtime_ns, about.st_size, path))
             except FileNotFoundError:
@@ -55,27 +52,11 @@ def upload_folder() -> Iterator[Path]:
 
     What a demo left behind that was killed is deleted first.
     """
-    _sweep()
-    with _ended_by_sigterm():
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = FileLock(folder / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-            yield folder
-        finally:
-            lock.release()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep() -> None:
-    """Delete the folders of demos that no longer run."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            with FileLock(folder / _LOCK, timeout=0):
-                say(f"deleting the uploads that an earlier demo left in {folder}")
-                shutil.rmtree(folder, ignore_errors=True)
-        except (Timeout, OSError):
-            continue  # of a demo that runs, or of another user
+    parent = Path(tempfile.gettempdir())
+    for folder in delete_abandoned(parent, _PREFIX):
+        say(f"deleted the uploads that an earlier demo left in {folder}")
+    with _ended_by_sigterm(), temporary_folder(parent, _PREFIX) as folder:
+        yield folder
 
 
 @contextmanager
