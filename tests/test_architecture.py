@@ -153,6 +153,14 @@ def test_one_module_reads_tensors_and_none_unpickles() -> None:
             assert ast.unparse(call.func) not in READERS, f"{file}:{call.lineno}"
 
 
+def test_nothing_depends_on_the_time_of_day() -> None:
+    """A clock that jumps must not change a duration, a deadline or what is kept; records may tell the time."""
+    clocks = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "time.localtime", "date.today"}
+    for file in _sources():
+        for call in _calls(file):
+            assert not ast.unparse(call.func).endswith(tuple(clocks)), f"{file}:{call.lineno}"
+
+
 def test_remote_code_is_off_wherever_a_library_loads_a_model() -> None:
     seen = 0
     for file in _sources():

@@ -221,3 +221,21 @@ def test_a_folder_that_cannot_be_written(sspa_train: Command, place: Place, comm
     assert str(unwritable) in ended.messages.replace("\n", "")
     assert "cannot be written (" in ended.messages.replace("\n", " ")
     assert ".tmp" not in line
+
+
+def test_a_clock_that_jumped(sspa_train: Command, place: Place) -> None:
+    """Files from the future, or all of one time: the named run resumes, and finished work is found."""
+    arguments, out = place.arguments("run")
+    assert place.start("run", faults=[kill(STEP, 20)])[0] == -signal.SIGKILL
+    for path in out.rglob("*"):
+        os.utime(path, (4_000_000_000, 4_000_000_000))
+    ended = sspa_train(*arguments, "--resume")
+    assert ended.code == 0, ended.messages
+    assert "resuming in" in ended.messages
+    predict, file = place.arguments("predict")
+    assert place.start("predict", faults=[kill(FLUSH, 5)])[0] == -signal.SIGKILL
+    for path in (place.folder / "run").rglob("*"):
+        os.utime(path, (0, 0))
+    ended = sspa_train(*predict)
+    assert (ended.code, "144 of 144 images are tagged already" in ended.messages) == (0, True), ended.messages
+    assert file.is_file()
