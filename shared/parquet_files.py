@@ -38,6 +38,8 @@ def _check_checksums(metadata: Any, path: Path) -> None:
     """Check that the first page of every column has a checksum; without them nobody notices a flipped byte."""
     with path.open("rb") as file:
         for group in range(metadata.num_row_groups):
+            if not metadata.row_group(group).num_rows:
+                continue  # not read either
             for index in range(metadata.num_columns):
                 column = metadata.row_group(group).column(index)
                 starts = [column.data_page_offset]
@@ -69,14 +71,16 @@ def read_parquet(path: Path, check: Callable[[Any], Found]) -> tuple["pa.Table",
         with pq.ParquetFile(path) as file:
             _check_footer(file.metadata, path)
             found = check(file)
-            _check_checksums(file.metadata, path)
             schema = file.schema_arrow
     except UnicodeDecodeError as error:
         # pyarrow decodes the columns' names before it checks anything.
         raise pa.ArrowInvalid(str(error)) from error
     strings = [field.name for field in schema if pa.types.is_string(field.type)]
     with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=strings) as file:
-        return _read_bounded(file, strings, path).cast(schema), found
+        table = _read_bounded(file, strings, path).cast(schema)
+        # Not before: on a damaged column, reading raises an error, but pyarrow's `column` aborts the process.
+        _check_checksums(file.metadata, path)
+    return table, found
 
 
 def _read_bounded(file: Any, strings: list[str], path: Path) -> "pa.Table":

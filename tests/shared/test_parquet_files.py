@@ -1,5 +1,7 @@
 """Parquet files from anyone: bounded by what they decode to, and never without checksums."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,29 @@ def test_a_flipped_byte_in_a_page_is_noticed(tmp_path: Path) -> None:
             continue
         # In what no checksum covers: the pages' headers, with their statistics.
         assert found.equals(table), place
+
+
+_EVERY_BYTE = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from sspa.shared.errors import UserError
+from sspa.shared.parquet_files import read_parquet
+good, other = Path(sys.argv[1]).read_bytes(), Path(sys.argv[1] + ".damaged")
+length = int.from_bytes(good[-8:-4], "little")
+for place in range(len(good) - 8 - length, len(good)):
+    for change in (1, 16, 255):
+        other.write_bytes(good[:place] + bytes([good[place] ^ change]) + good[place + 1 :])
+        try:
+            read_parquet(other, lambda file: None)
+        except (UserError, pa.ArrowException, OSError):
+            pass
+"""
+
+
+def test_no_byte_of_a_footer_ends_the_process(tmp_path: Path) -> None:
+    """pyarrow aborts on some damaged columns if they are looked at before they are read."""
+    _write(tmp_path / "t.parquet", ["a", "b", "c"])
+    command = [sys.executable, "-c", _EVERY_BYTE, str(tmp_path / "t.parquet")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
