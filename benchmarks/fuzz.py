@@ -44,7 +44,7 @@ from sspa.stage2_training.backbones.model_folders import check_model_folder
 from sspa.stage2_training.backbones.text_cache import cached_text_features
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
-from sspa.stage2_training.data.custom import read_custom
+from sspa.stage2_training.data.custom.reading import read_custom
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest

@@ -156,8 +156,17 @@ def _parse_line(line: str, where: str) -> Label:
     return Label(key=key, text=text or key, hint=hint)
 
 
-def _checked(field: str, where: str) -> str:
-    """The field, trimmed and in Unicode normal form C, once every character is known to be safe."""
+def text_of_key(key: str) -> str:
+    """The text that models are shown for a key: without what a template engine or a chat format would obey."""
+    return " ".join(_SYNTAX.sub(" ", key).split()) or key
+
+
+def checked_key(field: str, where: str) -> str:
+    """A data set's own name for a label: trimmed, in Unicode normal form C, of visible characters.
+
+    Raises:
+        UserError: it is too long, or holds a control or invisible character.
+    """
     name = unicodedata.normalize("NFC", field.strip(" "))
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
     if len(name) > MAX_CHARACTERS:
@@ -168,6 +177,13 @@ def _checked(field: str, where: str) -> str:
             raise UserError(
                 f"{where}: label {shown} holds the control or invisible character U+{ord(character):04X}; remove it"
             )
+    return name
+
+
+def _checked(field: str, where: str) -> str:
+    """A field of a label file, which models are shown."""
+    name = checked_key(field, where)
+    shown = repr(name if len(name) <= 60 else name[:57] + "...")
     if found := _SYNTAX.search(name):
         raise UserError(f"{where}: label {shown} holds {found[0]!r}, which is template or chat syntax; remove it")
     return name

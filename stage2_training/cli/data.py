@@ -1,5 +1,6 @@
 """`sspa-train data`: prepare, check, describe and query manifests. Heavy imports happen inside the commands."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from sspa.stage2_training.cli.options import Root
 
 if TYPE_CHECKING:
     from sspa.stage2_training.data.adapters.adapter import Adapter
+    from sspa.stage2_training.data.manifest import Manifest
 
 data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
 
@@ -49,19 +51,29 @@ def prepare(
     val: Annotated[float, typer.Option(help="custom: the share to draw for val if no split is given.")] = 0.1,
     test: Annotated[float, typer.Option(help="custom: the share to draw for test if no split is given.")] = 0.2,
     seed: Annotated[int, typer.Option(help="custom: of that draw.")] = 0,
+    image_column: Annotated[str | None, typer.Option(help="custom: the table's column with the images' paths.")] = None,
+    label_columns: Annotated[
+        str | None, typer.Option(help="custom: the column with labels, or a,b,c: columns of 1, 0 and -1 (unknown).")
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="custom: between the labels in a cell; ; by default.")] = None,
     knowledge: Annotated[Path | None, typer.Option(help="Also check that this knowledge has every label.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was understood as JSON.")] = False,
 ) -> None:
-    """Read a data set in its own layout, check it, and write its manifest."""
+    """Read a data set in its own layout, check it, write its manifest, and show what was understood."""
+    from sspa.stage2_training.data.custom.understood import understood
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.manifest import check_manifest, resolve_paths, write_manifest
 
     if name == "custom":
         from sspa.shared.label_sets import read_label_set
-        from sspa.stage2_training.data.custom import read_custom
+        from sspa.stage2_training.data.custom.reading import read_custom
+        from sspa.stage2_training.data.custom.tables import TableColumns
 
         if root is None:
             raise UserError("custom needs the folder that the paths are relative to: --root DIR")
-        manifest = read_custom("custom", root, source, read_label_set(labels) if labels else None, val, test, seed)
+        own_labels = read_label_set(labels) if labels else None
+        columns = TableColumns(image_column, _names(label_columns), separator)
+        manifest = read_custom("custom", root, source, own_labels, val, test, seed, columns)
         check_manifest(manifest, str(source or root))
     else:
         if download:
@@ -74,6 +86,19 @@ def prepare(
         read_knowledge(knowledge).for_labels(manifest.labels.keys)
     path = out or Path("artifacts") / f"{name.removesuffix('.parquet')}.manifest.parquet"
     write_manifest(manifest, path)
+    found = understood(manifest)
+    if as_json:
+        output.print_json(json.dumps(found))
+    else:
+        _print_labels(manifest)
+        for row in found["first_rows"]:
+            unknown = f"; unknown: {', '.join(row['unknown'])}" if row["unknown"] else ""
+            labels_of_row = ", ".join(row["labels"]) or "no label"
+            output.print(f"{row['path']} ({row['split']}): {labels_of_row}{unknown}", markup=False)
+        for line in found["odd"][:_ODD]:
+            say(f"look at this: {line}")
+        if len(found["odd"]) > _ODD:
+            say(f"look at this: {len(found['odd']) - _ODD} more; --json has all")
     say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
     say(f"train with: sspa-train run --data {path} --root {root}")
 
@@ -118,9 +143,21 @@ def stats(
     """Show positives per label and split, labels per image, and labels that occur together."""
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.manifest import read_manifest
-    from sspa.stage2_training.data.statistics import draw_figures, frequent_pairs, split_figures
+    from sspa.stage2_training.data.statistics import draw_figures, frequent_pairs
 
     manifest = read_manifest(Path(name)) if name.endswith(".parquet") else load_manifest(name, root, protocol)[0]
+    _print_labels(manifest)
+    for one, other, count in frequent_pairs(manifest, pairs):
+        output.print(f"{one} with {other}: {count:,} images", markup=False)
+    if picture is not None:
+        draw_figures(manifest, picture)
+        say(f"{picture}: drawn")
+
+
+def _print_labels(manifest: "Manifest") -> None:
+    """A table of positives per label and split."""
+    from sspa.stage2_training.data.statistics import split_figures
+
     figures = split_figures(manifest)
     rows: list[tuple[str, ...]] = []
     for position, key in enumerate(manifest.labels.keys):
@@ -137,11 +174,10 @@ def stats(
     ]
     title = f"{manifest.dataset}, protocol {manifest.protocol}: images with each label"
     print_table(("label", *figures), [rows, totals], title=title, left=("label",))
-    for one, other, count in frequent_pairs(manifest, pairs):
-        output.print(f"{one} with {other}: {count:,} images", markup=False)
-    if picture is not None:
-        draw_figures(manifest, picture)
-        say(f"{picture}: drawn")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 @data_app.command()

@@ -11,6 +11,7 @@ Unusual images are handled deliberately:
 """
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,62 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
 from sspa.stage2_training.data.shards import open_in_shard
 
+# Of the files that are images in a folder: what Pillow reads, photos and drawings in pixels.
+IMAGE_ENDINGS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".jp2", ".j2k", ".jpx"),
+        *(".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+    )
+)
+
+# What operating systems leave in folders.
+_NOT_DATA = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, without hidden files and what operating systems leave there."""
+    return sorted(
+        entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name.casefold() not in _NOT_DATA
+    )
+
+
+def files_below(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The images at any depth below a folder, by their endings, and how many other files there are of which kind."""
+    images: list[Path] = []
+    left_out: Counter[str] = Counter()
+    for entry in entries_of(folder):
+        if entry.is_dir():
+            below, others = files_below(entry)
+            images += below
+            left_out += others
+        elif not entry.is_file():
+            left_out["links to nothing"] += 1
+        elif entry.suffix.lower() not in IMAGE_ENDINGS:
+            left_out[entry.suffix.lower() or "without an ending"] += 1
+        elif not entry.name.isascii() and not _is_utf8(entry.name):
+            left_out["whose names are not UTF-8"] += 1
+        else:
+            images.append(entry)
+    return images, left_out
+
+
+def say_left_out(folder: Path, left_out: Counter[str]) -> None:
+    """Say how many files of which kinds are no images, if any."""
+    if left_out:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common())
+        say(f"{folder}: {sum(left_out.values()):,} files are left out: {kinds}")
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_image(path: Path, at_least: int | None = None) -> Image.Image:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from PIL import Image
-
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.image_files import files_below, say_left_out
 
 
 def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) -> list[Path]:
@@ -50,6 +49,7 @@ def _matches(argument: str) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Every file below the folder with an image's extension."""
-    endings = set(Image.registered_extensions())
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    """Every image below the folder, by its extension; what is left out is said."""
+    images, left_out = files_below(folder)
+    say_left_out(folder, left_out)
+    return images

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -7,14 +8,16 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.stage2_training.data.custom import read_custom
+from sspa.stage2_training.data.custom.reading import read_custom
 from sspa.stage2_training.data.manifest import Manifest
 
 
 def images(root: Path, *paths: str) -> None:
+    """Images of different bytes."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (3, 3)).save(root / path)
+        colour = hashlib.sha256(path.encode()).digest()[:3]
+        Image.new("RGB", (3, 3), tuple(colour)).save(root / path)
 
 
 def table(manifest: Manifest) -> dict[str, tuple[str, dict[str, int]]]:
@@ -82,7 +85,24 @@ def test_a_label_set_gives_order_and_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na.jpg,cat\n", "unknown column 'label'; columns are path, labels"),
+        ("picture,label\na.jpg,cat\n", "the column 'path' is missing; columns are path, labels"),
+        ("path,kind\na.jpg,cat\n", "the column 'kind' holds other values than 1, 0 and -1; columns are"),
+        ("path,file,label\na.jpg,b.jpg,cat\n", "'path' and 'file' could each be the column path"),
+        ("path,labels\n,cat\n", "line 2: names no image"),
+        ("path,labels\na.jpg,nan\n", "line 2: label 'nan' is what a spreadsheet writes for nothing"),
+        ("path,labels\na.jpg,cat\nb.jpg,Cat\n", "label 'cat' is also written 'Cat'"),
+        ('path,labels\na.jpg,cat\nb.jpg,dog\nc.jpg,"cat,dog"\n', "line 4: label 'cat,dog' is made of other labels"),
+        ("path,labels\na.jpg,cat\nb.jpg,dog\nc.jpg,cat|dog\n", "line 4: label 'cat|dog' is made of other labels"),
+        ("path,labels\na.jpg,\"['cat']\"\n", "is made of other labels; labels are separated by ;"),
+        ("path,labels\na.jpg,cat;dog\n./a.jpg,dog\n", "line 3: a.jpg is also at .*line 2, with other labels"),
+        (
+            "path,labels,split\na.jpg,cat,train\nb/../a.jpg,cat,test\n",
+            "line 3: a.jpg is also .*, with the split 'train'",
+        ),
+        ("path,labels,id\na.jpg,cat,1\na.jpg,cat,2\n", "line 3: a.jpg is also at .*line 2, with the id '1'"),
+        ("path,labels\n../a.jpg,cat\n", "line 2: ../a.jpg leaves --root"),
+        ("path,labels\n/elsewhere/a.jpg,cat\n", "line 2: /elsewhere/a.jpg is an absolute path outside of --root"),
+        ("path,labels\nC:\\photos\\a.jpg,cat\n", "is an absolute path outside of --root"),
         ("path\na.jpg\n", "the column 'labels' is missing"),
         ("path,labels\na.jpg,cat,dog\n", "line 2: has another number of cells"),
         ("path,labels\na.jpg\n", "line 2: has another number of cells"),

@@ -1,0 +1,154 @@
+"""The rows of a user's own data: which file each names, which labels may be, and rows that name the same image."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from posixpath import normpath
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import Label, LabelSet, checked_key, fold, text_of_key
+from sspa.shared.terminal import say
+from sspa.stage2_training.data.manifest import SPLITS
+
+_SPLITS = {
+    **{name: name for name in SPLITS},
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "testing": "test",
+}
+# What spreadsheets and data frames write into a cell that holds nothing.
+_NOTHING = frozenset(("nan", "none", "null", "n/a", "#n/a"))
+_OTHER_SEPARATORS = re.compile(r"[,|;\[\]'\"]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as listed by the user; `where` is its place in the file, for messages."""
+
+    where: str
+    path: str
+    there: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    split: str = ""
+    key: str = ""
+
+
+def make_row(where: str, path: str, labels: Iterable[str], split: str, key: str) -> Row:
+    """A row of a list, in which "?cat" says that a label is unknown; labels are checked.
+
+    Raises:
+        UserError: no path, or a name that no label can have.
+    """
+    if not path.strip():
+        raise UserError(f"{where}: names no image; fill in the path, or remove the row")
+    names = [label.strip() for label in labels]
+    there = tuple(_checked(name, where) for name in names if not name.startswith("?"))
+    unknown = tuple(_checked(name.removeprefix("?"), where) for name in names if name.startswith("?"))
+    return Row(where, path.strip(), there, unknown, split.strip(), key.strip())
+
+
+def known_split(name: str) -> str | None:
+    """train, val or test by any of its usual names, in any case; None for another name."""
+    return _SPLITS.get(name.strip().casefold())
+
+
+def settled(rows: Iterable[Row], root: Path) -> list[Row]:
+    """The rows with their files' own paths, one row for each image.
+
+    Rows of the same file are merged where each has a single label, or where they say the same.
+
+    Raises:
+        UserError: a path outside of `root`, or two rows that say different things about one image.
+    """
+    located = [replace(row, path=_located(row, root)) for row in rows]
+    by_file: dict[str, list[Row]] = {}
+    for row in located:
+        by_file.setdefault(unicodedata.normalize("NFC", row.path), []).append(row)
+    if len(by_file) == len(located):
+        return located
+    one_label_each = all(len(row.there) + len(row.unknown) <= 1 for row in located)
+    say(f"{len(located):,} rows name {len(by_file):,} images; rows of the same image are merged")
+    return [_merged(same, one_label_each) for same in by_file.values()]
+
+
+def labels_of(rows: Sequence[Row], source: Path) -> LabelSet:
+    """The labels of the rows, sorted.
+
+    Raises:
+        UserError: there are none, two that differ only in case or spacing, or one made of others.
+    """
+    first: dict[str, str] = {}
+    for row in rows:
+        for key in (*row.there, *row.unknown):
+            first.setdefault(key, row.where)
+    if not first:
+        raise UserError(f"{source}: no row has a label; write them as label;label in the column labels")
+    twins: dict[str, str] = {}
+    for key in sorted(first):
+        if (other := twins.setdefault(fold(key), key)) != key:
+            raise UserError(
+                f"{first[key]}: label {key!r} is also written {other!r} ({first[other]}); write it in one way"
+            )
+    for key in first:
+        parts = [part for part in map(fold, _OTHER_SEPARATORS.split(key)) if part]
+        if (len(parts) > 1 and all(part in twins for part in parts)) or (parts and key.startswith("[")):
+            raise UserError(
+                f"{first[key]}: label {key!r} is made of other labels; labels are separated by ; "
+                "(or name another with --separator)"
+            )
+    return LabelSet(source.stem, tuple(Label(key, text_of_key(key)) for key in sorted(first)))
+
+
+def _checked(name: str, where: str) -> str:
+    if fold(name) in _NOTHING:
+        raise UserError(
+            f"{where}: label {name!r} is what a spreadsheet writes for nothing; empty the cell, or rename the label"
+        )
+    key = checked_key(name, where)
+    if not key:
+        raise UserError(f"{where}: a label is empty; write a name, or remove it")
+    return key
+
+
+def _located(row: Row, root: Path) -> str:
+    """The path below `root`, in the form in which the file exists if it does in any of the usual ones."""
+    text = row.path
+    if PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute():
+        if not Path(text).is_relative_to(root.absolute()):
+            raise UserError(
+                f"{row.where}: {text} is an absolute path outside of --root {root}; write it relative to it"
+            )
+        text = Path(text).relative_to(root.absolute()).as_posix()
+    forms = [normpath(text)]
+    if "\\" in text:
+        forms.append(normpath(text.replace("\\", "/")))
+    for form in forms:
+        if form == ".." or form.startswith("../"):
+            raise UserError(f"{row.where}: {row.path} leaves --root {root}; give the folder above it as --root")
+    ending = PurePosixPath(forms[-1]).suffix
+    others = [forms[-1].removesuffix(ending) + other for other in (ending.lower(), ending.upper())]
+    for form in (*forms, *others):
+        for written in dict.fromkeys((form, *(unicodedata.normalize(kind, form) for kind in ("NFC", "NFD")))):
+            if (root / written).is_file():
+                return written
+    return forms[-1]
+
+
+def _merged(rows: list[Row], one_label_each: bool) -> Row:
+    first, *others = rows
+    for row in others:
+        problem = None
+        if row.key != first.key:
+            problem = f"with the id {first.key!r}"
+        elif row.split != first.split:
+            problem = f"with the split {first.split!r}"
+        elif not one_label_each and (set(row.there), set(row.unknown)) != (set(first.there), set(first.unknown)):
+            problem = "with other labels"
+        if problem is not None:
+            raise UserError(f"{row.where}: {row.path} is also at {first.where}, {problem}; keep one of these rows")
+    there = tuple(dict.fromkeys(label for row in rows for label in row.there))
+    unknown = tuple(dict.fromkeys(label for row in rows for label in row.unknown if label not in there))
+    return replace(first, there=there, unknown=unknown)

@@ -1,0 +1,61 @@
+"""What `data prepare` understood of a user's own data, so that a misreading is seen before anything is trained on it."""
+
+from typing import Any
+
+from sspa.shared.label_sets import fold
+from sspa.stage2_training.data.manifest import Manifest
+from sspa.stage2_training.data.statistics import split_figures
+
+_ROWS = 3
+
+
+def understood(manifest: Manifest) -> dict[str, Any]:
+    """Labels and splits with counts, the first rows, and what looks odd, as JSON holds it."""
+    figures = split_figures(manifest)
+    return {
+        "images": len(manifest.ids),
+        "splits": {name: found.images for name, found in figures.items()},
+        "without_any_label": {name: found.unlabelled for name, found in figures.items()},
+        "labels": {
+            key: {
+                "positives": {name: int(found.positives[place]) for name, found in figures.items()},
+                "unknown": {name: int(found.unknown[place]) for name, found in figures.items()},
+            }
+            for place, key in enumerate(manifest.labels.keys)
+        },
+        "first_rows": [_row(manifest, row) for row in range(min(_ROWS, len(manifest.ids)))],
+        "odd": odd(manifest),
+    }
+
+
+def odd(manifest: Manifest) -> list[str]:
+    """What looks like a mistake, though it may be none; a line each."""
+    figures, keys = split_figures(manifest), manifest.labels.keys
+    found = []
+    if len(keys) > len(manifest.ids):
+        found.append(f"there are more labels ({len(keys):,}) than images ({len(manifest.ids):,})")
+    folded = {fold(key): key for key in keys}
+    for name, key in folded.items():
+        if name + "s" in folded:
+            found.append(f"labels {key!r} and {folded[name + 's']!r} differ in a plural s: are they two labels?")
+    for place, key in enumerate(keys):
+        total = sum(int(split.positives[place]) for split in figures.values())
+        if total == 1:
+            found.append(f"label {key!r} is on one image only")
+        missing = [name for name in ("train", "val") if name in figures and not figures[name].positives[place]]
+        if total != 1 and missing:
+            found.append(f"label {key!r} is on no image of {' and '.join(missing)}")
+    if bare := sum(split.unlabelled for split in figures.values()):
+        found.append(f"{bare:,} of {len(manifest.ids):,} images are without any label")
+    return found
+
+
+def _row(manifest: Manifest, row: int) -> dict[str, Any]:
+    marks = list(zip(manifest.labels.keys, manifest.targets[row].tolist(), strict=True))
+    return {
+        "id": manifest.ids[row],
+        "path": manifest.paths[row],
+        "split": manifest.splits[row],
+        "labels": [key for key, mark in marks if mark == 1],
+        "unknown": [key for key, mark in marks if mark == -1],
+    }
