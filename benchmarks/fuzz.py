@@ -104,8 +104,13 @@ class Fuzzer:
         (self.good / "labels.txt").write_text("# domain: natural\ncat\tcat\thint\ndog\n")
         (self.good / "rows.csv").write_text("label,sample,description\ncat,0,A cat has a tail.\n")
         (self.good / "rows.jsonl").write_text('{"label": "cat", "sample": 0, "description": "A cat has a tail."}\n')
-        (self.good / "data.csv").write_text("path,labels\na.jpg,cat;dog\nb.jpg,?cat\n")
-        (self.good / "data.jsonl").write_text('{"path": "a.jpg", "labels": ["cat"]}\n')
+        (self.good / "data.csv").write_text("path,labels,split\na.jpg,cat;dog,train\nb.jpg,?cat,val\n")
+        (self.good / "marks.tsv").write_text("image\tcat\tdog\tset\na.jpg\t1\t0\ttrain\nb.jpg\t-1\t1\tvalid\n")
+        (self.good / "data.jsonl").write_text('{"path": "a.jpg", "labels": ["cat"], "split": "train"}\n')
+        images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+        marks_of = [{"image_id": 1, "category_id": 7, "iscrowd": 0}]
+        coco = {"images": images, "categories": [{"id": 7, "name": "cat"}], "annotations": marks_of}
+        (self.good / "coco.json").write_text(json.dumps(coco))
         (self.good / "journal").write_bytes(b"")
         config = {"embed_dim": 40, "vision_cfg": {"layers": 1, "width": 32}, "text_cfg": {"layers": 1, "width": 32}}
         (self.good / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
@@ -238,8 +243,8 @@ class Fuzzer:
         exchange.import_(self.folder / "table.parquet", self.folder / name)
 
     def _custom(self) -> None:
-        name = self.draw.choice(("data.csv", "data.jsonl"))
-        (self.folder / name).write_bytes(self.damaged((self.good / name).read_bytes()))
+        name = self.draw.choice(("data.csv", "marks.tsv", "data.jsonl", "coco.json"))
+        (self.folder / name).write_bytes(self.reshaped((self.good / name).read_bytes()))
         read_custom("d", self.folder, self.folder / name)
 
     def _image(self) -> None:

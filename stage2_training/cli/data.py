@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sspa.stage2_training.data.adapters.adapter import Adapter
     from sspa.stage2_training.data.manifest import Manifest
 
+# Odd things that `prepare` lists; --json has all.
+_ODD = 10
+
 data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]

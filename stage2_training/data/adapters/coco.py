@@ -1,5 +1,6 @@
 """MS-COCO 2014: image labels from the instances JSON."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +45,83 @@ class Coco2014(Adapter):
 class Instances:
     """An instances JSON as image labels: names (C,), ids and files (N,), targets (N, C) int8."""
 
-    def __init__(self, content: dict[str, Any], path: Path) -> None:
-        try:
-            # In the order of the category ids, which have gaps.
-            categories = sorted(content["categories"], key=lambda category: category["id"])
-            columns = {category["id"]: column for column, category in enumerate(categories)}
-            self.names = [category["name"] for category in categories]
-            rows = {image["id"]: row for row, image in enumerate(content["images"])}
-            self.ids = [str(image["id"]) for image in content["images"]]
-            self.files = [image["file_name"] for image in content["images"]]
-            self.targets = np.zeros((len(rows), len(columns)), dtype=np.int8)
-            # Crowd regions count as well.
-            for annotation in content["annotations"]:
-                self.targets[rows[annotation["image_id"]], columns[annotation["category_id"]]] = 1
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: not an instances file of COCO (missing or unknown: {error})") from None
+    def __init__(self, content: Any, path: Path) -> None:
+        categories = sorted(_entries(content, "categories", path), key=lambda entry: _order(entry[0]))
+        images = _entries(content, "images", path)
+        # In the order of the category ids, which have gaps.
+        columns = {key: column for column, (key, _, _) in enumerate(categories)}
+        rows = {key: row for row, (key, _, _) in enumerate(images)}
+        self.names = [_text(entry, "name", where) for _, entry, where in categories]
+        self.ids = [key for key, _, _ in images]
+        self.files = [_text(entry, "file_name", where) for _, entry, where in images]
+        self.targets = np.zeros((len(rows), len(columns)), dtype=np.int8)
+        # Crowd regions count as well.
+        for number, annotation in enumerate(_section(content, "annotations", path)):
+            try:
+                row, column = rows[_id(annotation["image_id"])], columns[_id(annotation["category_id"])]
+            except (KeyError, TypeError):
+                raise UserError(_dangling(annotation, rows, f"{path}, annotations[{number}]")) from None
+            self.targets[row, column] = 1
 
 
 def read_instances(path: Path) -> Instances:
-    """Read an instances JSON.
+    """Read an instances JSON; ids may be numbers or text.
 
     Raises:
-        UserError: missing, no JSON (a download cut short, say), or not COCO's form.
+        UserError: missing, no JSON (a download cut short, say), or not COCO's form; the message names the place.
     """
     try:
         content = read_json(path, largest=None)
     except FileNotFoundError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); is the archive unpacked completely?") from None
     return Instances(content, path)
+
+
+def _section(content: Any, name: str, path: Path) -> list[Any]:
+    found = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise UserError(f"{path}: not an instances file of COCO: it has no list {name!r}")
+    return found
+
+
+def _entries(content: Any, name: str, path: Path) -> list[tuple[str, dict[str, Any], str]]:
+    """The id, the entry and its place, of each entry of a section."""
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    for number, entry in enumerate(_section(content, name, path)):
+        where = f"{path}, {name}[{number}]"
+        try:
+            key = _id(entry["id"])
+        except (KeyError, TypeError):
+            raise UserError(f"{where}: has no id that is a number or text; give it one") from None
+        if key in found:
+            raise UserError(f"{where}: the id {key} is also that of {found[key][1]}; remove one of them")
+        found[key] = entry, where
+    return [(key, entry, where) for key, (entry, where) in found.items()]
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
+        raise TypeError(f"{value!r} is no id")
+    return str(value)
+
+
+def _order(key: str) -> tuple[bool, int, str]:
+    number = key.isascii() and key.isdigit()
+    return not number, int(key) if number else 0, key
+
+
+def _text(entry: dict[str, Any], name: str, where: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: {name} is {value!r}; it must be text")
+    return value
+
+
+def _dangling(annotation: Any, rows: Mapping[str, int], where: str) -> str:
+    if not isinstance(annotation, dict):
+        return f"{where}: is no object with image_id and category_id"
+    image, category = annotation.get("image_id"), annotation.get("category_id")
+    missing = (
+        f"image_id {image!r}, but no image has" if str(image) not in rows else f"category_id {category!r}, but none has"
+    )
+    return f"{where}: names {missing} that id; correct or remove it"

@@ -1,11 +1,10 @@
 """Folders of images: one per label, or train, val and test with one per label in each, or with a table in each."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.custom.rows import Row, known_split, make_row
 from sspa.stage2_training.data.custom.tables import TableColumns, table_rows
@@ -18,7 +17,7 @@ def folder_rows(root: Path, columns: TableColumns) -> Iterator[Row]:
     """The images below `root`. A copy or link of an image in several label folders is one image with their labels.
 
     Raises:
-        UserError: the same image in two splits; or what `table_rows` raises.
+        UserError: what `table_rows` raises.
     """
     folders = [entry for entry in entries_of(root) if entry.is_dir()]
     splits = [(folder, known_split(folder.name)) for folder in folders]
@@ -49,18 +48,32 @@ def _labelled(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _one_each(root: Path, found: list[tuple[Path, str, str]]) -> Iterator[Row]:
-    """A row for each image, by its bytes; only files of the same size are read."""
+    """A row for each image: links to one file, and copies of one name, are the same image.
+
+    Only files of the same size are compared. Other files of the same bytes stay images of their own, and are said if
+    they are in two splits.
+    """
     sizes = Counter(image.stat().st_size for image, _, _ in found)
-    same: defaultdict[object, list[tuple[Path, str, str]]] = defaultdict(list)
+    labels_of: dict[object, list[str]] = {}
+    first_of: dict[object, tuple[Path, str]] = {}
+    split_of: dict[object, tuple[Path, str]] = {}
+    across = []
     for image, label, split in found:
-        content = image.read_bytes() if sizes[image.stat().st_size] > 1 else None
-        same[image if content is None else hashlib.sha256(content).digest()].append((image, label, split))
-    for copies in same.values():
-        first, _, split = copies[0]
-        for other, _, its_split in copies[1:]:
-            if its_split != split:
-                raise UserError(f"{other}: is the same image as {first}, in another split; remove one of them")
-        path = first.relative_to(root).as_posix()
-        yield make_row(path, path, dict.fromkeys(label for _, label, _ in copies), split, "")
-    if len(same) < len(found):
-        say(f"{root}: {len(found):,} files are {len(same):,} images; copies of one image count once, with all labels")
+        content: object = image.resolve()
+        if sizes[image.stat().st_size] > 1:
+            content = hashlib.sha256(image.read_bytes()).digest()
+        before = split_of.setdefault(content, (image, split))
+        if before[1] != split:
+            across.append((before[0], image))
+        same = (content, split, "" if isinstance(content, Path) else image.resolve().name)
+        first_of.setdefault(same, (image, split))
+        labels_of.setdefault(same, []).append(label)
+    for labels, (image, split) in zip(labels_of.values(), first_of.values(), strict=True):
+        path = image.relative_to(root).as_posix()
+        yield make_row(path, path, dict.fromkeys(labels), split, "")
+    if len(first_of) < len(found):
+        say(f"{root}: {len(found):,} files are {len(first_of):,} images; a copy in another folder adds its label")
+    if across:
+        say(
+            f"{root}: look at this: {len(across):,} images are in two splits, such as {across[0][0]} and {across[0][1]}"
+        )

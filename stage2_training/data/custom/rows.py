@@ -4,8 +4,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from posixpath import normpath
+from functools import lru_cache
+from pathlib import Path
+from posixpath import normpath, splitext
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet, checked_key, fold, text_of_key
@@ -21,6 +22,7 @@ _SPLITS = {
 }
 # What spreadsheets and data frames write into a cell that holds nothing.
 _NOTHING = frozenset(("nan", "none", "null", "n/a", "#n/a"))
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 _OTHER_SEPARATORS = re.compile(r"[,|;\[\]'\"]")
 
 
@@ -45,8 +47,8 @@ def make_row(where: str, path: str, labels: Iterable[str], split: str, key: str)
     if not path.strip():
         raise UserError(f"{where}: names no image; fill in the path, or remove the row")
     names = [label.strip() for label in labels]
-    there = tuple(_checked(name, where) for name in names if not name.startswith("?"))
-    unknown = tuple(_checked(name.removeprefix("?"), where) for name in names if name.startswith("?"))
+    there = tuple(_key_of(name) or _checked(name, where) for name in names if not name.startswith("?"))
+    unknown = tuple(_key_of(name[1:]) or _checked(name[1:], where) for name in names if name.startswith("?"))
     return Row(where, path.strip(), there, unknown, split.strip(), key.strip())
 
 
@@ -63,7 +65,8 @@ def settled(rows: Iterable[Row], root: Path) -> list[Row]:
     Raises:
         UserError: a path outside of `root`, or two rows that say different things about one image.
     """
-    located = [replace(row, path=_located(row, root)) for row in rows]
+    below = _Root(root)
+    located = [replace(row, path=below.locate(row)) for row in rows]
     by_file: dict[str, list[Row]] = {}
     for row in located:
         by_file.setdefault(unicodedata.normalize("NFC", row.path), []).append(row)
@@ -102,6 +105,15 @@ def labels_of(rows: Sequence[Row], source: Path) -> LabelSet:
     return LabelSet(source.stem, tuple(Label(key, text_of_key(key)) for key in sorted(first)))
 
 
+@lru_cache(maxsize=100_000)
+def _key_of(name: str) -> str | None:
+    """The key that a label's name stands for; None if checking it has something to say."""
+    try:
+        return _checked(name, "")
+    except UserError:
+        return None
+
+
 def _checked(name: str, where: str) -> str:
     if fold(name) in _NOTHING:
         raise UserError(
@@ -113,28 +125,51 @@ def _checked(name: str, where: str) -> str:
     return key
 
 
-def _located(row: Row, root: Path) -> str:
-    """The path below `root`, in the form in which the file exists if it does in any of the usual ones."""
-    text = row.path
-    if PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute():
-        if not Path(text).is_relative_to(root.absolute()):
+class _Root:
+    """The folder that paths are relative to; each folder below it is listed once, however many rows name its files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.absolute = root, root.absolute()
+        self._names: dict[str, frozenset[str]] = {}
+
+    def locate(self, row: Row) -> str:
+        """The row's path below the root, in the form in which the file exists, if it does in any of the usual ones."""
+        text = row.path
+        if _ABSOLUTE.match(text):
+            if not Path(text).is_relative_to(self.absolute):
+                raise UserError(
+                    f"{row.where}: {text} is an absolute path outside of --root {self.root}; write it relative to that"
+                )
+            text = Path(text).relative_to(self.absolute).as_posix()
+        forms = [normpath(text)]
+        if "\\" in text:
+            forms.append(normpath(text.replace("\\", "/")))
+        for form in forms:
+            if form == ".." or form.startswith("../"):
+                raise UserError(
+                    f"{row.where}: {row.path} leaves --root {self.root}; give the folder above it as --root"
+                )
+            if self._has(form):
+                return form
+        stem, ending = splitext(forms[-1])
+        for form in (*forms, stem + ending.lower(), stem + ending.upper()):
+            for kind in ("NFC", "NFD"):
+                if self._has(written := unicodedata.normalize(kind, form)):
+                    return written
+        if "\\" in text:
             raise UserError(
-                f"{row.where}: {text} is an absolute path outside of --root {root}; write it relative to it"
+                f"{row.where}: {row.path} is no file below --root {self.root}, nor with / for \\; correct the path"
             )
-        text = Path(text).relative_to(root.absolute()).as_posix()
-    forms = [normpath(text)]
-    if "\\" in text:
-        forms.append(normpath(text.replace("\\", "/")))
-    for form in forms:
-        if form == ".." or form.startswith("../"):
-            raise UserError(f"{row.where}: {row.path} leaves --root {root}; give the folder above it as --root")
-    ending = PurePosixPath(forms[-1]).suffix
-    others = [forms[-1].removesuffix(ending) + other for other in (ending.lower(), ending.upper())]
-    for form in (*forms, *others):
-        for written in dict.fromkeys((form, *(unicodedata.normalize(kind, form) for kind in ("NFC", "NFD")))):
-            if (root / written).is_file():
-                return written
-    return forms[-1]
+        return forms[-1]
+
+    def _has(self, path: str) -> bool:
+        folder, _, name = path.rpartition("/")
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(entry.name for entry in (self.absolute / folder).iterdir())
+            except (OSError, ValueError):
+                self._names[folder] = frozenset()
+        return name in self._names[folder]
 
 
 def _merged(rows: list[Row], one_label_each: bool) -> Row:

@@ -1,4 +1,4 @@
-"""What `data prepare` understood of a user's own data, so that a misreading is seen before anything is trained on it."""
+"""What `data prepare` understood of a user's own data, so that a misreading shows before anything is trained."""
 
 from typing import Any
 
