@@ -14,7 +14,11 @@ DOMAINS = ("natural", "pedestrian", "remote_sensing")
 MAX_CHARACTERS = 200
 
 _DOMAIN_LINE = re.compile(r"#\s*domain\s*:\s*(\S*)\s*$")
-# What a template engine or a chat format would read as its own syntax. No data set needs these in a name.
+# What no name holds: expressions of templates, and tokens of chat formats.
+_TOKENS = re.compile(
+    r"\{[{%#]|[%#}]\}|<[|\uff5c]|[|\uff5c]>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS)\]", re.IGNORECASE
+)
+# What a template engine or a chat format could read as its own syntax: in a name, but not in what models are shown.
 _SYNTAX = re.compile(r"[{}<>|]|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS)\]", re.IGNORECASE)
 
 
@@ -67,7 +71,8 @@ def built_in_label_set(name: str) -> LabelSet:
 def read_label_set(file_or_name: str | Path) -> LabelSet:
     """Read a label file, or the built-in set of that name (with or without `.txt`) if there is no such file.
 
-    A file has one label per line, optionally `label<TAB>text<TAB>hint`. Lines that start with `#` are comments;
+    A file has one label per line, optionally `label<TAB>text<TAB>hint`; without a text, models are shown the label
+    without braces and other syntax of templates and chats. Lines that start with `#` are comments;
     `# domain: pedestrian` among them sets the prompt domain. Empty lines are skipped. If a built-in set has the same
     name as a file or folder, a message says which is read.
 
@@ -150,22 +155,29 @@ def _parse_line(line: str, where: str) -> Label:
     fields = line.split("\t")
     if len(fields) > 3:
         raise UserError(f"{where}: {len(fields)} fields; write label<TAB>text<TAB>hint at most")
-    key, text, hint = (_checked(field, where) for field in [*fields, "", ""][:3])
+    key, (text, hint) = checked_key(fields[0], where), (_checked(field, where) for field in [*fields, "", ""][1:3])
     if not fold(key):
         raise UserError(f"{where}: the label is empty; write a name, or remove the line")
-    return Label(key=key, text=text or key, hint=hint)
+    return Label(key=key, text=text or text_of_key(key, where), hint=hint)
 
 
-def text_of_key(key: str) -> str:
-    """The text that models are shown for a key: without what a template engine or a chat format would obey."""
-    return " ".join(_SYNTAX.sub(" ", key).split()) or key
+def text_of_key(key: str, where: str) -> str:
+    """The text that models are shown for a key: without what a template engine or a chat format would obey.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    text = " ".join(_SYNTAX.sub(" ", key).split())
+    if not text:
+        raise UserError(f"{where}: label {key!r} is template or chat syntax only; rename it")
+    return text
 
 
 def checked_key(field: str, where: str) -> str:
     """A data set's own name for a label: trimmed, in Unicode normal form C, of visible characters.
 
     Raises:
-        UserError: it is too long, or holds a control or invisible character.
+        UserError: it is too long, or holds a control or invisible character, or an expression of a template.
     """
     name = unicodedata.normalize("NFC", field.strip(" "))
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
@@ -177,6 +189,8 @@ def checked_key(field: str, where: str) -> str:
             raise UserError(
                 f"{where}: label {shown} holds the control or invisible character U+{ord(character):04X}; remove it"
             )
+    if found := _TOKENS.search(name):
+        raise UserError(f"{where}: label {shown} holds {found[0]!r}, which is template or chat syntax; remove it")
     return name
 
 

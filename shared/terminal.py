@@ -23,11 +23,13 @@ messages = Console(stderr=True, highlight=False, soft_wrap=True)
 # What the machine refuses; everything else that the system reports is this program's fault.
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
 _LINE_EVERY_S = 10.0
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
     """The text with `instead` in place of what a terminal obeys: controls (not line breaks, tabs), text direction.
+
+    Also in place of what cannot be encoded: the bytes of a file's name that is not UTF-8.
 
     Example:
         >>> printable("a\\x1b[2Jb")

@@ -1,6 +1,7 @@
 """`sspa-train data`: prepare, check, describe and query manifests. Heavy imports happen inside the commands."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 _ODD = 10
 
 data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
+
+
+class Missing(StrEnum):
+    """What to do about listed images that do not exist."""
+
+    refuse = "refuse"
+    leave_out = "leave-out"
+
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the data set's protocols.")]
@@ -59,13 +68,20 @@ def prepare(
         str | None, typer.Option(help="custom: the column with labels, or a,b,c: columns of 1, 0 and -1 (unknown).")
     ] = None,
     separator: Annotated[str | None, typer.Option(help="custom: between the labels in a cell; ; by default.")] = None,
+    missing: Annotated[Missing, typer.Option(help="Images that are listed and do not exist.")] = Missing.refuse,
     knowledge: Annotated[Path | None, typer.Option(help="Also check that this knowledge has every label.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was understood as JSON.")] = False,
 ) -> None:
     """Read a data set in its own layout, check it, write its manifest, and show what was understood."""
     from sspa.stage2_training.data.custom.understood import understood
     from sspa.stage2_training.data.dataset import load_manifest
-    from sspa.stage2_training.data.manifest import check_manifest, resolve_paths, write_manifest
+    from sspa.stage2_training.data.manifest import (
+        check_manifest,
+        missing_images,
+        resolve_paths,
+        without_images,
+        write_manifest,
+    )
 
     if name == "custom":
         from sspa.shared.label_sets import read_label_set
@@ -82,6 +98,10 @@ def prepare(
         if download:
             _download_voc(name, root)
         manifest, root = load_manifest(name, root, protocol)
+    if missing is Missing.leave_out and (gone := missing_images(manifest, root)):
+        manifest = without_images(manifest, {path.relative_to(root).as_posix() for path in gone})
+        more = f" and {len(gone) - _ODD} more" if len(gone) > _ODD else ""
+        say(f"{len(gone):,} missing images are left out: {', '.join(map(str, gone[:_ODD]))}{more}")
     resolve_paths(manifest, root)
     if knowledge is not None:
         from sspa.shared.knowledge import read_knowledge

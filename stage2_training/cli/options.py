@@ -40,7 +40,9 @@ Threshold = Annotated[
 OtherKnowledge = Annotated[
     Path | None, typer.Option("--knowledge", help="Other labels, with the descriptions that sspa-knowledge wrote.")
 ]
-OtherLabels = Annotated[str | None, typer.Option("--labels", help='Other labels, by name only: "red umbrella,dog".')]
+OtherLabels = Annotated[
+    str | None, typer.Option("--labels", help='Other labels, by name only: "red umbrella,dog", or a label file.')
+]
 AllowDownload = Annotated[
     bool, typer.Option("--allow-download", help="Download the model from the hub that the run names, if need be.")
 ]

@@ -23,6 +23,7 @@ from sspa.stage2_training.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from sspa.shared.label_sets import LabelSet
     from sspa.stage2_training.inference.tagger import Tagger
 
 use_app = typer.Typer()
@@ -119,7 +120,6 @@ def _load(
     precision: ScoringPrecision = ScoringPrecision.auto,
 ) -> "Tagger":
     from sspa.shared.knowledge import names_only, read_knowledge
-    from sspa.shared.label_sets import parse_label_set
     from sspa.stage2_training.inference.tagger import Tagger
     from sspa.stage2_training.prediction.describing import described
     from sspa.stage2_training.runs.run_folder import open_run_folder
@@ -134,7 +134,7 @@ def _load(
         other = read_knowledge(knowledge)
     elif labels is not None:
         domain = open_run_folder(run_path).knowledge().domain
-        given = replace(parse_label_set("\n".join(labels.split(",")).encode(), "--labels", "--labels"), domain=domain)
+        given = replace(_label_set(labels), domain=domain)
         if describe:
             other = described(given)
         else:
@@ -148,6 +148,17 @@ def _load(
         threshold=start,
         allow_download=allow_download,
     )
+
+
+def _label_set(text: str) -> "LabelSet":
+    """A label file, a built-in set, or names separated by commas."""
+    from sspa.shared.label_sets import built_in_names, parse_label_set, read_label_set
+
+    if Path(text).is_file() or text.removesuffix(".txt") in built_in_names():
+        return read_label_set(text)
+    if text.endswith((".txt", ".csv", ".parquet")):
+        raise UserError(f"--labels {text}: there is no such file; give a label file, a built-in set, or names: cat,dog")
+    return parse_label_set("\n".join(text.split(",")).encode(), "--labels", "--labels")
 
 
 def _threshold(text: str) -> float | None:

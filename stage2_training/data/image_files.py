@@ -55,7 +55,7 @@ def files_below(folder: Path) -> tuple[list[Path], Counter[str]]:
             left_out["links to nothing"] += 1
         elif entry.suffix.lower() not in IMAGE_ENDINGS:
             left_out[entry.suffix.lower() or "without an ending"] += 1
-        elif not entry.name.isascii() and not _is_utf8(entry.name):
+        elif not is_utf8(entry.name):
             left_out["whose names are not UTF-8"] += 1
         else:
             images.append(entry)
@@ -69,7 +69,8 @@ def say_left_out(folder: Path, left_out: Counter[str]) -> None:
         say(f"{folder}: {sum(left_out.values()):,} files are left out: {kinds}")
 
 
-def _is_utf8(name: str) -> bool:
+def is_utf8(name: str) -> bool:
+    """Whether a file's name is text; names of other bytes cannot be printed or kept in a table."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,20 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
     Raises:
         UserError: `root` is not a folder, a link below it leads out of it, or images are missing.
     """
+    if missing := missing_images(manifest, root):
+        raise UserError(
+            f"{len(missing)} of {len(manifest.paths)} images are missing, the first is {missing[0]};"
+            " is the archive unpacked completely? (data prepare --missing leave-out does without them)"
+        )
+    return tuple(root / relative for relative in manifest.paths)
+
+
+def missing_images(manifest: Manifest, root: Path) -> list[Path]:
+    """The paths under `root` that the manifest names and that do not exist.
+
+    Raises:
+        UserError: `root` is not a folder, or a link below it leads out of it.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; give the data root with --root")
     real_root = Path(os.path.realpath(root))
@@ -155,14 +170,19 @@ def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
             continue
         if not inside[folder] or (linked and not Path(os.path.realpath(path)).is_relative_to(real_root)):
             raise UserError(f"{path}: a link leads out of the data root {root}; copy the images or move the root")
-    paths = tuple(root / relative for relative in manifest.paths)
-    missing = missing or missing_in_shards(paths)
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(manifest.paths)} images are missing, the first is {missing[0]};"
-            " is the archive unpacked completely?"
-        )
-    return paths
+    return missing or missing_in_shards(tuple(root / relative for relative in manifest.paths))
+
+
+def without_images(manifest: Manifest, paths: Collection[str]) -> Manifest:
+    """The manifest without the images at these of its paths.
+
+    Raises:
+        UserError: no image is left.
+    """
+    rows = np.array([row for row, path in enumerate(manifest.paths) if path not in paths], dtype=np.int64)
+    if not rows.size:
+        raise UserError(f"{manifest.dataset}: all {len(manifest.paths):,} images are missing; check --root")
+    return manifest.only(rows)
 
 
 def manifest_table(manifest: Manifest) -> "pa.Table":

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
 from sspa.stage2_training.data.dataset import load_dataset
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
@@ -46,8 +47,14 @@ def evaluate_run(
     keys = dataset.labels.keys
     if knowledge_file is not None:
         rebind(recognizer, read_knowledge(knowledge_file).for_labels(keys))
-    elif [label.key for label in knowledge.labels] != list(keys):
-        rebind(recognizer, knowledge.for_labels(keys))
+    elif own_keys := [label.key for label in knowledge.labels]:
+        if missing := [key for key in keys if key not in own_keys]:
+            raise UserError(
+                f"{data or config.data.name}: has labels that the run does not know ({', '.join(missing[:5])}); give "
+                "--knowledge FILE about its labels, as sspa-knowledge generate --labels FILE writes it"
+            )
+        if own_keys != list(keys):
+            rebind(recognizer, knowledge.for_labels(keys))
     inputs = Inputs(config, dataset, recognizer.backbone, device)
     wanted = inputs.split(split)
     tuned = None

@@ -1,13 +1,15 @@
 """Expands command line arguments to images: files, folders, patterns, or a list on standard input."""
 
 import glob
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.image_files import files_below, say_left_out
+from sspa.shared.terminal import say
+from sspa.stage2_training.data.image_files import files_below, is_utf8, say_left_out
 
 
 def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) -> list[Path]:
@@ -28,6 +30,10 @@ def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) 
             matches = [Path(line) for line in lines if line]
         else:
             matches = _matches(argument)
+        if unnamed := [path for path in matches if not is_utf8(str(path))]:
+            shown = ", ".join(os.fsencode(path).decode(errors="backslashreplace") for path in unnamed[:5])
+            say(f"left out, since their names are not UTF-8: {shown}{' ...' if len(unnamed) > 5 else ''}")
+            matches = [path for path in matches if is_utf8(str(path))]
         if not matches:
             where = "standard input" if argument == "-" else argument
             raise UserError(f"{where}: no images there; give image files, folders, a pattern, or - for a list")

@@ -28,7 +28,7 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return None
         folder = open_run_folder(out)
-        if differing := differing_keys(folder.config(), config):
+        if differing := _differing(folder.config(), config):
             raise UserError(
                 f"{out}: was started with another configuration ({_differences(folder.config(), config, differing)}); "
                 "give the same one, or train into another folder"
@@ -39,7 +39,7 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
     for file in folders:
         try:
             folder = open_run_folder(file.parent)
-            differing = differing_keys(folder.config(), config)
+            differing = _differing(folder.config(), config)
         except UserError:
             continue  # written by another version of the program: not this run
         if not differing:
@@ -86,6 +86,11 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
     for name, version in started.environment.libraries.items():
         if (now := library_version(name)) != version:
             say(f"{folder.path}: was started with {name} {version}, resumes with {now}: last digits may differ")
+
+
+def _differing(one: RunConfig, other: RunConfig) -> list[str]:
+    """The keys that stand in the way of resuming. The data may have moved: its content is compared by its hash."""
+    return [key for key in differing_keys(one, other) if key != "data.root"]
 
 
 def _differences(one: RunConfig, other: RunConfig, keys: list[str]) -> str:

@@ -94,7 +94,7 @@ def run(
                 lambda: check_same_inputs(found, training.dataset, training.knowledge, processes.world)
             )
         with ExitStack() as held, interruptions(second_ends=processes.world == 1) as interruption:
-            processes.first(lambda: _lock(folder, held))
+            processes.first(lambda: _lock(folder, config, held))
             try:
                 return training.train_and_score(folder, interruption)
             except (KeyboardInterrupt, SystemExit):
@@ -117,10 +117,12 @@ def _folder_before(config: RunConfig, out: Path | None, resume: bool) -> RunFold
     return folder
 
 
-def _lock(folder: RunFolder, held: ExitStack) -> None:
+def _lock(folder: RunFolder, config: RunConfig, held: ExitStack) -> None:
     held.enter_context(locked(folder))
     if folder.finished:
         raise UserError(f"{folder.path}: another process has finished this run meanwhile; there is nothing to train")
+    if folder.config().data.root != config.data.root:  # the data has moved since the run was started
+        folder.write_json("config.json", config.model_dump(mode="json"))
 
 
 class _Training:

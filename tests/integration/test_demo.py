@@ -254,7 +254,8 @@ def test_two_visitors_with_labels_of_their_own(tagger: Tagger, squares: Path) ->
     ("name", "description", "message"),
     [
         (" ", "", "type a label first"),
-        ("a{b}", "", "template or chat syntax"),
+        ("a{{b}}", "", "template or chat syntax"),
+        ("<>", "", "template or chat syntax only"),
         ("drum", "x" * 501, "501 characters; 500 is the limit"),
     ],
 )

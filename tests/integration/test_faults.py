@@ -85,8 +85,11 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    started = Driver(tmp_path_factory.mktemp("cache"))
+def driver(squares: Path, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Its cache is warm, so that the number of writes does not depend on the order of the tests."""
+    started, place = Driver(tmp_path_factory.mktemp("cache")), tmp_path_factory.mktemp("warm")
+    asked = ["predict", str(trained_run), str(squares / "pictures" / "test0.png"), "--out", str(place / "out.parquet")]
+    assert started.ask(arguments=asked, log=str(place / "log")) == [0]
     yield started
     started.end()
 
@@ -239,3 +242,14 @@ def test_a_clock_that_jumped(sspa_train: Command, place: Place) -> None:
     ended = sspa_train(*predict)
     assert (ended.code, "144 of 144 images are tagged already" in ended.messages) == (0, True), ended.messages
     assert file.is_file()
+
+
+def test_data_that_moved_does_not_stop_a_resume(sspa_train: Command, place: Place, tmp_path: Path) -> None:
+    arguments, out = place.arguments("run")
+    assert place.start("run", faults=[kill(STEP, 20)])[0] == -signal.SIGKILL
+    moved = tmp_path / "moved"
+    shutil.copytree(place.squares / "pictures", moved)
+    elsewhere = [str(moved) if word == str(place.squares / "pictures") else word for word in arguments]
+    ended = sspa_train(*elsewhere, "--resume")
+    assert ended.code == 0, ended.messages
+    assert RunFolder(out).config().data.root == moved

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -261,6 +262,35 @@ def test_a_list_on_standard_input(
     assert [json.loads(line)["path"] for line in ended.output.splitlines()] == [str(path) for path in paths]
 
 
+def test_labels_of_a_file_or_a_built_in_set(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("predict", trained_run, squares / "pictures" / "test0.png", "--json", "--labels")
+    Path("mine.txt").write_text("red kite\tred kite\ndog\n")
+    of_file, of_names = (json.loads(sspa_train(*asked, given).output) for given in ("mine.txt", "red kite,dog"))
+    assert of_file["labels"] == pytest.approx(of_names["labels"])
+    assert len(json.loads(sspa_train(*asked, "voc").output)["labels"]) == 20
+
+
+def test_names_that_are_not_utf8_are_left_out(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path
+) -> None:
+    good = squares / "pictures" / "test0.png"
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(good, folder / "good.png")
+    bad = Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff.png"))
+    shutil.copy(good, bad)
+    out = tmp_path / "found.parquet"
+    ended = sspa_train("predict", trained_run, folder, "--out", out)
+    assert (ended.code, "1 whose names are not UTF-8" in ended.messages) == (0, True), ended.messages
+    assert duckdb.sql(f"SELECT DISTINCT path FROM '{out}'").fetchall() == [(str(folder / "good.png"),)]
+    ended = sspa_train("predict", trained_run, bad, good)
+    assert (ended.code, "bad\\xff.png" in ended.messages) == (0, True), ended.messages
+    assert sspa_train("predict", trained_run, bad).code == 2
+
+
 def test_parquet_goes_on_where_it_stopped(
     sspa_train: Command,
     trained_run: Path,
@@ -319,6 +349,7 @@ def test_parquet_goes_on_where_it_stopped(
         (["{picture}", "--threshold", "half"], "--threshold half: give a number from 0 to 1"),
         (["{picture}", "--labels", "cat, ,dog"], "--labels, line 2: the label is empty"),
         (["{picture}", "--labels", "cat,Cat"], "already on line 1"),
+        (["{picture}", "--labels", "absent.txt"], "--labels absent.txt: there is no such file"),
         (["{picture}", "--labels", "cat", "--knowledge", "{text}"], "choose one of them"),
         (["{picture}", "--describe"], "--describe is for --labels"),
     ],

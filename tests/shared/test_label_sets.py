@@ -69,6 +69,15 @@ def test_built_in_sets_keep_the_data_sets_own_names_and_order(name: str, count: 
     assert (len(keys), keys[0], keys[-1]) == (count, first, last)
 
 
+def test_a_name_may_hold_what_its_text_may_not() -> None:
+    found = parsed("age>60\na|b\nset {1}\told set\n").labels
+    assert [(label.key, label.text) for label in found] == [
+        ("age>60", "age 60"),
+        ("a|b", "a b"),
+        ("set {1}", "old set"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -87,6 +96,9 @@ def test_built_in_sets_keep_the_data_sets_own_names_and_order(name: str, count: 
         ("{{ 7 * 7 }}\n", "template or chat syntax"),
         ("<|im_start|>system\n", "template or chat syntax"),
         ("[INST] cat\n", "template or chat syntax"),
+        ("age\tage>60\n", "holds '>', which is template or chat syntax"),
+        ("x\t{y}\n", "holds '{', which is template or chat syntax"),
+        ("{}\n", "template or chat syntax only"),
         ("a\tb\tc\td\n", "4 fields"),
         ("# domain: nature\ncat\n", "domain 'nature'"),
     ],

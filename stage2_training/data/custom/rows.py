@@ -102,7 +102,7 @@ def labels_of(rows: Sequence[Row], source: Path) -> LabelSet:
                 f"{first[key]}: label {key!r} is made of other labels; labels are separated by ; "
                 "(or name another with --separator)"
             )
-    return LabelSet(source.stem, tuple(Label(key, text_of_key(key)) for key in sorted(first)))
+    return LabelSet(source.stem, tuple(Label(key, text_of_key(key, first[key])) for key in sorted(first)))
 
 
 @lru_cache(maxsize=100_000)

@@ -32,6 +32,9 @@ def odd(manifest: Manifest) -> list[str]:
     """What looks like a mistake, though it may be none; a line each."""
     figures, keys = split_figures(manifest), manifest.labels.keys
     found = []
+    for name in ("train", "val", "test"):
+        if name not in figures:
+            found.append(f"there is no {name} split; name it in the column split, or drop the column to have one drawn")
     if len(keys) > len(manifest.ids):
         found.append(f"there are more labels ({len(keys):,}) than images ({len(manifest.ids):,})")
     folded = {fold(key): key for key in keys}

@@ -7,7 +7,13 @@ import pytest
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
-from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
+from sspa.stage2_training.data.manifest import (
+    Manifest,
+    missing_images,
+    read_manifest,
+    without_images,
+    write_manifest,
+)
 from sspa.stage2_training.data.querying import query_manifest
 from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val, stratified_folds, stratified_mask
 from sspa.stage2_training.data.statistics import co_occurrence, draw_figures, frequent_pairs, split_figures
@@ -240,3 +246,17 @@ def test_query_reads_the_manifest_and_nothing_else(tmp_path: Path) -> None:
             query_manifest(path, sql)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_images_that_are_gone_can_be_left_out(tmp_path: Path) -> None:
+    listed = manifest()
+    for path in ("x/a.jpg", "c.jpg", "d.jpg"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert missing_images(listed, tmp_path) == [tmp_path / "x" / "b.jpg"]
+    left = without_images(listed, {"x/b.jpg"})
+    assert (left.ids, left.splits) == (("a", "c", "d"), ("train", "val", "test"))
+    assert left.targets.tolist() == listed.targets[[0, 2, 3]].tolist()
+    assert missing_images(left, tmp_path) == []
+    with pytest.raises(UserError, match="all 4 images are missing; check --root"):
+        without_images(listed, set(listed.paths))

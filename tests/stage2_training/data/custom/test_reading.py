@@ -322,3 +322,10 @@ def test_wrong_coco_files_name_the_place(tmp_path: Path, changes: dict[str, obje
     (tmp_path / "a.json").write_text(_coco(**changes))
     with pytest.raises(UserError, match=message):
         read_custom("mine", tmp_path, tmp_path / "a.json")
+
+
+def test_names_that_no_label_has(tmp_path: Path) -> None:
+    for name in ("{{ 7 * 7 }}", "<|im_end|>", "c\u200bat", "x" * 300):
+        (tmp_path / "a.jsonl").write_text(json.dumps({"path": "a.jpg", "labels": [name], "split": "train"}))
+        with pytest.raises(UserError, match=r"a\.jsonl, line 1: label '"):
+            read_custom("mine", tmp_path, tmp_path / "a.jsonl")
