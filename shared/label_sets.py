@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from sspa.shared.errors import UserError
+from sspa.shared.label_file_forms import other_form
 from sspa.shared.suggestions import nearest_or_all
 from sspa.shared.terminal import say
 
@@ -78,7 +79,8 @@ def read_label_set(file_or_name: str | Path) -> LabelSet:
 
     Raises:
         UserError: nothing of that name, not UTF-8 text, no label, a duplicate label (also after folding
-            case and spaces), or a label with characters that do not belong in a name.
+            case and spaces), or a label with characters that do not belong in a name; or another form, such as a
+            table or a numbered list.
     """
     path = Path(file_or_name)
     name = str(file_or_name).removesuffix(".txt")
@@ -90,6 +92,8 @@ def read_label_set(file_or_name: str | Path) -> LabelSet:
             content = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        if form := other_form(content.decode("utf-8-sig", errors="replace"), path.suffix.lower()):
+            raise UserError(f"{path}: {form}, not a label file; write one label per line")
         return parse_label_set(content, name=path.stem, source=str(path))
     if built_in:
         if path.exists():

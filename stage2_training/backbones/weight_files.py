@@ -22,6 +22,8 @@ from sspa.stage2_training.compute.tensor_files import (
     write_tensors,
 )
 
+# How transformers begins the names of a CLIP's tensors.
+_OF_TRANSFORMERS = ("text_model.", "vision_model.", "text_projection.weight", "visual_projection.")
 # What OpenAI's archives contain besides weights.
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
@@ -133,6 +135,11 @@ def _check_shapes(path: Path, architecture: str, found: dict[str, Tensor], wante
                 f" {tuple(wanted[name].shape)}; the file belongs to another architecture or input size"
             )
     missing, others = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    if missing and any(name.startswith(_OF_TRANSFORMERS) for name in others):
+        raise UserError(
+            f"{path}: was saved by transformers, which has other names for the tensors; take the open_clip file of the "
+            "same model (open_clip_model.safetensors on the hub)"
+        )
     if missing or others:
         lacks = f"lacks {len(missing)} of its tensors such as {min(missing)}" if missing else ""
         has = f"holds {len(others)} others such as {min(others)}" if others else ""

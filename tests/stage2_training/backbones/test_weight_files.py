@@ -158,6 +158,15 @@ def test_missing_and_unknown_tensors_are_counted(tmp_path: Path) -> None:
         _load(tmp_path / "weights.pt", model)
 
 
+def test_a_file_of_transformers_is_recognised(tmp_path: Path) -> None:
+    torch.save({"vision_model.embeddings.class_embedding": torch.zeros(2)}, tmp_path / "weights.pt")
+
+    with pytest.raises(
+        UserError, match="was saved by transformers, which .* take the open_clip file of the same model"
+    ):
+        _load(tmp_path / "weights.pt", _model("vit"))
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
 def test_a_damaged_file_is_refused(name: str, tmp_path: Path) -> None:
     path = _saved(_model("vit"), tmp_path / name)
