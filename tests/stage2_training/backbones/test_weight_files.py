@@ -162,7 +162,7 @@ def test_a_file_of_transformers_is_recognised(tmp_path: Path) -> None:
     torch.save({"vision_model.embeddings.class_embedding": torch.zeros(2)}, tmp_path / "weights.pt")
 
     with pytest.raises(
-        UserError, match="was saved by transformers, which .* take the open_clip file of the same model"
+        UserError, match=r"was saved by transformers, which .* take the open_clip file of the same model"
     ):
         _load(tmp_path / "weights.pt", _model("vit"))
 
