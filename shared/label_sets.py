@@ -145,6 +145,21 @@ def parse_label_set(content: bytes, name: str, source: str) -> LabelSet:
     return LabelSet(name=name, labels=tuple(labels), domain=domain)
 
 
+def label_file(labels: LabelSet) -> str:
+    """The content of a label file that reads as these labels.
+
+    Raises:
+        UserError: a label begins with #, as comments do.
+    """
+    lines = [f"# domain: {labels.domain}"]
+    for label in labels.labels:
+        if label.key.startswith("#"):
+            raise UserError(f"label {label.key!r} begins with #, which a label file takes for a comment; rename it")
+        fields = [label.key, label.text if label.hint or label.text != label.key else "", label.hint]
+        lines.append("\t".join(fields).rstrip("\t"))
+    return "\n".join(lines) + "\n"
+
+
 def fold(name: str) -> str:
     """A name without differences of case, width and spacing; labels that fold to the same name are duplicates.
 

@@ -101,7 +101,8 @@ def prepare(
     if missing is Missing.leave_out and (gone := missing_images(manifest, root)):
         manifest = without_images(manifest, {path.relative_to(root).as_posix() for path in gone})
         more = f" and {len(gone) - _ODD} more" if len(gone) > _ODD else ""
-        say(f"{len(gone):,} missing images are left out: {', '.join(map(str, gone[:_ODD]))}{more}")
+        total = len(manifest.ids) + len(gone)
+        say(f"left out, since missing: {len(gone):,} of {total:,} images: {', '.join(map(str, gone[:_ODD]))}{more}")
     resolve_paths(manifest, root)
     if knowledge is not None:
         from sspa.shared.knowledge import read_knowledge
@@ -124,6 +125,24 @@ def prepare(
             say(f"look at this: {len(found['odd']) - _ODD} more; --json has all")
     say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
     say(f"train with: sspa-train run --data {path} --root {root}")
+
+
+@data_app.command("labels")
+def write_labels(
+    manifest: Annotated[Path, typer.Argument(help="A manifest that `data prepare` wrote.")],
+    out: Annotated[Path, typer.Option("--output", help="The label file, for sspa-knowledge generate --labels.")],
+) -> None:
+    """Write a manifest's labels as a label file."""
+    from sspa.shared.files import replacing
+    from sspa.shared.label_sets import label_file
+    from sspa.stage2_training.data.manifest import read_manifest
+
+    if out.exists():
+        raise UserError(f"{out}: exists already; nothing was changed. Name another file with --output")
+    labels = read_manifest(manifest).labels
+    with replacing(out) as beside:
+        beside.write_text(label_file(labels), encoding="utf-8")
+    say(f"{out}: {len(labels.keys)} labels; next: sspa-knowledge generate --labels {out}")
 
 
 @data_app.command()

@@ -11,6 +11,7 @@ from sspa.shared.label_sets import (
     built_in_label_set,
     built_in_names,
     fold,
+    label_file,
     parse_label_set,
     read_label_set,
 )
@@ -67,6 +68,11 @@ def test_built_in_sets_read_without_complaint(name: str) -> None:
 def test_built_in_sets_keep_the_data_sets_own_names_and_order(name: str, count: int, first: str, last: str) -> None:
     keys = read_label_set(name).keys
     assert (len(keys), keys[0], keys[-1]) == (count, first, last)
+
+
+def test_a_label_file_reads_as_the_labels_it_was_written_from() -> None:
+    labels = parsed("# domain: pedestrian\ncat\nage>60\nx\tred hat\ny\ty\tin the hand\n")
+    assert parse_label_set(label_file(labels).encode(), labels.name, "copy") == labels
 
 
 def test_a_name_may_hold_what_its_text_may_not() -> None:

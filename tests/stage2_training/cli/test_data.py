@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge_format import write_knowledge
+from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.cli.data import data_app
 from sspa.stage2_training.data.manifest import read_manifest
 
@@ -25,9 +26,9 @@ def own_data(tmp_path: Path) -> Path:
     """Eighty images in two folders, one per label, as a user might have them."""
     for label in ("cat", "dog"):
         for k in range(40):
-            path = tmp_path / "own" / label / f"{k}.jpg"
+            path = tmp_path / "own" / label / f"{k}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 6)).save(path)
+            Image.new("RGB", (8, 6), (k, len(label), label == "cat")).save(path)
     return tmp_path / "own"
 
 
@@ -60,9 +61,36 @@ def test_own_data_from_a_folder_to_a_query(own_data: Path, tmp_path: Path) -> No
     assert "40" in run("query", manifest, "SELECT count(*) FROM marks WHERE key = 'dog' AND mark = 1")
     run("shard", manifest, tmp_path / "shards", "--root", own_data, "--per-shard", 30)
     run("check", tmp_path / "shards" / "manifest.parquet", "--root", tmp_path / "shards")
-    (own_data / "cat" / "3.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 80 images are missing, the first is .*cat/3\.jpg"):
+    (own_data / "cat" / "3.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 80 images are missing, the first is .*cat/3\.png"):
         run("check", manifest, "--root", own_data)
+
+
+def test_prepare_says_what_it_understood(own_data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    rows = [f"{label}/{k}.png,{label},{'train' if k < 20 else 'val'}" for label in ("cat", "dog") for k in range(40)]
+    table.write_text("\n".join(["path,labels,split", *rows, "dog/99.png,dog;Fox,train"]))
+    asked = ("prepare", "custom", "--root", own_data, "--source", table, "--output", tmp_path / "own.parquet")
+    with pytest.raises(UserError, match=r"1 of 81 images are missing, .*dog/99\.png; .*--missing leave-out"):
+        run(*asked)
+    shown = run(*asked, "--missing", "leave-out")
+    assert "left out, since missing: 1 of 81 images: " in shown
+    assert "cat/0.png (train): cat" in shown
+    assert "look at this: there is no test split" in shown
+    assert "look at this: label 'Fox' is on no image of train and val" in shown
+    shown = run(*asked, "--missing", "leave-out", "--json")
+    found = json.loads(shown[shown.index("{") : shown.rindex("}") + 1])
+    assert (found["images"], found["splits"]) == (80, {"train": 40, "val": 40})
+    assert found["labels"]["dog"]["positives"] == {"train": 20, "val": 20}
+
+
+def test_labels_as_a_label_file(own_data: Path, tmp_path: Path) -> None:
+    manifest, out = tmp_path / "own.parquet", tmp_path / "own.txt"
+    run("prepare", "custom", "--root", own_data, "--output", manifest)
+    assert "2 labels; next: sspa-knowledge generate --labels" in run("labels", manifest, "--output", out)
+    assert read_label_set(out).keys == ("cat", "dog")
+    with pytest.raises(UserError, match="exists already; nothing was changed"):
+        run("labels", manifest, "--output", out)
 
 
 def test_a_label_that_the_knowledge_lacks_stops_preparation(own_data: Path, tmp_path: Path) -> None:
