@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.custom.rows import Row, known_split, make_row
 from sspa.stage2_training.data.custom.tables import TableColumns, table_rows
@@ -17,20 +18,29 @@ def folder_rows(root: Path, columns: TableColumns) -> Iterator[Row]:
     """The images below `root`. A copy or link of an image in several label folders is one image with their labels.
 
     Raises:
-        UserError: what `table_rows` raises.
+        UserError: folders of splits beside others, a table in some of them only, or what `table_rows` raises.
     """
     folders = [entry for entry in entries_of(root) if entry.is_dir()]
-    splits = [(folder, known_split(folder.name)) for folder in folders]
-    if folders and all(split for _, split in splits):
-        tables = [(folder / _CLASSES, split) for folder, split in splits if (folder / _CLASSES).is_file()]
-        if tables:
-            for file, split in tables:
-                yield from table_rows(file, columns, split or "", f"{file.parent.name}/")
-            return
-        found = [(image, label, split or "") for folder, split in splits for image, label in _labelled(folder)]
-    else:
-        found = [(image, label, "") for image, label in _labelled(root)]
-    yield from _one_each(root, found)
+    splits = {folder: split for folder in folders if (split := known_split(folder.name))}
+    others = [folder for folder in folders if folder not in splits]
+    if len(splits) > 1 and others:
+        names = " and ".join(folder.name for folder in splits)
+        raise UserError(
+            f"{root}: holds {names}, which are splits, beside {others[0].name}; move that elsewhere, or list the "
+            "images in a table (--source)"
+        )
+    if others or not splits:
+        yield from _one_each(root, [(image, label, "") for image, label in _labelled(root)])
+        return
+    tables = [folder for folder in splits if (folder / _CLASSES).is_file()]
+    if not tables:
+        found = [(image, label, split) for folder, split in splits.items() for image, label in _labelled(folder)]
+        yield from _one_each(root, found)
+        return
+    if without := [folder for folder in splits if folder not in tables]:
+        raise UserError(f"{without[0]}: has no {_CLASSES}, as {tables[0]} has; add it, or move the folder elsewhere")
+    for folder in tables:
+        yield from table_rows(folder / _CLASSES, columns, splits[folder], f"{folder.name}/")
 
 
 def _labelled(root: Path) -> Iterator[tuple[Path, str]]:

@@ -75,7 +75,7 @@ def _read_rows(root: Path, source: Path | None, columns: TableColumns) -> list[R
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; give the folder with the images as --root")
     if source is None:
-        return list(folder_rows(root, columns))
+        return settled(folder_rows(root, columns), root)
     if not source.is_file():
         raise UserError(f"{source}: there is no such file; give a .csv, .jsonl or COCO .json file")
     readers = {

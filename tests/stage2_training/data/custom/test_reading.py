@@ -216,6 +216,20 @@ def test_a_table_in_each_splits_folder(tmp_path: Path) -> None:
     assert found["valid/1.jpg"] == ("val", {"cat": 1, "dog": -1})
     assert found["test/0.jpg"] == ("test", {"cat": 0, "dog": 1})
     assert len(found) == 6
+    (tmp_path / "valid" / "_classes.csv").unlink()
+    with pytest.raises(UserError, match=r"valid: has no _classes\.csv, as .*test has"):
+        read_custom("mine", tmp_path)
+
+
+def test_a_folder_beside_those_of_the_splits_is_no_label(tmp_path: Path) -> None:
+    images(tmp_path, "train/cat/1.jpg", "test/cat/2.jpg", "annotations/plot.png")
+    with pytest.raises(UserError, match="holds test and train, which are splits, beside annotations; move that"):
+        read_custom("mine", tmp_path)
+
+
+def test_a_single_label_may_be_called_train(tmp_path: Path) -> None:
+    images(tmp_path, *(f"{label}/{k}.png" for label in ("train", "bus") for k in range(10)))
+    assert read_custom("mine", tmp_path).labels.keys == ("bus", "train")
 
 
 def test_what_is_no_image_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
