@@ -106,7 +106,8 @@ def _id(value: Any) -> str:
 
 
 def _order(key: str) -> tuple[bool, int, str]:
-    number = key.isascii() and key.isdigit()
+    # Python converts no text of thousands of digits.
+    number = key.isascii() and key.isdigit() and len(key) < 20
     return not number, int(key) if number else 0, key
 
 

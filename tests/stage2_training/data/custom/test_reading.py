@@ -330,6 +330,7 @@ def test_coco_ids_may_be_numbers_or_text(tmp_path: Path) -> None:
         ({"annotations": [{"image_id": 1, "category_id": 5}]}, r"annotations\[0\]: names category_id 5, but none has"),
         ({"annotations": [{"category_id": 9}]}, r"annotations\[0\]: names image_id None"),
         ({"annotations": [[]]}, r"annotations\[0\]: is no object"),
+        ({"categories": [{"id": "9" * 5000, "name": "cat"}]}, r"annotations\[0\]: names category_id '9', but none has"),
     ],
 )  # fmt: skip
 def test_wrong_coco_files_name_the_place(tmp_path: Path, changes: dict[str, object], message: str) -> None:
