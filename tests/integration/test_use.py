@@ -376,3 +376,18 @@ def test_what_is_no_run_folder(sspa_train: Command, squares: Path) -> None:
     ended = sspa_train("predict", squares, squares / "pictures" / "test0.png")
     assert ended.code == 2
     assert "is not a run folder (no run.json)" in ended.messages
+
+
+def test_data_with_other_labels_asks_for_knowledge(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.csv").write_text("path,labels,split\ntest0.png,lamp,test\ntest1.png,chair,test\n")
+    given = ("--root", squares / "pictures")
+    manifest = tmp_path / "other.parquet"
+    made = sspa_train("data", "prepare", "custom", *given, "--source", tmp_path / "other.csv", "--output", manifest)
+    assert made.code == 0, made.messages
+    ended = sspa_train("evaluate", trained_run, "--data", manifest, *given)
+    assert ended.code == 2
+    said = " ".join(ended.messages.split())
+    assert "has labels that the run does not know (chair, lamp); give --knowledge FILE about its labels" in said
+    assert str(trained_run / "knowledge.parquet") not in said
