@@ -46,17 +46,26 @@ def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
         if _is_whole(folder):
             return folder
         say(f"{folder}: is damaged, or of another version of sspa; building it again")
-        try:
-            rmtree(folder)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: is damaged and cannot be deleted ({error.strerror}); delete it, or set SSPA_CACHE to a "
-                "writable folder"
-            ) from error
+        delete_damaged(folder)
     with replacing_folder(folder, keep_theirs=True) as beside:
         build(beside)
         (beside / _SUMS).write_text(json.dumps(_sums(beside), indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def delete_damaged(folder: Path) -> None:
+    """Delete an entry of the cache.
+
+    Raises:
+        UserError: it cannot be deleted.
+    """
+    try:
+        rmtree(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: is damaged and cannot be deleted ({error.strerror}); delete it, or set SSPA_CACHE to a "
+            "writable folder"
+        ) from error
 
 
 def _is_whole(folder: Path) -> bool:

@@ -1,11 +1,14 @@
 """Recognises a file that holds labels in another form than one per line, which would be read as odd labels."""
 
-import json
 import re
+from contextlib import suppress
+
+from sspa.shared.errors import UserError
+from sspa.shared.json_files import parse_json
 
 _TABLE_ENDINGS = (".csv", ".tsv")
 _TABLE_HEADERS = frozenset(("path", "image", "image_path", "filename", "file_name", "file"))
-_NUMBERED = re.compile(r"\s*(\d+)\s*[.):]\s*\S")
+_NUMBERED = re.compile(r"\s*([0-9]{1,9})\s*[.):]\s*\S")
 _YAML = re.compile(r"[\w-]+:\s*$|\s+[-\w]+:\s|- \S")
 
 
@@ -20,11 +23,8 @@ def other_form(text: str, ending: str) -> str | None:
     if not lines:
         return None
     if text.lstrip()[:1] in ("[", "{"):
-        try:
-            json.loads(text)
-        except ValueError:
-            pass
-        else:
+        with suppress(UserError):  # a label may begin with a bracket
+            parse_json(text, "labels")
             return "is JSON"
     if _is_table(lines, ending):
         return "is a table"

@@ -103,7 +103,8 @@ def prepare(
         more = f" and {len(gone) - _ODD} more" if len(gone) > _ODD else ""
         total = len(manifest.ids) + len(gone)
         say(f"left out, since missing: {len(gone):,} of {total:,} images: {', '.join(map(str, gone[:_ODD]))}{more}")
-    resolve_paths(manifest, root)
+    else:
+        resolve_paths(manifest, root)
     if knowledge is not None:
         from sspa.shared.knowledge import read_knowledge
 

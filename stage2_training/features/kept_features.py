@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sspa.shared.cache import cache_folder
+from sspa.shared.cache import cache_folder, delete_damaged
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
 from sspa.shared.terminal import progress, say
@@ -123,13 +123,7 @@ def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
         whole = False
     if not whole:
         say(f"{folder}: damaged features in the cache; computing them again")
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: is damaged and cannot be deleted ({error.strerror}); delete it, or set SSPA_CACHE to a "
-                "writable folder"
-            ) from error
+        delete_damaged(folder)
     return whole
 
 

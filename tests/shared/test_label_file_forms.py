@@ -32,6 +32,8 @@ from sspa.shared.label_sets import built_in_names, read_label_set
         ("# domain: natural\n[object]\n", ".txt", None),
         ("3. street\n3. avenue\n", ".txt", None),
         ("7up\n", ".txt", None),
+        ("9" * 5000 + ". cat\n1. dog\n", ".txt", None),
+        ("[" * 100_000, ".txt", None),
         ("ratio 1:2\nratio 2:1\n", ".txt", None),
         ("", ".txt", None),
     ],

@@ -5,6 +5,7 @@ column per label with 1, 0 or -1 (unknown). Columns for the split and an id are 
 """
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class _Layout:
     marks: tuple[tuple[int, str], ...]
     split: int | None
     key: int | None
-    separators: str
+    separators: tuple[str, ...]
 
 
 def table_rows(path: Path, columns: TableColumns, split: str = "", within: str = "") -> Iterator[Row]:
@@ -99,7 +100,9 @@ def _delimiter(text: str, columns: TableColumns) -> str:
 def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The lines that are not blank, with their numbers; every one as wide as the first."""
     width = 0
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True, skipinitialspace=True)
+    # Not splitlines(): it would take U+2028 and others within a cell for a line break.
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
     for cells in reader:
         if not any(cell.strip() for cell in cells):
             continue
@@ -144,7 +147,8 @@ def _layout(
         marks = tuple((place, header[place].strip()) for place in rest)
     elif unused := [header[place].strip() for place in rest]:
         say(f"{path}: columns that are not used: {', '.join(unused)}")
-    separators = columns.separator or (";," if delimiter == ";" else ";")
+    usual = (";", ",") if delimiter == ";" else (";",)
+    separators = (columns.separator,) if columns.separator else usual
     return _Layout(image, of_names, marks, split, key, separators)
 
 

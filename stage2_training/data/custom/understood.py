@@ -1,10 +1,11 @@
 """What `data prepare` understood of a user's own data, so that a misreading shows before anything is trained."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sspa.shared.label_sets import fold
 from sspa.stage2_training.data.manifest import Manifest
-from sspa.stage2_training.data.statistics import split_figures
+from sspa.stage2_training.data.statistics import SplitFigures, split_figures
 
 _ROWS = 3
 
@@ -24,13 +25,13 @@ def understood(manifest: Manifest) -> dict[str, Any]:
             for place, key in enumerate(manifest.labels.keys)
         },
         "first_rows": [_row(manifest, row) for row in range(min(_ROWS, len(manifest.ids)))],
-        "odd": odd(manifest),
+        "odd": _odd(manifest, figures),
     }
 
 
-def odd(manifest: Manifest) -> list[str]:
+def _odd(manifest: Manifest, figures: Mapping[str, SplitFigures]) -> list[str]:
     """What looks like a mistake, though it may be none; a line each."""
-    figures, keys = split_figures(manifest), manifest.labels.keys
+    keys = manifest.labels.keys
     found = []
     for name in ("train", "val", "test"):
         if name not in figures:

@@ -195,6 +195,13 @@ def test_columns_that_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert table(read_custom("m", tmp_path, source, columns=TableColumns(labels=("what",), separator="|"))) == TWO
 
 
+def test_a_separator_is_taken_whole_and_only_line_ends_end_lines(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text('path,labels,split,note\na.jpg,"red kite, dog",train,x\u2028y\n', encoding="utf-8")
+    found = read_custom("m", tmp_path, source, columns=TableColumns(separator=", "))
+    assert (found.labels.keys, found.ids) == (("dog", "red kite"), ("a.jpg",))
+
+
 def test_folders_that_are_splits(tmp_path: Path) -> None:
     images(tmp_path, "Train/cat/1.jpg", "Train/dog/2.jpg", "valid/cat/3.jpg", "valid/dog/4.jpg", "test/dog/5.jpg")
     found = read_custom("mine", tmp_path)
