@@ -1,6 +1,6 @@
 """The two answer forms: a free sentence, or fields constrained by a schema. Either becomes a description."""
 
-import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label
+from sspa.stage1_knowledge.answer_text import UNFINISHED, first_sentence, json_objects
 from sspa.stage1_knowledge.engines.contract import Answer, Message
 from sspa.stage1_knowledge.prompt import Prompt
 
 FORMS = ("sentence", "fields")
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"”’')]*\s+(?=[\"“‘'(]*[A-Z])")
-_DECORATION = re.compile(r"^(?:[\s\"“”'*_`#>-]+|(?:answer|description|sentence|a)\s*:\s*)+", re.IGNORECASE)
-_TRAILING = re.compile(r"[\s*_`]+$")
 
 
 @dataclass(frozen=True)
@@ -25,6 +22,15 @@ class Read:
     description: str
     complete: bool
     fault: str = ""
+
+
+def _no_answer(answer: Answer) -> Read | None:
+    """What to read of an answer that holds none, in whatever form it was asked for; None if it holds one."""
+    if answer.finish == "filter":
+        return Read("", complete=True, fault="the server's filter withheld the answer")
+    if answer.text == UNFINISHED:
+        return Read("", complete=False, fault="cut: the model was still thinking; raise --max-tokens")
+    return None
 
 
 class Fields(BaseModel):
@@ -50,15 +56,12 @@ class SentenceForm:
         return prompt.chat(label)
 
     def read(self, answer: Answer, prompt: Prompt, label: Label) -> Read:
-        """The first sentence of the answer, without quotes, bullets and line breaks."""
-        text = " ".join(answer.text.split())
-        sentences = _SENTENCE_END.split(_DECORATION.sub("", text))
-        sentence = _TRAILING.sub("", sentences[0])
-        if sentence.endswith('"') and sentence.count('"') == 1:
-            # The closing quote of a quoted answer, whose opening quote went with the decoration.
-            sentence = sentence[:-1]
+        """The first sentence of the answer, without what models write around one."""
+        if nothing := _no_answer(answer):
+            return nothing
+        sentence, more = first_sentence(answer.text, label.text)
         # Truncated only if the kept sentence itself is; a truncated second one costs nothing.
-        cut = answer.finish == "length" and len(sentences) == 1 and not sentence.endswith((".", "!", "?"))
+        cut = answer.finish == "length" and not more and not sentence.endswith((".", "!", "?"))
         return Read(sentence, complete=not cut)
 
 
@@ -75,8 +78,10 @@ class FieldsForm:
 
     def read(self, answer: Answer, prompt: Prompt, label: Label) -> Read:
         """The description that the template's block `fields_sentence` composes from the fields."""
+        if nothing := _no_answer(answer):
+            return nothing
         try:
-            fields = Fields.model_validate_json(answer.text)
+            fields = _fields(answer.text)
         except ValidationError as error:
             if answer.finish == "length":
                 return Read("", complete=False)
@@ -85,6 +90,21 @@ class FieldsForm:
             return Read("", complete=True, fault=f"not the asked fields: {where}: {first['msg']}")
         composed = prompt.block("fields_sentence", label, text=label.text, hint=label.hint, **fields.model_dump())
         return Read(" ".join(composed.split()), complete=True)
+
+
+def _fields(text: str) -> Fields:
+    """The fields of an answer, or of the first JSON object in it that has them.
+
+    Raises:
+        ValidationError: what is wrong with the answer as a whole.
+    """
+    try:
+        return Fields.model_validate_json(text)
+    except ValidationError:
+        for found in json_objects(text):
+            with suppress(ValidationError):
+                return Fields.model_validate(found)
+        raise
 
 
 AnswerForm = SentenceForm | FieldsForm

@@ -4,14 +4,13 @@ Everything here is a pure function of the answers: whatever order they arrive in
 run is killed, the same answers settle on the same descriptions.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from sspa.shared.label_sets import Label
-from sspa.shared.terminal import printable
 from sspa.stage1_knowledge.answer_forms import AnswerForm
+from sspa.stage1_knowledge.answer_text import cleaned
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Message, Request, Sampling
 from sspa.stage1_knowledge.keys import messages_digest, request_key
 from sspa.stage1_knowledge.prompt import Prompt
@@ -21,24 +20,6 @@ from sspa.stage1_knowledge.verdicts import Demonstration, Verdict, judge
 ATTEMPTS_PER_SAMPLE = 1000
 # A truncated answer doubles the token limit of the next attempt, up to this multiple of the first.
 MAX_GROWTH = 4
-
-
-# A chat's own markers, of the common templates.
-_CHAT_TOKEN = re.compile(r"<\|[^<>|]{1,40}\|>|<｜[^<>｜]{1,40}｜>|</?s>|\[/?(?:INST|SYS)\]|<<?/?SYS>>?")
-# Far above the longest answer that any option asks for.
-MAX_CHARACTERS = 20_000
-
-
-def cleaned(answer: Answer) -> Answer:
-    """The answer as it is kept: of bounded length, up to the first chat token, without control characters.
-
-    Example:
-        >>> cleaned(Answer("A cat\\x1b[2J sits.<|im_end|>\\nuser", "stop")).text
-        'A cat [2J sits.'
-    """
-    text = _CHAT_TOKEN.split(answer.text[:MAX_CHARACTERS], maxsplit=1)[0]
-    text = printable(text, instead=" ")
-    return answer if text == answer.text else replace(answer, text=text)
 
 
 @dataclass(slots=True)

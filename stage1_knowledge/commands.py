@@ -56,6 +56,9 @@ def generate(
     endpoint: Annotated[
         str | None, typer.Option(help="Ask an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
     ] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Chat template (Jinja2) for --model, in place of its own or if it has none.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at --endpoint.")] = 16,
     ray: Annotated[int, typer.Option("--ray", min=0, help="Run this many engine actors under Ray.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked, and ask nothing.")] = False,
@@ -87,7 +90,7 @@ def generate(
         output=output_file or Path("artifacts") / f"{label_set.name}.parquet",
         rejudge=rejudge,
     )
-    options = EngineOptions(model, endpoint, replay, ray, concurrency)
+    options = EngineOptions(model, endpoint, replay, ray, concurrency, chat_template)
     engine = choose_engine(options, job.sampling, chosen_form.schema)
     if dry_run:
         _describe(job, engine, cache)
@@ -105,18 +108,31 @@ def _describe(job: "Job", engine: "Engine", cache: Path | None) -> None:
 
 
 def _report(output: Path, outcome: "Outcome") -> None:
-    if not outcome.written:
+    from collections import Counter
+
+    from sspa.stage1_knowledge.verdicts import kind_of
+
+    if outcome.written:
+        say(
+            f"{output}: {outcome.rows} descriptions, {outcome.asked} asked with {outcome.answers} answers "
+            f"in {outcome.seconds:.1f} s"
+        )
+    else:
         say(f"{output}: up to date, {outcome.rows} descriptions; nothing was asked")
-        return
-    say(
-        f"{output}: {outcome.rows} descriptions, {outcome.asked} asked with {outcome.answers} answers "
-        f"in {outcome.seconds:.1f} s"
-    )
     if outcome.prompt_tokens:
         say(
             f"{outcome.output_tokens:,} tokens written; {outcome.cached_tokens / outcome.prompt_tokens:.0%} "
             f"of {outcome.prompt_tokens:,} prompt tokens came from the prefix cache"
         )
+    if outcome.doubtful:
+        kinds = Counter(kind_of(reason) for reason in outcome.doubtful).most_common(4)
+        say(
+            f"doubtful: {len(outcome.doubtful)} of {outcome.rows} descriptions "
+            f"({', '.join(f'{count} {kind}' for kind, count in kinds)}); "
+            f"see them with `sspa-knowledge report {output}`"
+        )
+    else:
+        say(f"doubtful: none of {outcome.rows} descriptions")
 
 
 def main() -> None:

@@ -69,13 +69,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run did. Times and speeds are recorded beside the table, not in it."""
+    """What a run did; `doubtful` has a reason for each doubtful description of the table.
+
+    Times and speeds are recorded beside the table, not in it.
+    """
 
     rows: int
     asked: int
     answers: int
     written: bool
     seconds: float
+    doubtful: list[str] = field(default_factory=list)
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -103,10 +107,11 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
                 if cache is not None and any(isinstance(row, Question) for row in plan.rows):
                     # Including those of an earlier, killed run: so far only its journal has them.
                     cache.add(engine.identity, _answers(plan))
-            if plan.up_to_date:
-                return Outcome(len(plan.rows), 0, 0, written=False, seconds=time.monotonic() - began)
+            if plan.stored is not None and plan.up_to_date:
+                seconds = time.monotonic() - began
+                return Outcome(len(plan.rows), 0, 0, False, seconds, plan.stored.doubtful_reasons())
             with _collector_paused():
-                kept_old = _write(job, plan, engine)
+                kept_old, doubtful = _write(job, plan, engine)
         finally:
             journal.close()
             gc.unfreeze()
@@ -118,6 +123,7 @@ def generate(job: Job, engine: Engine, cache: AnswerStore | None = None) -> Outc
         answers=usage["answers"],
         written=True,
         seconds=time.monotonic() - began,
+        doubtful=doubtful,
         prompt_tokens=usage["prompt_tokens"],
         cached_tokens=usage["cached_tokens"],
         output_tokens=usage["output_tokens"],
@@ -217,7 +223,8 @@ def _ask(plan: Plan, engine: Engine, journal: Journal, usage: Counter[str]) -> N
         journal.sync()
 
 
-def _write(job: Job, plan: Plan, engine: Engine) -> Path | None:
+def _write(job: Job, plan: Plan, engine: Engine) -> tuple[Path | None, list[str]]:
+    """Write the table; returns where an old one was kept, and the reason of each doubtful description."""
     writer = Writer(job.domain, job.prompt, job.form.name, job.sampling, engine.identity)
     for row in plan.rows:
         if isinstance(row, Question):
@@ -233,8 +240,7 @@ def _write(job: Job, plan: Plan, engine: Engine) -> Path | None:
             say(f"{len(lost)} rows of the old {job.output.name} are not in the new table; it is kept as {kept_old}")
             with replacing(kept_old) as beside:
                 beside.write_bytes(job.output.read_bytes())
-    writer.write(job.output)
-    return kept_old
+    return kept_old, writer.write(job.output)
 
 
 def _answers(plan: Plan) -> Iterator[tuple[str, Answer]]:
@@ -253,6 +259,7 @@ def _write_run_record(job: Job, engine: Engine, outcome: Outcome, usage: Counter
         "python": platform.python_version(),
         "engine": engine.identity.engine,
         "model": engine.identity.model,
+        "left_out": list(engine.left_out),
         "rows": outcome.rows,
         "questions_asked": outcome.asked,
         "answers": outcome.answers,

@@ -9,7 +9,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge_format import SCHEMA_VERSION, read_table
 from sspa.stage1_knowledge.clip_tokens import CONTEXT
 from sspa.stage1_knowledge.generation import run_record_path
-from sspa.stage1_knowledge.verdicts import judge
+from sspa.stage1_knowledge.verdicts import judge, kind_of
 
 # The settings that can make two rows of one label differ, in the order they are reported.
 _SETTINGS = ("origin", "model", "revision", "quantisation", "prompt", "prompt_hash", "answer_form", "domain")
@@ -29,7 +29,7 @@ def report(path: Path) -> str:
         f"CLIP       {max(row['clip_tokens'] for row in rows)} of {CONTEXT} tokens at most, {len(cut)} cut short",
     ]
     lines += _speed(path)
-    kinds = Counter(row["reason"].split(":")[0].split('"')[0].strip() for row in rows if row["verdict"] != "good")
+    kinds = Counter(kind_of(row["reason"]) for row in rows if row["verdict"] != "good")
     for kind, count in kinds.most_common():
         lines.append(f"doubtful   {count} {kind}")
     for row in rows:

@@ -14,9 +14,8 @@ from sspa.stage1_knowledge.engines.contract import Answer, Identity, Sampling
 from sspa.stage1_knowledge.journal import answer_from_dict, answer_to_dict
 from sspa.stage1_knowledge.near_duplicates import near_duplicates
 from sspa.stage1_knowledge.prompt import Prompt
+from sspa.stage1_knowledge.verdicts import NEAR_DUPLICATE
 
-# Prefix of the one reason that depends on the whole table: it comes and goes with the other labels.
-_NEAR_DUPLICATE = "nearly the same as "
 # Created once: json.dumps would create one for each of hundreds of thousands of rows.
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
@@ -70,7 +69,7 @@ class StoredTable:
 
     def is_settled(self, row: int, retries: int) -> bool:
         """False where a doubtful answer may still be asked again."""
-        good = self.column("verdict")[row] == "good" or self.column("reason")[row].startswith(_NEAR_DUPLICATE)
+        good = self.column("verdict")[row] == "good" or self.column("reason")[row].startswith(NEAR_DUPLICATE)
         return good or self.column("attempts")[row] > retries
 
     def is_about(self, row: int, label: Label, domain: str) -> bool:
@@ -81,6 +80,10 @@ class StoredTable:
     def answers(self, row: int) -> list[Answer]:
         """All answers of the row's question so far."""
         return [answer_from_dict(values) for values in json.loads(self.column("answers")[row])]
+
+    def doubtful_reasons(self) -> list[str]:
+        """The reason of each doubtful description."""
+        return doubtful_reasons(self.column("verdict"), self.column("reason"))
 
     def rows_without(self, kept: set[int], keys: set[str]) -> list[int]:
         """The rows that are neither kept nor answers to one of these questions."""
@@ -111,7 +114,7 @@ class Writer:
         """Copy a row unchanged."""
         for name, values in self._columns.items():
             values.append(stored.column(name)[row])
-        if self._columns["reason"][-1].startswith(_NEAR_DUPLICATE):
+        if self._columns["reason"][-1].startswith(NEAR_DUPLICATE):
             self._columns["verdict"][-1], self._columns["reason"][-1] = "good", ""
 
     def add_question(self, question: Question, asker: Asker) -> None:
@@ -139,13 +142,19 @@ class Writer:
         for name, values in self._columns.items():
             values.append(row[name])
 
-    def write(self, path: Path) -> None:
-        """Judge the table as a whole and write it; the writer cannot be used again."""
+    def write(self, path: Path) -> list[str]:
+        """Judge the table as a whole and write it; the writer cannot be used again.
+
+        Returns:
+            The reason of each doubtful description.
+        """
         self._mark_near_duplicates()
+        reasons = doubtful_reasons(self._columns["verdict"], self._columns["reason"])
         count_clip_tokens(self._columns)
         # Each list is freed as its column is built: together they are as large as the table itself.
         arrays = [pa.array(self._columns.pop(field.name), field.type) for field in arrow_schema()]
         write_knowledge(path, pa.table(arrays, schema=arrow_schema()))
+        return reasons
 
     def _sampling_json(self, room: int) -> str:
         if room not in self._sampling_texts:
@@ -165,9 +174,14 @@ class Writer:
         for row, (other, index) in found.items():
             # What a person wrote is that person's decision; what is doubtful already keeps its reason.
             if columns["verdict"][row] == "good" and columns["origin"][row] == "model":
-                named = f"{_NEAR_DUPLICATE}{columns['label'][other]}'s"
+                named = f"{NEAR_DUPLICATE}{columns['label'][other]}'s"
                 columns["verdict"][row] = "doubtful"
                 columns["reason"][row] = f"{named}: {index:.0%} of the words in common"
+
+
+def doubtful_reasons(verdicts: list[str], reasons: list[str]) -> list[str]:
+    """The reason of each doubtful row."""
+    return [reason for verdict, reason in zip(verdicts, reasons, strict=True) if verdict != "good"]
 
 
 def count_clip_tokens(columns: dict[str, list[Any]]) -> None:

@@ -22,6 +22,8 @@ MAX_FOREIGN_LETTERS = 0.1
 MAX_OF_DEMONSTRATION = 0.5
 MIN_VISUAL_WORDS = 2
 MIN_VISUAL_WORDS_BESIDE_USES = 3
+# Prefix of the one reason that depends on the whole table: it comes and goes with the other labels.
+NEAR_DUPLICATE = "nearly the same as "
 
 # A word, or a punctuation mark that ends an item of a list.
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|[,;.]")
@@ -62,6 +64,17 @@ class Verdict:
 
 
 GOOD = Verdict(good=True)
+
+
+def kind_of(reason: str) -> str:
+    """What a verdict's reason has in common with those of other descriptions.
+
+    Example:
+        >>> kind_of("too short: 3 words")
+        'too short'
+    """
+    kind = reason.split(":")[0].split('"')[0].strip()
+    return f"{NEAR_DUPLICATE}another label's" if kind.startswith(NEAR_DUPLICATE) else kind
 
 
 @dataclass(frozen=True)

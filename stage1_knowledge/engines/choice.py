@@ -22,6 +22,7 @@ class EngineOptions:
     replay: Path | None = None
     ray_workers: int = 0
     concurrency: int = 16
+    chat_template: Path | None = None
 
 
 def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[str, Any] | None) -> Engine:
@@ -34,6 +35,10 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
     chosen = [name for name, value in named.items() if value]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} name two engines; choose one")
+    if options.chat_template and (options.replay or options.endpoint):
+        raise UserError(
+            "--chat-template is for a model that vLLM runs here; a server has its own, and a replay asks nothing"
+        )
     if options.replay:
         from sspa.stage1_knowledge.engines.replay import Replay
 
@@ -50,7 +55,7 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
             f"using the embedded {embedded_model.NAME}, a very small model; "
             "choose a better one with --model (a local folder or a hub name, e.g. Qwen/Qwen2.5-7B-Instruct)"
         )
-    make_vllm = partial(VllmOffline, find_model(options.model), sampling, schema)
+    make_vllm = partial(VllmOffline, find_model(options.model, options.chat_template), sampling, schema)
     if options.ray_workers:
         from sspa.stage1_knowledge.engines.ray_blocks import RayBlocks
 

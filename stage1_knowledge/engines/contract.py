@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model wrote. `finish` is "stop", or "length" if the token limit was reached."""
+    """What the model wrote. `finish` is "stop", "length" at the token limit, or "filter" if a server withheld it."""
 
     text: str
     finish: str
@@ -82,6 +82,11 @@ class Engine(ABC):
         Raises:
             UserError: the engine cannot start or cannot be reached, with what to do about it.
         """
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the sampling parameters could not be asked for; for the record of the run."""
+        return ()
 
     def close(self) -> None:  # noqa: B027  (most engines hold nothing)
         """Release memory, processes and connections."""

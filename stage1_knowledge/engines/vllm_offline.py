@@ -72,6 +72,7 @@ class VllmOffline(Engine):
                 [list(request.messages) for request in block],
                 [self._parameters(request) for request in block],
                 use_tqdm=False,
+                chat_template=self._model.template,
                 # Reasoning models would spend the token limit on their reasoning; other templates ignore this.
                 chat_template_kwargs={"enable_thinking": False},
             )
@@ -91,6 +92,7 @@ class VllmOffline(Engine):
             repetition_penalty=self._sampling.repetition_penalty,
             max_tokens=request.max_tokens,
             seed=request.seed,
+            stop=list(self._model.stops),
             structured_outputs=StructuredOutputsParams(json=dict(self._schema)) if self._schema else None,
         )
 

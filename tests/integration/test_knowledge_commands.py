@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -48,6 +49,28 @@ def test_the_real_engine_writes_knowledge_and_is_not_started_again(tmp_path: Pat
     assert "up to date" in again.stderr
     assert "starting vLLM" not in again.stderr
     assert read_knowledge(output).descriptions["horse"] == (rows[0]["description"],)
+
+
+@pytest.mark.slow
+def test_the_real_engine_asks_a_base_model_in_plain_text(tmp_path: Path) -> None:
+    if find_spec("vllm") is None:
+        pytest.skip("no vLLM build is installed (extra cpu or gpu)")
+    from sspa.stage1_knowledge.embedded_model import model_folder
+
+    base = tmp_path / "a-base-model"
+    shutil.copytree(model_folder(), base, copy_function=shutil.copyfile)
+    (base / "chat_template.jinja").unlink()
+    (tmp_path / "mine.txt").write_text("horse\n")
+    arguments = ("generate", "--labels", "mine.txt", "--model", "a-base-model", "--retries", "1", "--max-tokens", "48")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.index("a-base-model has no chat template: it is asked in plain text")
+    assert said < done.stderr.index("starting vLLM")
+    (row,) = read_table(tmp_path / "artifacts" / "mine.parquet")[0].to_pylist()
+    assert "horse" in row["description"].lower()
+    answers = json.loads(row["answers"])
+    assert all("Question:" not in answer["text"] for answer in answers)
+    assert done.stderr.splitlines()[-1].startswith("doubtful: ")
 
 
 def _imported(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:

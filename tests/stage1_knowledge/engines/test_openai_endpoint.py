@@ -19,6 +19,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.stage1_knowledge.answer_forms import Fields
+from sspa.stage1_knowledge.answer_text import UNFINISHED
 from sspa.stage1_knowledge.engines.contract import Request, Sampling
 from sspa.stage1_knowledge.engines.openai_endpoint import OpenAiEndpoint
 
@@ -34,6 +35,7 @@ class Server(ThreadingHTTPServer):
         self.failures: list[int] = []
         self.raw: Callable[[Handler], tuple[int, dict | bytes]] | None = None
         self.bodies: list[dict] = []
+        self.headers: dict[str, str] = {}
         self.flying = self.most = 0
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
@@ -41,16 +43,16 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+    body: dict
 
     def do_GET(self) -> None:
         self.reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]})
 
     def do_POST(self) -> None:
+        body = self.body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.server.raw is not None:
-            self.rfile.read(int(self.headers["content-length"]))
             self.reply(*self.server.raw(self))
             return None
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with self.server.lock:
             self.server.flying += 1
             self.server.most = max(self.server.most, self.server.flying)
@@ -75,6 +77,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -131,7 +135,8 @@ def test_a_refusal_that_stays_is_one_line_and_earlier_answers_were_given(server:
     [
         {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []},
         {"id": "1"},
-        {"choices": [{"message": None}]},
+        {"choices": None, "error": {"message": "no more room", "code": 429}},
+        {"choices": "many"},
         {"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many"}},
         b"<html>hi</html>",
         b'"hello"',
@@ -143,6 +148,172 @@ def test_what_is_no_answer_is_one_line(server: Server, content: dict | bytes, mo
     monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
     server.raw = lambda _: (200, content)
     with pytest.raises(UserError, match=r"--endpoint http://127"):
+        list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"<html>hi</html>", r"text \('<html>hi</html>'\), not with a chat completion; does the URL end in /v1\?"),
+        ({"choices": []}, r"no choices, not with a chat completion; does the URL end in /v1\?"),
+        ({"choices": None, "error": {"message": "no more room"}}, r"an error \(no more room\)"),
+    ],
+)
+def test_what_came_instead_of_an_answer_is_named(
+    server: Server, reply: dict | bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "reply", _with_type(Handler.reply, "text/html" if isinstance(reply, bytes) else ""))
+    server.raw = lambda _: (200, reply)
+    with pytest.raises(UserError, match=said):
+        list(OpenAiEndpoint(server.url, Sampling(), model="m").answer(requests(1)))
+    if isinstance(reply, bytes):
+        monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.reply(200, reply))
+        with pytest.raises(UserError, match=r"no list of models; does the URL end in /v1\?"):
+            _ = OpenAiEndpoint(server.url, Sampling()).identity
+
+
+def _with_type(reply: Callable, content_type: str) -> Callable:
+    """The handler's reply with another content type, where one is given."""
+
+    def send(handler: Handler, status: int, content: dict | bytes) -> None:
+        if content_type:
+            plain = handler.send_header
+            handler.send_header = lambda name, value: plain(  # type: ignore[method-assign]
+                name, content_type if name == "content-type" else value
+            )
+        reply(handler, status, content)
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "expected"),
+    [
+        (
+            {"content": [{"type": "text", "text": "A "}, {"type": "image"}, {"text": "cat."}]},
+            "stop",
+            ("A cat.", "stop"),
+        ),
+        ({"content": None}, "stop", ("", "stop")),
+        (None, "content_filter", ("", "filter")),
+        ({"content": ""}, "content_filter", ("", "filter")),
+        ({"content": None, "reasoning_content": "Hm."}, "length", (UNFINISHED, "length")),
+        ({"content": "A cat.", "reasoning_content": "Hm."}, "stop", ("A cat.", "stop")),
+        ({"content": "", "reasoning": "Hm."}, "stop", (UNFINISHED, "stop")),
+    ],
+)
+def test_the_text_of_a_message(server: Server, message: dict | None, finish: str, expected: tuple[str, str]) -> None:
+    server.raw = lambda _: (200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
+    ((_, answer),) = OpenAiEndpoint(server.url, Sampling()).answer(requests(1))
+    assert (answer.text, answer.finish) == expected
+
+
+class Choosy:
+    """A server's reply that refuses arguments, each in its own words, and records what it accepted."""
+
+    def __init__(self, **refusals: object) -> None:
+        self.refusals, self.accepted, self.refused = refusals, list[dict](), 0
+
+    def __call__(self, handler: Handler) -> tuple[int, dict]:
+        body = handler.body
+        for name, refusal in self.refusals.items():
+            if name in body:
+                self.refused += 1
+                return (422 if isinstance(refusal, list) else 400), (
+                    {"detail": refusal} if isinstance(refusal, list) else {"error": {"message": refusal}}
+                )
+        self.accepted.append(body)
+        return 200, {"choices": [{"message": {"role": "assistant", "content": DESCRIPTION}, "finish_reason": "stop"}]}
+
+
+def test_arguments_that_a_server_refuses_are_left_out_and_said_once(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choosy = Choosy(
+        repetition_penalty="Unrecognized request argument supplied: repetition_penalty",
+        max_tokens="Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        seed=[{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}],
+        chat_template_kwargs="Unknown name 'chat_template_kwargs'; known are temperature, top_p",
+        response_format="json_schema is not supported by this model",
+    )
+    server.raw = choosy
+    engine = OpenAiEndpoint(server.url, Sampling(), schema=Fields.model_json_schema(), concurrency=4)
+    assert len(list(engine.answer(requests(12)))) == 12
+    assert {frozenset(body) for body in choosy.accepted} == {
+        frozenset(["model", "messages", "temperature", "top_p", "max_completion_tokens"])
+    }
+    assert choosy.accepted[0]["max_completion_tokens"] == 80
+    assert choosy.refused <= 4 * 5
+    said = capsys.readouterr().err
+    for name in choosy.refusals:
+        assert said.count(f"refuses {name};") == 1
+    assert sorted(engine.left_out) == ["chat_template_kwargs", "repetition_penalty", "response_format", "seed"]
+
+
+def test_a_value_that_a_server_refuses_gives_way_to_its_default(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def only_one(handler: Handler) -> tuple[int, dict]:
+        if handler.body["temperature"] != 1:
+            return 400, {"error": {"message": "'temperature' does not support 0.3. Only the default (1) is supported."}}
+        return 200, {"choices": [{"message": {"content": DESCRIPTION}}]}
+
+    server.raw = only_one
+    assert len(list(OpenAiEndpoint(server.url, Sampling(), concurrency=3).answer(requests(6)))) == 6
+    assert capsys.readouterr().err.count("refuses temperature 0.3; its default 1 is sent instead") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "advice"),
+    [
+        (400, "this model's context has 128 tokens", "are kept$"),
+        (400, "max_tokens is too large: 80", "are kept$"),
+        (401, "wrong key", r"check the key in \$OPENAI_API_KEY; the answers so far are kept$"),
+        (404, "no such page", r"does the URL end in /v1\? is --model the name"),
+        (429, "slower, please", "run the same command again$"),
+        (500, "oh", "run the same command again$"),
+    ],
+)
+def test_a_refusal_advises_to_ask_again_only_where_that_can_help(
+    server: Server, status: int, message: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
+    server.raw = lambda _: (status, {"error": {"message": message}})
+    with pytest.raises(UserError, match=rf"refused \({status}: .*{message}") as caught:
+        list(OpenAiEndpoint(server.url, Sampling(), model="m").answer(requests(1)))
+    assert re.search(advice, str(caught.value)), str(caught.value)
+
+
+def test_a_question_that_the_filter_refuses_does_not_stop_the_others(server: Server) -> None:
+    def filtering(handler: Handler) -> tuple[int, dict]:
+        if "is 3?" in handler.body["messages"][0]["content"]:
+            return 400, {"error": {"message": "The response was filtered.", "code": "content_filter"}}
+        return 200, {"choices": [{"message": {"content": DESCRIPTION}}]}
+
+    server.raw = filtering
+    answers = {request.key: answer for request, answer in OpenAiEndpoint(server.url, Sampling()).answer(requests(6))}
+    assert [key for key, answer in answers.items() if answer.finish == "filter"] == ["key3"]
+
+
+def test_a_rate_limit_is_waited_for_as_the_server_says(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
+    server.headers = {"retry-after": "0.2"}
+    server.failures = [429] * 7
+    began = time.monotonic()
+    assert len(list(OpenAiEndpoint(server.url, Sampling(), concurrency=2).answer(requests(4)))) == 4
+    assert time.monotonic() - began > 3 * 0.2
+    assert "asks to wait for 0 s; waiting" in capsys.readouterr().err
+
+
+def test_a_rate_limit_of_hours_ends_the_run_and_says_when_to_go_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
+    server.headers = {"retry-after": "7200"}
+    server.failures = [429]
+    with pytest.raises(UserError, match=r"asks to wait for 7,200 s; .*run the same command again then"):
         list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
 
 
