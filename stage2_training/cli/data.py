@@ -30,6 +30,13 @@ class Missing(StrEnum):
     leave_out = "leave-out"
 
 
+class Blank(StrEnum):
+    """What it means that no label is given."""
+
+    none = "none"
+    unknown = "unknown"
+
+
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the data set's protocols.")]
 
@@ -55,10 +62,11 @@ def prepare(
     protocol: ProtocolName = None,
     download: Annotated[bool, typer.Option("--download", help="Download VOC into --root through torchvision.")] = False,
     source: Annotated[
-        Path | None, typer.Option(help="custom: a .csv, .jsonl or COCO .json; without it, one folder per label.")
+        list[str] | None,
+        typer.Option(help="custom: a list or a tool's annotations, or train=FILE and others; without it, folders."),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="custom: a label file or built-in set, for order and texts.")
+        str | None, typer.Option(help="custom: a label file or built-in set, for order and texts; other labels go.")
     ] = None,
     val: Annotated[float, typer.Option(help="custom: the share to draw for val if no split is given.")] = 0.1,
     test: Annotated[float, typer.Option(help="custom: the share to draw for test if no split is given.")] = 0.2,
@@ -68,6 +76,10 @@ def prepare(
         str | None, typer.Option(help="custom: the column with labels, or a,b,c: columns of 1, 0 and -1 (unknown).")
     ] = None,
     separator: Annotated[str | None, typer.Option(help="custom: between the labels in a cell; ; by default.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="custom: the column with what must stay in one split, such as a patient.")
+    ] = None,
+    blank: Annotated[Blank, typer.Option(help="custom: what empty cells and rows without labels mean.")] = Blank.none,
     missing: Annotated[Missing, typer.Option(help="Images that are listed and do not exist.")] = Missing.refuse,
     knowledge: Annotated[Path | None, typer.Option(help="Also check that this knowledge has every label.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was understood as JSON.")] = False,
@@ -85,15 +97,16 @@ def prepare(
 
     if name == "custom":
         from sspa.shared.label_sets import read_label_set
-        from sspa.stage2_training.data.custom.reading import read_custom
+        from sspa.stage2_training.data.custom.reading import Source, read_custom
         from sspa.stage2_training.data.custom.tables import TableColumns
 
         if root is None:
             raise UserError("custom needs the folder that the paths are relative to: --root DIR")
         own_labels = read_label_set(labels) if labels else None
-        columns = TableColumns(image_column, _names(label_columns), separator)
-        manifest = read_custom("custom", root, source, own_labels, val, test, seed, columns)
-        check_manifest(manifest, str(source or root))
+        columns = TableColumns(image_column, _names(label_columns), separator, group, blank.value)
+        sources = [Source.parse(text, len(source) > 1) for text in source] if source else []
+        manifest = read_custom("custom", root, sources, own_labels, val, test, seed, columns)
+        check_manifest(manifest, str(sources[0].path if sources else root))
     else:
         if download:
             _download_voc(name, root)
@@ -215,6 +228,8 @@ def _print_labels(manifest: "Manifest") -> None:
         ("labels per image", *(f"{found.cardinality:.2f}" for found in figures.values())),
         ("without any label", *(f"{found.unlabelled:,}" for found in figures.values())),
     ]
+    if any(found.blank for found in figures.values()):
+        totals.append(("nothing known", *(f"{found.blank:,}" for found in figures.values())))
     title = f"{manifest.dataset}, protocol {manifest.protocol}: images with each label"
     print_table(("label", *figures), [rows, totals], title=title, left=("label",))
 

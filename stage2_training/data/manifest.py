@@ -2,7 +2,8 @@
 
 A Parquet table with one row per image: `id` (the data set's own), `path` (relative to a root, with slashes),
 `split` (train, val, test) and `labels` (a list of small integers, one per label: 1 present, 0 absent, -1
-unknown). The order of the labels and the protocol are in the table's metadata.
+unknown); `group`, if images are grouped, names what stays in one split. The order of the labels and the protocol
+are in the table's metadata.
 """
 
 import hashlib
@@ -45,6 +46,7 @@ class Manifest:
         note: what a result must state about the data.
         ids, paths, splits: one entry per image, N each.
         targets: (N, C) int8; 1 present, 0 absent, -1 unknown.
+        groups: N names; images of one group stay in one split wherever a split is drawn. () if there are none.
     """
 
     dataset: str
@@ -55,15 +57,16 @@ class Manifest:
     paths: tuple[str, ...]
     splits: tuple[str, ...]
     targets: NDArray[np.int8]
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = {len(self.ids), len(self.paths), len(self.splits), len(self.targets)}
+        sizes = {len(self.ids), len(self.paths), len(self.splits), len(self.targets), len(self.groups or self.ids)}
         if len(sizes) != 1 or self.targets.shape != (len(self.ids), len(self.labels.keys)):
             raise ValueError(f"manifest columns of different length: {sizes}, targets {self.targets.shape}")
 
     @property
     def content_hash(self) -> str:
-        """Hex digest over what training and scoring use: name, protocol, label keys, ids, paths, splits, targets.
+        """Hex digest over what training and scoring use: name, protocol, label keys, and all columns.
 
         Label texts and domain are excluded: a run takes them from its knowledge, whose own hash covers the texts.
         """
@@ -71,6 +74,8 @@ class Manifest:
         head = [self.dataset, self.protocol, self.labels.keys, self.ids, self.paths, self.splits]
         digest.update(json.dumps(head).encode())
         digest.update(np.ascontiguousarray(self.targets).tobytes())
+        if self.groups:
+            digest.update(json.dumps(self.groups).encode())
         return digest.hexdigest()[:32]
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
@@ -85,6 +90,7 @@ class Manifest:
             paths=tuple(self.paths[row] for row in rows),
             splits=tuple(self.splits[row] for row in rows),
             targets=self.targets[rows],
+            groups=tuple(self.groups[row] for row in rows) if self.groups else (),
         )
 
 
@@ -191,14 +197,15 @@ def manifest_table(manifest: Manifest) -> "pa.Table":
 
     flat = pa.array(np.ascontiguousarray(manifest.targets).reshape(-1), pa.int8())
     offsets = pa.array(np.arange(len(manifest.ids) + 1, dtype=np.int32) * len(manifest.labels.keys))
-    return pa.table(
-        {
-            "id": pa.array(manifest.ids, pa.string()),
-            "path": pa.array(manifest.paths, pa.string()),
-            "split": pa.array(manifest.splits, pa.string()),
-            "labels": pa.ListArray.from_arrays(offsets, flat),
-        }
-    ).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest).model_dump())})
+    columns = {
+        "id": pa.array(manifest.ids, pa.string()),
+        "path": pa.array(manifest.paths, pa.string()),
+        "split": pa.array(manifest.splits, pa.string()),
+        "labels": pa.ListArray.from_arrays(offsets, flat),
+    }
+    if manifest.groups:
+        columns["group"] = pa.array(manifest.groups, pa.string())
+    return pa.table(columns).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest).model_dump())})
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -232,7 +239,8 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: not a readable manifest ({reason}); make it again") from None
     if table.num_rows == 0:
         raise UserError(f"{path}: the manifest has no rows")
-    for name in (*_TEXTS, "labels"):
+    grouped = "group" in table.column_names
+    for name in (*_TEXTS, "labels", *(["group"] if grouped else [])):
         if table[name].null_count:
             raise UserError(f"{path}: a row of the manifest has no {name}; make it again")
     manifest = Manifest(
@@ -246,6 +254,7 @@ def read_manifest(path: Path) -> Manifest:
         paths=tuple(table["path"].to_pylist()),
         splits=tuple(table["split"].to_pylist()),
         targets=_targets(table["labels"].combine_chunks(), len(head.labels), path),
+        groups=tuple(table["group"].to_pylist()) if grouped else (),
     )
     check_manifest(manifest, str(path))
     return manifest
@@ -301,7 +310,7 @@ def _read_head(metadata: dict[bytes, bytes] | None, path: Path) -> _Head:
 def _check_columns(schema: "pa.Schema", path: Path) -> None:
     import pyarrow as pa
 
-    for name in (*_TEXTS, "labels"):
+    for name in (*_TEXTS, "labels", *(["group"] if "group" in schema.names else [])):
         if name not in schema.names:
             raise UserError(f"{path}: the manifest lacks the column {name!r}; it has {', '.join(schema.names)}")
         kind = schema.field(name).type

@@ -38,34 +38,55 @@ class Fold:
         return cls(int(number), int(count))
 
 
-def stratified_mask(targets: NDArray[np.int8], fraction: float, seed: int) -> NDArray[np.bool_]:
+def stratified_mask(manifest: Manifest, fraction: float, seed: int) -> NDArray[np.bool_]:
     """(N,) bool: about `fraction` of the rows, with about that fraction of each label's positives.
 
-    Iterative stratification (Sechidis et al., ECML 2011) from the package iterative-stratification.
+    Iterative stratification (Sechidis et al., ECML 2011) from the package iterative-stratification. Images of one
+    group stay together: a group counts as one image with all labels of its images. Images of which nothing is known
+    measure nothing, and are never chosen.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
     splitter = MultilabelStratifiedShuffleSplit(n_splits=1, test_size=fraction, random_state=seed)
+    rows = _known_rows(manifest)
+    group, targets = _of_groups(manifest.only(rows))
     with _columns_of(targets) as columns:
         _, chosen = next(splitter.split(np.zeros(len(targets)), columns))
-    mask = np.zeros(len(targets), dtype=bool)
-    mask[chosen] = True
+    mask = np.zeros(len(manifest.ids), dtype=bool)
+    mask[rows[np.isin(group, chosen)]] = True
     return mask
 
 
-def stratified_folds(targets: NDArray[np.int8], count: int) -> NDArray[np.int64]:
+def stratified_folds(manifest: Manifest, count: int) -> NDArray[np.int64]:
     """(N,): the fold of every row, counted from 1; each has about its share of each label's positives.
 
-    The same rows always give the same folds: a fold is part of the data, independent of a run's seed.
+    The same rows always give the same folds: a fold is part of the data, independent of a run's seed. Images of one
+    group are in one fold; images of which nothing is known are in none (0).
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=0)
-    folds = np.zeros(len(targets), dtype=np.int64)
+    rows = _known_rows(manifest)
+    group, targets = _of_groups(manifest.only(rows))
+    folds = np.zeros(len(manifest.ids), dtype=np.int64)
     with _columns_of(targets) as columns:
         for number, (_, chosen) in enumerate(splitter.split(np.zeros(len(targets)), columns), start=1):
-            folds[chosen] = number
+            folds[rows[np.isin(group, chosen)]] = number
     return folds
+
+
+def _known_rows(manifest: Manifest) -> NDArray[np.int64]:
+    return np.flatnonzero((manifest.targets != -1).any(axis=1))
+
+
+def _of_groups(manifest: Manifest) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """(N,) the group of every row, and (G, C) the labels that any image of a group has."""
+    if not manifest.groups:
+        return np.arange(len(manifest.ids)), manifest.targets
+    names, group = np.unique(np.array(manifest.groups), return_inverse=True)
+    targets = np.zeros((len(names), manifest.targets.shape[1]), dtype=np.int8)
+    np.maximum.at(targets, group, (manifest.targets == 1).astype(np.int8))
+    return group, targets
 
 
 @contextmanager
@@ -99,7 +120,7 @@ def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manif
     rows = np.flatnonzero((splits == "train") | (splits == "val"))
     if len(rows) * min(fraction, 1 - fraction) < 1:
         raise UserError(f"{len(rows)} training images are too few to hold out {fraction} of them for val")
-    held_out = stratified_mask(manifest.targets[rows], fraction, seed)
+    held_out = stratified_mask(manifest.only(rows), fraction, seed)
     splits[rows] = np.where(held_out, "val", "train")
     return replace(manifest, splits=tuple(splits))
 
@@ -119,7 +140,7 @@ def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
         raise UserError(f"data.fold: {len(rows)} images to train on do not make {fold.count} folds")
     val_fraction = float((splits == "val").sum() / len(rows))
     remaining = manifest.only(rows)
-    held_out = stratified_folds(remaining.targets, fold.count) == fold.number
+    held_out = stratified_folds(remaining, fold.count) == fold.number
     remaining = replace(
         remaining,
         splits=tuple(np.where(held_out, "test", "train")),

@@ -19,7 +19,8 @@ class SplitFigures:
         positives: (C,) images with each label.
         unknown: (C,) images in which the label is unknown.
         cardinality: labels per image, on average.
-        unlabelled: images without any label.
+        unlabelled: images without any label, of which something is known.
+        blank: images of which nothing is known.
     """
 
     images: int
@@ -27,6 +28,7 @@ class SplitFigures:
     unknown: NDArray[np.int64]
     cardinality: float
     unlabelled: int
+    blank: int
 
 
 def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
@@ -41,7 +43,8 @@ def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
                 positives=there.sum(axis=0),
                 unknown=(targets == -1).sum(axis=0),
                 cardinality=float(there.sum(axis=1).mean()),
-                unlabelled=int((~there.any(axis=1)).sum()),
+                unlabelled=int((~there.any(axis=1) & (targets != -1).any(axis=1)).sum()),
+                blank=int((targets == -1).all(axis=1).sum()),
             )
     return figures
 

@@ -1,25 +1,29 @@
-"""Folders of images: one per label, or train, val and test with one per label in each, or with a table in each."""
+"""Folders of images: one per label, or train, val and test with one per label in each; or a tool's annotations."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
-from sspa.stage2_training.data.custom.rows import Row, known_split, make_row
-from sspa.stage2_training.data.custom.tables import TableColumns, table_rows
+from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder
+from sspa.stage2_training.data.custom.annotation_tools.recognition import annotated_folder_rows
+from sspa.stage2_training.data.custom.rows import Row, known_split, make_row, split_of_path
+from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, entries_of, files_below, say_left_out
 
-_CLASSES = "_classes.csv"
 
-
-def folder_rows(root: Path, columns: TableColumns) -> Iterator[Row]:
+def folder_rows(root: Path, columns: TableColumns, images: ImageFinder) -> Iterator[Row]:
     """The images below `root`. A copy or link of an image in several label folders is one image with their labels.
 
     Raises:
-        UserError: folders of splits beside others, a table in some of them only, or what `table_rows` raises.
+        UserError: folders of splits beside others, annotations in some of them only, or what their readers raise.
     """
+    if (annotated := annotated_folder_rows(root, images, columns)) is not None:
+        yield from _with_splits_of_paths(annotated, images)
+        return
     folders = [entry for entry in entries_of(root) if entry.is_dir()]
     splits = {folder: split for folder in folders if (split := known_split(folder.name))}
     others = [folder for folder in folders if folder not in splits]
@@ -32,15 +36,28 @@ def folder_rows(root: Path, columns: TableColumns) -> Iterator[Row]:
     if others or not splits:
         yield from _one_each(root, [(image, label, "") for image, label in _labelled(root)])
         return
-    tables = [folder for folder in splits if (folder / _CLASSES).is_file()]
-    if not tables:
+    readers = {folder: annotated_folder_rows(folder, images, columns) for folder in splits}
+    with_annotations = [folder for folder, rows in readers.items() if rows is not None]
+    if not with_annotations:
         found = [(image, label, split) for folder, split in splits.items() for image, label in _labelled(folder)]
         yield from _one_each(root, found)
         return
-    if without := [folder for folder in splits if folder not in tables]:
-        raise UserError(f"{without[0]}: has no {_CLASSES}, as {tables[0]} has; add it, or move the folder elsewhere")
-    for folder in tables:
-        yield from table_rows(folder / _CLASSES, columns, splits[folder], f"{folder.name}/")
+    if without := [folder for folder, rows in readers.items() if rows is None]:
+        raise UserError(
+            f"{without[0]}: has no annotations, as {with_annotations[0]} has; add them, or move the folder elsewhere"
+        )
+    for folder, rows in readers.items():
+        for row in rows or ():
+            yield replace(row, split=row.split or splits[folder])
+
+
+def _with_splits_of_paths(rows: Iterable[Row], images: ImageFinder) -> Iterator[Row]:
+    """The rows of one list for all splits, whose images are in folders called after them if no row names its split."""
+    listed = list(rows)
+    named = any(row.split for row in listed)
+    for row in listed:
+        split = row.split if named else split_of_path(images.root / row.path, images.root)
+        yield replace(row, split=split)
 
 
 def _labelled(root: Path) -> Iterator[tuple[Path, str]]:

@@ -1,30 +1,62 @@
-"""A user's own images as a manifest: from a table, JSON lines, a COCO file, or folders; docs/data.md has the forms.
+"""A user's own images as a manifest: from a table, a tool's annotations, or folders; docs/data.md has the forms.
 
-In JSON lines, `path` is relative to the root and `labels` a list of names; `split` and `id` are optional, and other
-fields are ignored. A label prefixed with a question mark ("?cat") is unknown.
+A label prefixed with a question mark ("?cat") is unknown.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from sspa.shared.errors import UserError
-from sspa.shared.json_files import parse_json
-from sspa.shared.label_sets import LabelSet
-from sspa.stage2_training.data.adapters.coco import read_instances
+from sspa.shared.label_sets import LabelSet, fold
+from sspa.shared.terminal import say
+from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder
+from sspa.stage2_training.data.custom.annotation_tools.recognition import annotated_folder_rows, file_rows
 from sspa.stage2_training.data.custom.folders import folder_rows
-from sspa.stage2_training.data.custom.rows import Row, known_split, labels_of, make_row, settled
-from sspa.stage2_training.data.custom.tables import TableColumns, table_rows
+from sspa.stage2_training.data.custom.rows import Row, known_split, labels_of, settled
+from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.manifest import SPLITS, Manifest
 from sspa.stage2_training.data.splitting import stratified_mask
+
+_SHOWN = 10
+
+
+class Source(NamedTuple):
+    """A list of images; `split` is that of all its rows, "" if they name it themselves or have none."""
+
+    path: Path
+    split: str = ""
+
+    @classmethod
+    def parse(cls, text: str, several: bool) -> "Source":
+        """A file, or "val=FILE"; of several files, each is a split, by its name if need be (train.csv).
+
+        Raises:
+            UserError: of several files, this one's split cannot be told.
+        """
+        before, equals, after = text.partition("=")
+        if equals and (split := known_split(before)) and not Path(text).exists():
+            return cls(Path(after), split)
+        path = Path(text)
+        if not several:
+            return cls(path)
+        words = "".join(letter if letter.isalpha() else " " for letter in path.stem).split()
+        found = {split for word in words if (split := known_split(word))}
+        if len(found) != 1:
+            raise UserError(
+                f"--source {text}: of which split? With several sources, write train=FILE, val=FILE, test=FILE"
+            )
+        return cls(path, found.pop())
 
 
 def read_custom(
     name: str,
     root: Path,
-    source: Path | None = None,
+    sources: Path | Sequence[Source] = (),
     label_set: LabelSet | None = None,
     val: float = 0.1,
     test: float = 0.2,
@@ -36,28 +68,35 @@ def read_custom(
     Args:
         name: the name of the data in results.
         root: the folder that paths are relative to.
-        source: a .csv, .tsv, .jsonl or COCO .json file; None if `root` has one folder per label.
-        label_set: order and texts of the labels; if None, the labels found, sorted.
+        sources: lists of images, or folders with annotations; without any, what lies in `root`.
+        label_set: order and texts of the labels, other labels are left out; if None, the labels found, sorted.
         val, test: fractions to draw by iterative stratification if the rows name no split.
         seed: of that draw.
-        columns: which columns of a table are meant.
+        columns: which columns of a table are meant, and what empty cells mean.
 
     Raises:
-        UserError: a malformed file, a label missing from `label_set`, or rows of which only some name a split; the
-            message names the row.
+        UserError: a malformed file, or rows of which only some name a split; the message names the row.
     """
-    rows = _read_rows(root, source, columns)
+    lists = (Source(sources),) if isinstance(sources, Path) else tuple(sources)
+    rows = _read_rows(root, lists, columns)
+    origin = lists[0].path if lists else root
     if not rows:
-        raise UserError(f"{source or root}: holds no images; see docs/data.md for the forms that are read")
-    labels = label_set or labels_of(rows, source or root)
+        raise UserError(f"{origin}: holds no images; see docs/data.md for the forms that are read")
+    labels = label_set or labels_of(rows, origin)
     column = {key: position for position, key in enumerate(labels.keys)}
     targets = np.zeros((len(rows), len(column)), dtype=np.int8)
+    left_out: Counter[str] = Counter()
     for number, row in enumerate(rows):
+        if columns.blank == "unknown" and not row.there and not row.unknown:
+            targets[number] = -1
         for value, keys in ((-1, row.unknown), (1, row.there)):
             for key in keys:
-                if key not in column:
-                    raise UserError(f"{row.where}: label {key!r} is not in the label set; add it there or fix the row")
-                targets[number, column[key]] = value
+                if key in column:
+                    targets[number, column[key]] = value
+                else:
+                    left_out[key] += 1
+    if left_out:
+        _say_left_out(left_out, labels, rows)
     manifest = Manifest(
         dataset=name,
         labels=labels,
@@ -67,54 +106,51 @@ def read_custom(
         paths=tuple(row.path for row in rows),
         splits=tuple(_checked_split(row, rows[0]) for row in rows),
         targets=targets,
+        # An image without a group is one by itself.
+        groups=tuple(row.group or f"(alone) {row.path}" for row in rows) if columns.group else (),
     )
     return manifest if rows[0].split else _with_drawn_splits(manifest, val, test, seed)
 
 
-def _read_rows(root: Path, source: Path | None, columns: TableColumns) -> list[Row]:
+def _read_rows(root: Path, sources: Sequence[Source], columns: TableColumns) -> list[Row]:
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; give the folder with the images as --root")
-    if source is None:
-        return settled(folder_rows(root, columns), root)
-    if not source.is_file():
-        raise UserError(f"{source}: there is no such file; give a .csv, .jsonl or COCO .json file")
-    readers = {
-        **dict.fromkeys((".csv", ".tsv", ".txt"), lambda path: table_rows(path, columns)),
-        ".jsonl": _jsonl_rows,
-        ".json": _coco_rows,
-    }
-    ending = source.suffix.lower()
-    if ending not in readers:
-        raise UserError(f"{source}: unknown form {source.suffix!r}; give a .csv, .jsonl or COCO .json file")
-    return settled(readers[ending](source), root)
+    images = ImageFinder(root)
+    if not sources:
+        return settled(folder_rows(root, columns, images), root)
+    return settled((row for source in sources for row in _source_rows(source, columns, images)), root)
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    # Only \n ends a line: U+2028 and others may be part of a text.
-    lines = path.read_bytes().decode("utf-8-sig", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        row = parse_json(line, where)
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: an object with path and labels was expected")
-        for name in ("path", "labels"):
-            if name not in row:
-                raise UserError(f"{where}: the column {name!r} is missing; path and labels are needed")
-        if not isinstance(row["labels"], list) or not all(isinstance(label, str) for label in row["labels"]):
-            raise UserError(f"{where}: labels must be a list of names, not {row['labels']!r}")
-        if not isinstance(row["path"], str):
-            raise UserError(f"{where}: path must be text, not {row['path']!r}")
-        split, key = ("" if row.get(name) is None else str(row[name]) for name in ("split", "id"))
-        yield make_row(where, row["path"], row["labels"], split, key)
+def _source_rows(source: Source, columns: TableColumns, images: ImageFinder) -> Iterator[Row]:
+    path, split = source
+    if path.is_dir():
+        found = annotated_folder_rows(path, images, columns)
+        if found is None:
+            raise UserError(f"{path}: holds no annotations of a form that is read; see docs/data.md")
+    elif not path.is_file():
+        raise UserError(f"{path}: there is no such file; give a list of images, or leave --source out")
+    else:
+        found = file_rows(path, images, columns)
+    for row in found:
+        if split and row.split and known_split(row.split) != split:
+            raise UserError(f"{row.where}: names the split {row.split!r} in the file of {split}; correct one of them")
+        yield replace(row, split=row.split or split)
 
 
-def _coco_rows(path: Path) -> Iterator[Row]:
-    part = read_instances(path)
-    for number, (key, file, target) in enumerate(zip(part.ids, part.files, part.targets, strict=True)):
-        there = (part.names[column] for column in np.flatnonzero(target))
-        yield make_row(f"{path}, image {number}", file, there, "", key)
+def _say_left_out(left_out: Counter[str], labels: LabelSet, rows: Sequence[Row]) -> None:
+    """Say which labels of the rows are not in the label set.
+
+    Raises:
+        UserError: one of them is in it in another spelling, or all are missing.
+    """
+    in_set = {fold(key): key for key in labels.keys}
+    for key in left_out:
+        if (other := in_set.get(fold(key))) is not None:
+            where = next(row.where for row in rows if key in (*row.there, *row.unknown))
+            raise UserError(f"{where}: label {key!r} is {other!r} in the label set; write it in one way")
+    shown = ", ".join(f"{key} ({count:,})" for key, count in left_out.most_common(_SHOWN))
+    more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+    say(f"labels that are not in the label set are left out, with how many images have them: {shown}{more}")
 
 
 def _checked_split(row: Row, first: Row) -> str:
@@ -131,11 +167,13 @@ def _checked_split(row: Row, first: Row) -> str:
 def _with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) -> Manifest:
     if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
         raise UserError(f"the shares for val ({val}) and test ({test}) must be above 0 and leave some for training")
-    count = len(manifest.ids)
-    if count * min(val, test) < 1:
-        raise UserError(f"{count} images are too few to draw {val:g} for val and {test:g} for test; name the splits")
-    splits = np.full(count, "train", dtype=object)
-    splits[stratified_mask(manifest.targets, test, seed)] = "test"
+    known = int((manifest.targets != -1).any(axis=1).sum())
+    if known * min(val, test) < 1:
+        raise UserError(
+            f"{known} images with labels are too few to draw {val:g} for val and {test:g} for test; name the splits"
+        )
+    splits = np.full(len(manifest.ids), "train", dtype=object)
+    splits[stratified_mask(manifest, test, seed)] = "test"
     rest = np.flatnonzero(splits == "train")
-    splits[rest[stratified_mask(manifest.targets[rest], val / (1 - test), seed)]] = "val"
+    splits[rest[stratified_mask(manifest.only(rest), val / (1 - test), seed)]] = "val"
     return replace(manifest, splits=tuple(splits))

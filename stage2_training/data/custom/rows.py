@@ -36,9 +36,10 @@ class Row:
     unknown: tuple[str, ...] = ()
     split: str = ""
     key: str = ""
+    group: str = ""
 
 
-def make_row(where: str, path: str, labels: Iterable[str], split: str, key: str) -> Row:
+def make_row(where: str, path: str, labels: Iterable[str], split: str, key: str, group: str = "") -> Row:
     """A row of a list, in which "?cat" says that a label is unknown; labels are checked.
 
     Raises:
@@ -49,12 +50,19 @@ def make_row(where: str, path: str, labels: Iterable[str], split: str, key: str)
     names = [label.strip() for label in labels]
     there = tuple(_key_of(name) or _checked(name, where) for name in names if not name.startswith("?"))
     unknown = tuple(_key_of(name[1:]) or _checked(name[1:], where) for name in names if name.startswith("?"))
-    return Row(where, path.strip(), there, unknown, split.strip(), key.strip())
+    return Row(where, path.strip(), there, unknown, split.strip(), key.strip(), group.strip())
 
 
 def known_split(name: str) -> str | None:
     """train, val or test by any of its usual names, in any case; None for another name."""
     return _SPLITS.get(name.strip().casefold())
+
+
+def split_of_path(image: Path, root: Path) -> str:
+    """The split that a folder between the root and an image is called after; "" for none."""
+    if not image.is_relative_to(root):
+        return ""
+    return next(filter(None, map(known_split, image.relative_to(root).parts[:-1])), "")
 
 
 def settled(rows: Iterable[Row], root: Path) -> list[Row]:
@@ -180,6 +188,8 @@ def _merged(rows: list[Row], one_label_each: bool) -> Row:
             problem = f"with the id {first.key!r}"
         elif row.split != first.split:
             problem = f"with the split {first.split!r}"
+        elif row.group != first.group:
+            problem = f"with the group {first.group!r}"
         elif not one_label_each and (set(row.there), set(row.unknown)) != (set(first.there), set(first.unknown)):
             problem = "with other labels"
         if problem is not None:

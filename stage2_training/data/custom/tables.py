@@ -9,16 +9,18 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.custom.rows import Row, make_row
 
 _DELIMITERS = (",", ";", "\t")
-_IMAGE = ("path", "image", "image_path", "filename", "file_name", "file")
-_LABELS = ("labels", "label", "tags", "tag", "classes", "class")
-_SPLIT = ("split", "subset", "set")
-_ID = ("id", "image_id")
+# The usual names of columns, in JSON lines too.
+IMAGE = ("path", "image", "image_path", "filename", "file_name", "file")
+LABELS = ("labels", "label", "tags", "tag", "classes", "class")
+SPLIT = ("split", "subset", "set")
+ID = ("id", "image_id")
 _MARKS = {"1": 1, "1.0": 1, "true": 1, "0": 0, "0.0": 0, "false": 0, "": 0, "-1": -1, "-1.0": -1}
 _MISSING = "columns are path, labels and, if wanted, split and id; or one column of 1 and 0 for each label"
 
@@ -31,11 +33,15 @@ class TableColumns:
         image: the column with the path; None finds it by its usual names.
         labels: the column with label names, or several of marks; () finds them.
         separator: between the labels in one cell; None is ";", and also "," in a table separated by semicolons.
+        group: the column with what images have in common that must stay in one split, such as a patient.
+        blank: what an empty cell means: that there is no label, or that nothing is known.
     """
 
     image: str | None = None
     labels: tuple[str, ...] = ()
     separator: str | None = None
+    group: str | None = None
+    blank: Literal["none", "unknown"] = "none"
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,9 @@ class _Layout:
     marks: tuple[tuple[int, str], ...]
     split: int | None
     key: int | None
+    group: int | None
     separators: tuple[str, ...]
+    blank: int
 
 
 def table_rows(path: Path, columns: TableColumns, split: str = "", within: str = "") -> Iterator[Row]:
@@ -73,8 +81,8 @@ def table_rows(path: Path, columns: TableColumns, split: str = "", within: str =
         where = f"{path}, line {number}"
         labels = _labels(where, cells, layout)
         own_split = "" if layout.split is None else cells[layout.split]
-        key = "" if layout.key is None else cells[layout.key]
-        yield make_row(where, within + cells[layout.image].strip(), labels, own_split or split, key)
+        key, group = ("" if place is None else cells[place] for place in (layout.key, layout.group))
+        yield make_row(where, within + cells[layout.image].strip(), labels, own_split or split, key, group)
 
 
 def _text(path: Path) -> str:
@@ -92,7 +100,7 @@ def _delimiter(text: str, columns: TableColumns) -> str:
 
     def fit(delimiter: str) -> tuple[bool, int]:
         cells = [_folded(cell) for cell in first.split(delimiter)]
-        return any(cell in _wanted(columns.image, _IMAGE) for cell in cells), len(cells)
+        return any(cell in _wanted(columns.image, IMAGE) for cell in cells), len(cells)
 
     return max(_DELIMITERS, key=fit)
 
@@ -121,20 +129,21 @@ def _layout(
     path: Path, header: Sequence[str], table: Sequence[tuple[int, list[str]]], columns: TableColumns, delimiter: str
 ) -> _Layout:
     names = [_folded(cell) for cell in header]
-    image = _one(path, names, _wanted(columns.image, _IMAGE), "path", columns.image is not None)
+    image = _one(path, names, _wanted(columns.image, IMAGE), "path", columns.image is not None)
     given = [_folded(name) for name in columns.labels]
     if absent := [name for name in given if name not in names]:
         raise UserError(f"{path}: there is no column {absent[0]!r}; it has {', '.join(filter(None, names))}")
-    split, key = (_one(path, names, wanted, wanted[0], False) for wanted in (_SPLIT, _ID))
+    split, key = (_one(path, names, wanted, wanted[0], False) for wanted in (SPLIT, ID))
+    group = _one(path, names, (_folded(columns.group),), columns.group, True) if columns.group else None
     if image is None:
         raise UserError(f"{path}: the column 'path' is missing; {_MISSING}")
-    of_names = _one(path, names, _LABELS, "labels", False) if not given else None
+    of_names = _one(path, names, LABELS, "labels", False) if not given else None
     if len(given) == 1 and not _is_marks(table, names.index(given[0])):
         of_names = names.index(given[0])
     rest = [
         place
         for place, name in enumerate(names)
-        if name and place not in (image, split, key, of_names) and (not given or name in given)
+        if name and place not in (image, split, key, group, of_names) and (not given or name in given)
     ]
     marks: tuple[tuple[int, str], ...] = ()
     if of_names is None:
@@ -149,12 +158,13 @@ def _layout(
         say(f"{path}: columns that are not used: {', '.join(unused)}")
     usual = (";", ",") if delimiter == ";" else (";",)
     separators = (columns.separator,) if columns.separator else usual
-    return _Layout(image, of_names, marks, split, key, separators)
+    return _Layout(image, of_names, marks, split, key, group, separators, -1 if columns.blank == "unknown" else 0)
 
 
 def _labels(where: str, cells: Sequence[str], layout: _Layout) -> list[str]:
     if layout.names is None:
-        found = [(name, _MARKS[_folded(cells[place])]) for place, name in layout.marks]
+        found = [(name, _MARKS[_folded(cells[place])] if cells[place].strip() else layout.blank)
+                 for place, name in layout.marks]  # fmt: skip
         return [name if mark > 0 else f"?{name}" for name, mark in found if mark]
     cell = cells[layout.names]
     for separator in layout.separators[1:]:

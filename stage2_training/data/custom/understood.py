@@ -17,6 +17,7 @@ def understood(manifest: Manifest) -> dict[str, Any]:
         "images": len(manifest.ids),
         "splits": {name: found.images for name, found in figures.items()},
         "without_any_label": {name: found.unlabelled for name, found in figures.items()},
+        "nothing_known": {name: found.blank for name, found in figures.items()},
         "labels": {
             key: {
                 "positives": {name: int(found.positives[place]) for name, found in figures.items()},
@@ -50,8 +51,26 @@ def _odd(manifest: Manifest, figures: Mapping[str, SplitFigures]) -> list[str]:
         if total != 1 and missing:
             found.append(f"label {key!r} is on no image of {' and '.join(missing)}")
     if bare := sum(split.unlabelled for split in figures.values()):
-        found.append(f"{bare:,} of {len(manifest.ids):,} images are without any label")
+        found.append(
+            f"{bare:,} of {len(manifest.ids):,} images are without any label (if their labels are not known: "
+            "--blank unknown)"
+        )
+    if blank := sum(split.blank for split in figures.values()):
+        found.append(
+            f"of {blank:,} of {len(manifest.ids):,} images nothing is known; they are never drawn into a split"
+        )
+    if across := _groups_across(manifest):
+        found.append(f"{len(across):,} groups are in more than one split, such as {across[0]!r}")
     return found
+
+
+def _groups_across(manifest: Manifest) -> list[str]:
+    split_of: dict[str, str] = {}
+    across: dict[str, None] = {}
+    for group, split in zip(manifest.groups, manifest.splits, strict=False):
+        if split_of.setdefault(group, split) != split:
+            across[group] = None
+    return list(across)
 
 
 def _row(manifest: Manifest, row: int) -> dict[str, Any]:

@@ -150,15 +150,54 @@ def test_a_manifest_is_loaded_with_its_root_only(tmp_path: Path) -> None:
         load_dataset(str(path), tmp_path, "scenes")
 
 
+def with_targets(targets: np.ndarray, groups: tuple[str, ...] = ()) -> Manifest:
+    """A manifest of training images with these targets."""
+    names = tuple(f"{row}.jpg" for row in range(len(targets)))
+    keys = [Label(f"l{column}", f"l{column}") for column in range(targets.shape[1])]
+    splits = ("train",) * len(targets)
+    return Manifest("mine", LabelSet("mine", tuple(keys)), "custom", "", names, names, splits, targets, groups)
+
+
+def test_images_of_a_group_stay_together_in_every_draw_and_on_disk(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    targets = (rng.random((600, 3)) < np.array([0.1, 0.3, 0.6])).astype(np.int8)
+    groups = tuple(f"patient {number}" for number in rng.integers(0, 120, size=600))
+    grouped = with_targets(targets, groups)
+    mask = stratified_mask(grouped, 0.25, seed=0)
+    assert 0.2 < mask.mean() < 0.3
+    folds = stratified_folds(grouped, 3)
+    for drawn in (mask, folds):
+        assert len({(group, value) for group, value in zip(groups, drawn.tolist(), strict=True)}) == len(set(groups))
+    again = hold_out_val(grouped, 0.2, seed=1)
+    held_out = {group for group, split in zip(groups, again.splits, strict=True) if split == "val"}
+    kept = {group for group, split in zip(groups, again.splits, strict=True) if split == "train"}
+    assert held_out
+    assert not held_out & kept
+    write_manifest(grouped, tmp_path / "m.parquet")
+    assert read_manifest(tmp_path / "m.parquet").groups == groups
+    assert grouped.content_hash != with_targets(targets).content_hash
+
+
+def test_images_of_which_nothing_is_known_are_never_drawn() -> None:
+    targets = np.tile(np.array([[1, 0], [0, 1], [-1, -1], [-1, 0]], dtype=np.int8), (40, 1))
+    blank = (targets == -1).all(axis=1)
+    mask = stratified_mask(with_targets(targets), 0.25, seed=0)
+    assert not mask[blank].any()
+    assert abs(mask[~blank].mean() - 0.25) < 0.03
+    folds = stratified_folds(with_targets(targets), 4)
+    assert (folds[blank] == 0).all()
+    assert sorted(set(folds[~blank].tolist())) == [1, 2, 3, 4]
+
+
 def test_held_out_val_keeps_the_shares_of_every_label() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((2000, 6)) < np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.6])).astype(np.int8)
-    mask = stratified_mask(targets, 0.2, seed=1)
+    mask = stratified_mask(with_targets(targets), 0.2, seed=1)
     assert abs(mask.mean() - 0.2) < 0.01
     share = targets[mask].sum(axis=0) / targets.sum(axis=0)
     assert np.abs(share - 0.2).max() < 0.02
-    assert (stratified_mask(targets, 0.2, seed=1) == mask).all()
-    assert (stratified_mask(targets, 0.2, seed=2) != mask).any()
+    assert (stratified_mask(with_targets(targets), 0.2, seed=1) == mask).all()
+    assert (stratified_mask(with_targets(targets), 0.2, seed=2) != mask).any()
 
 
 def test_hold_out_leaves_test_alone_and_refuses_nonsense() -> None:
@@ -176,12 +215,12 @@ def test_hold_out_leaves_test_alone_and_refuses_nonsense() -> None:
 def test_folds_part_the_rows_and_keep_the_shares_of_every_label() -> None:
     rng = np.random.default_rng(0)
     targets = (rng.random((1500, 4)) < np.array([0.03, 0.1, 0.3, 0.6])).astype(np.int8)
-    folds = stratified_folds(targets, 3)
+    folds = stratified_folds(with_targets(targets), 3)
     assert np.abs(np.bincount(folds)[1:] - 500).max() <= 5
     for number in (1, 2, 3):
         share = targets[folds == number].sum(axis=0) / targets.sum(axis=0)
         assert np.abs(share - 1 / 3).max() < 0.02
-    assert (stratified_folds(targets, 3) == folds).all()
+    assert (stratified_folds(with_targets(targets), 3) == folds).all()
 
 
 def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val() -> None:

@@ -81,9 +81,21 @@ def test_a_label_set_gives_order_and_texts(tmp_path: Path) -> None:
     manifest = read_custom("mine", tmp_path, tmp_path / "a.csv", labels)
     assert manifest.labels == labels
     assert manifest.targets.tolist() == [[0, 1, 0], [1, 0, 0]]
-    (tmp_path / "a.csv").write_text("path,labels,split\na.jpg,horse,train\n")
-    with pytest.raises(UserError, match=r"a\.csv, line 2: label 'horse' is not in the label set"):
-        read_custom("mine", tmp_path, tmp_path / "a.csv", labels)
+
+
+def test_labels_that_the_label_set_lacks_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = LabelSet("pets", (Label("dog", "big dog"), Label("cat", "cat")))
+    source = tmp_path / "a.csv"
+    source.write_text("path,labels,split\na.jpg,cat;horse,train\nb.jpg,horse;?cow,val\nc.jpg,dog,test\n")
+    assert read_custom("mine", tmp_path, source, labels).targets.tolist() == [[0, 1], [0, 0], [1, 0]]
+    said = capsys.readouterr().err
+    assert "labels that are not in the label set are left out" in said
+    assert "horse (2), cow (1)" in said
+    source.write_text("path,labels,split\na.jpg,Cat,train\n")
+    with pytest.raises(UserError, match=r"a\.csv, line 2: label 'Cat' is 'cat' in the label set"):
+        read_custom("mine", tmp_path, source, labels)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +140,7 @@ def test_wrong_csv_files_are_one_clear_line(tmp_path: Path, text: str, message: 
     ("text", "message"),
     [
         ('{"path": "a.jpg"}', "line 1: the column 'labels' is missing"),
-        ('{"path": "a.jpg", "labels": "cat"}', "labels must be a list"),
+        ('{"path": "a.jpg", "labels": 1}', "labels must be a list"),
         ("[1]", "an object with path and labels"),
         ('{"path": ', "line 1: cannot be read as JSON"),
     ],
@@ -140,9 +152,9 @@ def test_wrong_json_lines_are_one_clear_line(tmp_path: Path, text: str, message:
 
 
 def test_other_forms_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.xml").touch()
-    with pytest.raises(UserError, match=r"unknown form '\.xml'"):
-        read_custom("mine", tmp_path, tmp_path / "a.xml")
+    (tmp_path / "a.xls").touch()
+    with pytest.raises(UserError, match=r"unknown form '\.xls'"):
+        read_custom("mine", tmp_path, tmp_path / "a.xls")
     with pytest.raises(UserError, match="there is no such file"):
         read_custom("mine", tmp_path, tmp_path / "b.csv")
     (tmp_path / "latin.csv").write_bytes("path,labels\nä.jpg,cat\n".encode("latin-1"))
@@ -224,7 +236,7 @@ def test_a_table_in_each_splits_folder(tmp_path: Path) -> None:
     assert found["test/0.jpg"] == ("test", {"cat": 0, "dog": 1})
     assert len(found) == 6
     (tmp_path / "valid" / "_classes.csv").unlink()
-    with pytest.raises(UserError, match=r"valid: has no _classes\.csv, as .*test has"):
+    with pytest.raises(UserError, match=r"valid: has no annotations, as .*test has"):
         read_custom("mine", tmp_path)
 
 
@@ -303,7 +315,7 @@ def test_what_was_understood_and_what_is_odd(tmp_path: Path) -> None:
         "labels 'cat' and 'cats' differ in a plural s: are they two labels?",
         "label 'cats' is on no image of val",
         "label 'rare' is on one image only",
-        "2 of 6 images are without any label",
+        "2 of 6 images are without any label (if their labels are not known: --blank unknown)",
     ]
 
 
