@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Odd things that `prepare` lists; --json has all.
 _ODD = 10
+# Problems that `check` lists: all of them fit a terminal's memory, and a list of a thousand is looked at in a file.
+_PROBLEMS = 1000
 
 data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
 
@@ -160,10 +162,18 @@ def write_labels(
 
 
 @data_app.command()
-def check(name: Name, root: Root = None, protocol: ProtocolName = None) -> None:
+def check(
+    name: Name,
+    root: Root = None,
+    protocol: ProtocolName = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every image, and list what cannot be.")] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Also list images that are the same, or nearly, in two splits.")
+    ] = False,
+) -> None:
     """Report what is missing or wrong, and compare counts with the published ones; exit code 2 on any problem."""
     from sspa.stage2_training.data.adapters import get_adapter
-    from sspa.stage2_training.data.checking import check_data
+    from sspa.stage2_training.data.checking import check_data, decoding_problems, duplicate_problems
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.manifest import resolve_paths
 
@@ -171,21 +181,43 @@ def check(name: Name, root: Root = None, protocol: ProtocolName = None) -> None:
         manifest, root = load_manifest(name, root, protocol)
         resolve_paths(manifest, root)
         say(f"{name}: all {len(manifest.ids):,} images exist")
-        return
-    adapter = get_adapter(name)
-    root = adapter.find_root(root)
-    findings = check_data(adapter, root, protocol)
-    for row in findings.counts:
-        beside = "" if row.published is None else f" (published: {row.published:,}{', DIFFERS' if row.differs else ''})"
-        output.print(f"{row.what}: {row.found:,}{beside}")
-    for problem in findings.problems[:20]:
+        title, problems, last = name, [], ""
+    else:
+        adapter = get_adapter(name)
+        root = adapter.find_root(root)
+        findings = check_data(adapter, root, protocol)
+        for row in findings.counts:
+            published = "" if row.published is None else f"published: {row.published:,}"
+            beside = f" ({published}{', DIFFERS' if row.differs else ''})" if published else ""
+            output.print(f"{row.what}: {row.found:,}{beside}")
+        problems = list(findings.problems)
+        whole = not any(row.differs for row in findings.counts)
+        title = adapter.title
+        last = f"{root}: {'all of' if whole else 'a cut of'} {title}; every file that its lists name exists"
+        if problems:
+            _stop_at(problems, f"{root}: {len(problems)} problems with {title}; {_where_from(adapter)}")
+        manifest, root = load_manifest(name, root, protocol)
+    if decode:
+        problems += decoding_problems(manifest, root)
+    if duplicates:
+        problems += duplicate_problems(manifest, root)
+    if problems:
+        _stop_at(problems, f"{root}: {len(problems)} problems with {title}")
+    if decode:
+        say(f"every one of {len(manifest.ids):,} images can be decoded")
+    if duplicates:
+        say(f"no two splits share an image among {len(manifest.ids):,}")
+    if last:
+        say(last)
+
+
+def _stop_at(problems: list[str], summary: str) -> NoReturn:
+    """List the problems and end the command."""
+    for problem in problems[:_PROBLEMS]:
         output.print(problem, markup=False)
-    if len(findings.problems) > 20:
-        output.print(f"... and {len(findings.problems) - 20} more")
-    if findings.problems:
-        raise UserError(f"{root}: {len(findings.problems)} problems with {adapter.title}; {_where_from(adapter)}")
-    whole = not any(row.differs for row in findings.counts)
-    say(f"{root}: {'all of' if whole else 'a cut of'} {adapter.title}; every file that its lists name exists")
+    if len(problems) > _PROBLEMS:
+        output.print(f"... and {len(problems) - _PROBLEMS} more")
+    raise UserError(summary)
 
 
 @data_app.command()

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,15 @@ from sspa.stage2_training.cli.options import (
 
 evaluate_app = typer.Typer()
 
+
+class Unreadable(StrEnum):
+    """What to do about images that are missing or cannot be read."""
+
+    as_configured = "as-configured"
+    stop = "stop"
+    leave_out = "leave-out"
+
+
 _IMAGES_FOR_DELETION = 50
 
 
@@ -29,7 +39,9 @@ def evaluate(
     run_path: RunArgument,
     data: Annotated[str | None, typer.Option(help="Another data set or manifest; the run's own by default.")] = None,
     root: Root = None,
-    split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Which split to score. [default: test, or val if the data has no test]")
+    ] = None,
     knowledge: Annotated[
         Path | None, typer.Option(help="Knowledge about labels other than those the run was trained on.")
     ] = None,
@@ -37,6 +49,9 @@ def evaluate(
         Thresholds, typer.Option(help="The protocol's fixed one; one tuned on val; or one per label, tuned on val.")
     ] = Thresholds.fixed,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for intervals of mAP; 0 for none.")] = 0,
+    unreadable: Annotated[
+        Unreadable, typer.Option(help="What to do about images that are missing or cannot be read.")
+    ] = Unreadable.as_configured,
     explanations: Annotated[
         bool, typer.Option("--explanations", help="Instead, measure how faithful the region maps are; needs boxes.")
     ] = False,
@@ -60,7 +75,8 @@ def evaluate(
     if not explanations:
         if images is not None:
             raise UserError("--deletion-images: belongs to --explanations, which is missing")
-        _evaluate(run_path, data, root, split, knowledge, thresholds, resamples, as_json, precision, device)
+        leave_out = None if unreadable is Unreadable.as_configured else unreadable is Unreadable.leave_out
+        _evaluate(run_path, data, root, split, knowledge, thresholds, resamples, as_json, precision, device, leave_out)
         return
     if thresholds is not Thresholds.fixed or resamples:
         option = "--resamples" if resamples else "--thresholds"
@@ -76,19 +92,20 @@ def _evaluate(
     run_path: Path,
     data: str | None,
     root: Path | None,
-    split: str,
+    split: str | None,
     knowledge: Path | None,
     thresholds: Thresholds,
     resamples: int,
     as_json: bool,
     precision: ScoringPrecision,
     device: str,
+    leave_out_unreadable: bool | None,
 ) -> None:
     from sspa.stage2_training.cli.metrics_table import show_metrics
     from sspa.stage2_training.inference.evaluate import evaluate_run
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
-    metrics, intervals = evaluate_run(
+    scored, metrics, intervals = evaluate_run(
         run_path,
         data,
         root,
@@ -98,6 +115,7 @@ def _evaluate(
         thresholds.value,
         resamples,
         precision.value,
+        leave_out_unreadable,
     )
     if as_json:
         found = {branch: figures.to_dict() for branch, figures in metrics.items()}
@@ -105,6 +123,6 @@ def _evaluate(
             found[branch]["mAP_interval"] = asdict(interval)
         output.print_json(json.dumps(found))
         return
-    show_metrics(split, metrics, open_run_folder(run_path).record().data.unseen)
+    show_metrics(scored, metrics, open_run_folder(run_path).record().data.unseen)
     for branch, interval in intervals.items():
         output.print(f"{branch}: mAP {interval}", markup=False)

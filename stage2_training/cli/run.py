@@ -79,6 +79,6 @@ def _show_result(result: "RunResult", device: "torch.device") -> None:
     from sspa.stage2_training.report.page import write_report
 
     unseen = result.folder.record().data.unseen
-    show_metrics("test", {"untrained": result.untrained["both"], **result.test}, unseen)
+    show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, unseen)
     say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")
     say(f"report: {write_report(result.folder, device)}")

@@ -73,6 +73,10 @@ class DataOptions(Options):
     )
     shots: PositiveInt | None = Field(None, description="training images per label, drawn by seed; null: all")
     unseen: Unseen = Field(0, description="labels unknown in train and val: their keys, or how many to draw by seed")
+    unreadable: Literal["stop", "leave-out"] = Field(
+        "stop", description="images that cannot be read: training goes on without them, and scoring stops or does too"
+    )
+    unreadable_share: Fraction = Field(0.01, description="more unreadable training images than this stop the run")
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(2, description="worker processes that read images")
     train_resize: Literal["squash", "crop"] = Field("crop", description="random resized crop; tower trained")
     crop_scale: Scale = Field((0.6, 1.0), description="random crops' share of the area; tower trained")

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
 from sspa.stage2_training.data.adapters.adapter import Adapter, Published
+from sspa.stage2_training.data.decoding import unreadable_images
+from sspa.stage2_training.data.duplicates import NEAR, duplicates, fingerprints
 from sspa.stage2_training.data.manifest import Manifest, check_manifest, resolve_paths
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
@@ -50,6 +53,35 @@ def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
         problems.append(f"{len(manifest.labels.keys)} labels where {adapter.label_count} are published")
     problems += adapter.contradictions(root, manifest)
     return Findings(tuple(problems), tuple(count_rows(manifest, adapter.published_under(rules))))
+
+
+def decoding_problems(manifest: Manifest, root: Path) -> list[str]:
+    """What is wrong with each image that cannot be decoded; all of the images exist."""
+    return list(unreadable_images(resolve_paths(manifest, root)).values())
+
+
+def duplicate_problems(manifest: Manifest, root: Path) -> list[str]:
+    """Pairs of images in two splits that are the same or nearly the same; those within a split are said.
+
+    Also pairs of the same bytes with different labels, wherever they are.
+    """
+    prints = fingerprints(resolve_paths(manifest, root))
+    if prints.unreadable:
+        say(f"{len(prints.unreadable):,} images cannot be decoded, and were not compared (--decode lists them)")
+    problems = []
+    within = 0
+    for pair in duplicates(prints):
+        names = [f"{manifest.paths[row]} ({manifest.splits[row]})" for row in (pair.first, pair.second)]
+        what = "the same" if pair.bits is None else f"nearly the same ({pair.bits} of 256 bits differ)"
+        if manifest.splits[pair.first] != manifest.splits[pair.second]:
+            problems.append(f"{names[0]} and {names[1]} are {what}")
+        elif pair.bits is None and (manifest.targets[pair.first] != manifest.targets[pair.second]).any():
+            problems.append(f"{names[0]} and {names[1]} are {what}, with other labels")
+        else:
+            within += 1
+    if within:
+        say(f"{within:,} pairs within a split are the same, or nearly (at most {NEAR} of 256 bits differ)")
+    return problems
 
 
 def count_rows(manifest: Manifest, published: Mapping[str, Published]) -> list[CountRow]:

@@ -9,11 +9,25 @@ from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet
-from sspa.stage2_training.data.manifest import Manifest, check_manifest, in_root, read_manifest, resolve_paths
+from sspa.shared.terminal import say
+from sspa.stage2_training.data.decoding import unreadable_images
+from sspa.stage2_training.data.manifest import (
+    SPLITS,
+    Manifest,
+    check_manifest,
+    in_root,
+    missing_images,
+    read_manifest,
+    resolve_paths,
+    without_images,
+)
 from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
+
+# Of the images that are left out.
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,11 @@ class Dataset:
     note: str
     unseen: tuple[str, ...] = ()
 
+    @property
+    def measured(self) -> str:
+        """The split that a run's figures are of: test, or where there is none the last that there is."""
+        return next(name for name in (*reversed(SPLITS), *self.splits) if name in self.splits)
+
 
 def load_dataset(
     name: str,
@@ -59,6 +78,7 @@ def load_dataset(
     seed: int = 0,
     subset: Subset = Subset(),
     fold: Fold | None = None,
+    leave_out_unreadable: bool = False,
 ) -> Dataset:
     """A data set by its adapter's name ("scenes", "voc2007", ...) or by the path of a manifest (*.parquet).
 
@@ -71,21 +91,26 @@ def load_dataset(
         seed: of that hold-out, and of the subset.
         subset: reduces the training data; keeps all of it by default.
         fold: of train and val, scored instead of test; see `hold_out_fold`.
+        leave_out_unreadable: every image is decoded first, and those that are missing or cannot be decoded are left
+            out of their splits, which the note says; no draw depends on that.
 
     Raises:
         UserError: an unknown name or protocol, a root without the data, or data that fails a check.
     """
     manifest, found_root = load_manifest(name, root, protocol)
     whole = hold_out_val(manifest if fold is None else hold_out_fold(manifest, fold), val_fraction, seed)
-    dataset = dataset_from_manifest(reduce_training(whole, subset, seed), found_root)
+    dataset = dataset_from_manifest(reduce_training(whole, subset, seed), found_root, leave_out_unreadable)
     dataset = replace(dataset, unseen=unseen_labels(manifest.labels.keys, subset.unseen, seed))
+    if "test" not in dataset.splits:
+        lacks = "there is no test split: figures are of val, which also chose the epoch"
+        dataset = replace(dataset, note="; ".join(filter(None, (dataset.note, lacks))))
     if fold is not None:
-        own = dataset_from_manifest(manifest, found_root).splits
+        own = dataset_from_manifest(manifest, found_root, leave_out_unreadable).splits
         within = tuple(split for name, split in own.items() if name != "test")
         splits = {name: replace(split, within=within) for name, split in dataset.splits.items()}
         return replace(dataset, name=f"{dataset.name}-fold-{fold.number}-of-{fold.count}", splits=splits)
     if subset.shots is not None:
-        own = dataset_from_manifest(whole, found_root).splits
+        own = dataset_from_manifest(whole, found_root, leave_out_unreadable).splits
         train = replace(dataset.splits["train"], within=(own["train"],))
         return replace(dataset, splits={**dataset.splits, "train": train})
     return dataset
@@ -115,8 +140,15 @@ def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[M
     return manifest, root
 
 
-def dataset_from_manifest(manifest: Manifest, root: Path) -> Dataset:
-    """The Dataset of a checked manifest over the images under `root`."""
+def dataset_from_manifest(manifest: Manifest, root: Path, leave_out_unreadable: bool = False) -> Dataset:
+    """The Dataset of a checked manifest over the images under `root`.
+
+    Raises:
+        UserError: images are missing and not to be left out, or all would be left out.
+    """
+    content_hash = manifest.content_hash
+    if leave_out_unreadable:
+        manifest = _readable(manifest, root)
     paths = np.array(resolve_paths(manifest, root), dtype=object)
     ids = np.array(manifest.ids, dtype=object)
     splits = {}
@@ -129,6 +161,26 @@ def dataset_from_manifest(manifest: Manifest, root: Path) -> Dataset:
         labels=manifest.labels,
         protocol=get_protocol(manifest.protocol),
         splits=splits,
-        content_hash=manifest.content_hash,
+        content_hash=content_hash,
         note=manifest.note,
     )
+
+
+def _readable(manifest: Manifest, root: Path) -> Manifest:
+    """The manifest without images that are missing or cannot be decoded, which its note and a message say."""
+    gone = {path: f"{path}: is missing" for path in missing_images(manifest, root)}
+    there = [path for relative in manifest.paths if (path := root / relative) not in gone]
+    problems = gone | unreadable_images(there)
+    if not problems:
+        return manifest
+    left = without_images(manifest, {path.relative_to(root).as_posix() for path in problems})
+    counts = {
+        split: f"{len(manifest.rows_of(split)) - len(left.rows_of(split))} of {len(manifest.rows_of(split))} {split}"
+        for split in dict.fromkeys(manifest.splits)
+        if len(manifest.rows_of(split)) > len(left.rows_of(split))
+    }
+    lacks = f"without images that cannot be read: {', '.join(counts.values())}"
+    shown = list(problems.values())[:_SHOWN]
+    more = f"; and {len(problems) - _SHOWN} more (sspa-train data check --decode)" if len(problems) > _SHOWN else ""
+    say(f"{lacks}: {'; '.join(shown)}{more}")
+    return replace(left, note="; ".join(filter(None, (manifest.note, lacks))))

@@ -16,17 +16,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.shards import open_in_shard
+
+# Image generators and editors write their whole settings into a PNG; Pillow refuses more than a megabyte of text.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
+
+_HEIC = (".heic", ".heif")
+
+
+def _reads_heic() -> bool:
+    """Teach Pillow HEIC, if the extra `data` is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
 
 # Of the files that are images in a folder: what Pillow reads, photos and drawings in pixels.
 IMAGE_ENDINGS = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif", ".jp2", ".j2k", ".jpx"),
         *(".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+        *(_HEIC if _reads_heic() else ()),
     )
 )
 
@@ -66,7 +83,8 @@ def say_left_out(folder: Path, left_out: Counter[str]) -> None:
     """Say how many files of which kinds are no images, if any."""
     if left_out:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common())
-        say(f"{folder}: {sum(left_out.values()):,} files are left out: {kinds}")
+        hint = " (the extra `data` reads HEIC)" if any(kind in left_out for kind in _HEIC) else ""
+        say(f"{folder}: {sum(left_out.values()):,} files are left out: {kinds}{hint}")
 
 
 def is_utf8(name: str) -> bool:

@@ -5,12 +5,13 @@ the image's id). Neither depends on workers, batch size or what was read before.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -47,7 +48,7 @@ class ImageDataset(TorchDataset[Any]):
         transform: from `make_transform`.
         seed: of the augmentation.
         unreadable: "stop" raises at an image that cannot be read; "substitute" uses another one instead, chosen by
-            (seed, epoch, id), with its labels and index.
+            (seed, epoch, id), with its labels and index; "blank" uses a black image.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ImageDataset(TorchDataset[Any]):
         split: Split,
         transform: ImageTransform,
         seed: int = 0,
-        unreadable: Literal["stop", "substitute"] = "stop",
+        unreadable: Literal["stop", "substitute", "blank"] = "stop",
     ) -> None:
         self.split, self.transform, self.seed, self.unreadable = split, transform, seed, unreadable
 
@@ -78,6 +79,9 @@ class ImageDataset(TorchDataset[Any]):
                 image = self._image(index, seed)
             except UserError as error:
                 message = message or str(error)
+                if self.unreadable == "blank":
+                    blank = self.transform(Image.new("RGB", (8, 8)))
+                    return Sample(blank, torch.from_numpy(self.split.targets[index]), index, message)
                 if self.unreadable == "stop":
                     break
                 index = seed % len(self.split)
@@ -110,6 +114,11 @@ class ImageLoader:
         drop_last: drop a smaller last batch.
         rank, world: this process's share: every world-th image, without padding. When shuffling, the few left over
             at the end of an epoch are dropped, so that all processes make the same number of steps.
+        unreadable_share: more unreadable images than this share of them end the epoch.
+
+    Attributes:
+        substituted: what is wrong with each unreadable image, and how often another was substituted.
+        blank: what is wrong with each image that is blank, by its index.
 
     Example:
         for images, targets, indices in loader.epoch(3): ...
@@ -122,7 +131,9 @@ class ImageLoader:
     drop_last: bool = False
     rank: int = 0
     world: int = 1
+    unreadable_share: float = UNREADABLE_SHARE
     substituted: dict[str, int] = field(default_factory=dict, init=False)
+    blank: dict[int, str] = field(default_factory=dict, init=False)
     _loader: DataLoader[Any] = field(init=False)
     _batches: "_EpochBatches" = field(init=False)
 
@@ -163,22 +174,33 @@ class ImageLoader:
         for batch in self._loader:
             images, targets, indices, messages, missing = batch
             if missing:
-                raise UserError(messages[0])
-            for message in messages:
-                self._count_substitution(message)
+                raise UserError(next(iter(messages.values())))
+            for index, message in messages.items():
+                if self.dataset.unreadable == "blank":
+                    self.blank[index] = message
+                else:
+                    self.substituted[message] = self.substituted.get(message, 0) + 1
+                check_unreadable(
+                    self.blank.values() or self.substituted, len(self.dataset), self.unreadable_share, "training"
+                )
             yield images, targets, indices
-
-    def _count_substitution(self, message: str) -> None:
-        self.substituted[message] = self.substituted.get(message, 0) + 1
-        if len(self.substituted) > max(1.0, UNREADABLE_SHARE * len(self.dataset)):
-            raise UserError(
-                f"{len(self.substituted)} of {len(self.dataset)} training images cannot be read, more than"
-                f" {UNREADABLE_SHARE:.0%}; fix the data first: {next(iter(self.substituted))}"
-            )
 
     def report_substituted(self) -> list[str]:
         """One line per image that training could not read, with how often another was substituted."""
         return [f"{message} (another was substituted {count} times)" for message, count in self.substituted.items()]
+
+
+def check_unreadable(messages: Collection[str], images: int, share: float, split: str) -> None:
+    """Reject a split too many of whose images cannot be read; one of them is never too many.
+
+    Raises:
+        UserError: there are more than this share of its images.
+    """
+    if len(messages) > max(1.0, share * images):
+        raise UserError(
+            f"{len(messages)} of {images} {split} images cannot be read, more than {share:.0%}; fix the data first "
+            f"(sspa-train data check --decode lists them all): {next(iter(messages))}"
+        )
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -228,14 +250,14 @@ class _Samples(TorchDataset[Sample]):
         return self.dataset.sample(*key)
 
 
-def _collate(samples: list[Sample]) -> tuple["Tensor | None", "Tensor", "Tensor", list[str], bool]:
-    lost = [sample.message for sample in samples if sample.image is None]
+def _collate(samples: list[Sample]) -> tuple["Tensor | None", "Tensor", "Tensor", dict[int, str], bool]:
+    lost = {sample.index: sample.message for sample in samples if sample.image is None}
     targets = torch.stack([sample.target for sample in samples])
     indices = torch.tensor([sample.index for sample in samples])
     if lost:
         return None, targets, indices, lost, True
     images = torch.stack([sample.image for sample in samples if sample.image is not None])
-    return images, targets, indices, [sample.message for sample in samples if sample.message], False
+    return images, targets, indices, {sample.index: sample.message for sample in samples if sample.message}, False
 
 
 def _seed_of(seed: int, epoch: int, key: str, attempt: int) -> int:

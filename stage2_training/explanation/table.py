@@ -17,7 +17,7 @@ def show_faithfulness(
     run_path: Path,
     data: str | None,
     root: Path | None,
-    split: str,
+    split: str | None,
     knowledge: Path | None,
     deletion_images: int,
     as_json: bool,
@@ -37,6 +37,7 @@ def show_faithfulness(
         tagger.bind(read_knowledge(knowledge).for_labels(keys))
     elif [label.key for label in tagger.labels] != list(keys):
         tagger.bind(tagger.knowledge.for_labels(keys))
+    split = split or dataset.measured
     result = measure_faithfulness(tagger, dataset, split, deletion_images)
     if as_json:
         output.print_json(json.dumps(asdict(result)))

@@ -42,8 +42,7 @@ def images_to_check(tagger: Tagger, given: Sequence[str]) -> CheckImages:
         return CheckImages(torch.stack([tagger.prepare(path) for path in paths]), f"{len(paths)} given images")
     try:
         dataset = own_dataset(tagger.folder.config())
-        name = next(name for name in ("test", "val", *dataset.splits) if name in dataset.splits)
-        split = dataset.splits[name]
+        split = dataset.splits[name := dataset.measured]
         chosen = np.linspace(0, len(split) - 1, min(_MOST_IMAGES, len(split))).astype(int)
         images = torch.stack([tagger.prepare(split.paths[index]) for index in chosen])
         return CheckImages(images, f"{len(chosen)} {name} images of {dataset.name}")

@@ -13,11 +13,10 @@ from sspa.shared.files import replacing
 from sspa.shared.knowledge_format import read_table
 from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.evaluation.bootstrap import map_interval
-from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.licences import licences_of
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.runs.records import RunRecord
+from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 _RESAMPLES = 1000
@@ -43,7 +42,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
     by_label = sorted(both.per_class.items(), key=lambda item: -item[1])
     thresholds = run.thresholds()
     text = _template().render(
-        front=yaml.safe_dump(_front_matter(name, about, both, config), sort_keys=False, allow_unicode=True),
+        front=yaml.safe_dump(_front_matter(name, about, result, config), sort_keys=False, allow_unicode=True),
         name=_plain(name),
         about=about,
         config=config,
@@ -79,9 +78,9 @@ def _template() -> jinja2.Template:
     )
 
 
-def _front_matter(name: str, about: RunRecord, both: Metrics, config: RunConfig) -> dict[str, Any]:
+def _front_matter(name: str, about: RunRecord, result: ResultRecord, config: RunConfig) -> dict[str, Any]:
     data = about.data.name
-    figures = {name: both.figure(name) for name in ("mAP", "CF1", "OF1")}
+    figures = {name: result.test["both"].figure(name) for name in ("mAP", "CF1", "OF1")}
     return {
         "library_name": "sspa-multilabel",
         "pipeline_tag": "image-classification",
@@ -97,7 +96,7 @@ def _front_matter(name: str, about: RunRecord, both: Metrics, config: RunConfig)
                 "results": [
                     {
                         "task": {"type": "image-classification", "name": "multi-label image classification"},
-                        "dataset": {"type": data, "name": data, "split": "test", "revision": about.data.hash},
+                        "dataset": {"type": data, "name": data, "split": result.measured, "revision": about.data.hash},
                         "metrics": [
                             {
                                 "type": figure,

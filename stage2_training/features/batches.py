@@ -30,6 +30,9 @@ class Batches(Protocol):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from number `start` on: a pure function of the epoch's number and the seed."""
 
+    def unreadable(self) -> list[str]:
+        """One line per image that could not be read so far, with what was done instead."""
+
 
 class FeatureBatches:
     """Batches of cached features; if there are several views, one is drawn per image and epoch.
@@ -37,7 +40,7 @@ class FeatureBatches:
     Args:
         views: the same split under each view.
         targets: (N, C) int8.
-        shuffle: a new order each epoch, without a smaller last batch (training).
+        shuffle: a new order each epoch, without a smaller last batch and without unreadable images (training).
         rank, world: this process's share: a part of every batch (training), or of the split (scoring).
     """
 
@@ -75,11 +78,17 @@ class FeatureBatches:
                 torch.from_numpy(indices),
             )
 
+    def unreadable(self) -> list[str]:
+        found = dict.fromkeys(message for view in self.views for message in view.unreadable.values())
+        return [f"{message} (left out)" for message in found]
+
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The number of batches of all images (training), or of this process's (scoring)."""
         total = len(self.targets)
         if self.shuffle:
-            return epoch_order(total, self.seed, epoch)
+            order = epoch_order(total, self.seed, epoch)
+            unreadable = [row for view in self.views for row in view.unreadable]
+            return order[~np.isin(order, unreadable)] if unreadable else order
         return np.array_split(np.arange(total), self.world)[self.rank]
 
     def _take(self, indices: NDArray[np.int64], drawn: NDArray[np.int64]) -> ImageFeatures:
@@ -107,6 +116,9 @@ class ImageBatches:
         for images, targets, indices in self.loader.epoch(epoch, start):
             images = images.to(self.device, non_blocking=True)
             yield under_view(images, self.view), targets.to(self.device), indices
+
+    def unreadable(self) -> list[str]:
+        return self.loader.report_substituted()
 
 
 def _views_of_epoch(count: int, views: int, seed: int, epoch: int) -> NDArray[np.int64]:

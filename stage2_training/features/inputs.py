@@ -9,7 +9,7 @@ from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
-from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
+from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, check_unreadable
 from sspa.stage2_training.data.transforms import ImageTransform, make_transform
 from sspa.stage2_training.features.batches import Batches, FeatureBatches, ImageBatches
 from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
@@ -21,6 +21,8 @@ _SAMPLE = 256
 
 def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
     """The data set of a configuration, reduced as configured, under its own root or another.
+
+    With `data.unreadable=leave-out`, images that are missing or cannot be decoded are not in it.
 
     Raises:
         UserError: it is missing or invalid.
@@ -34,6 +36,7 @@ def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
         config.training.seed,
         data.subset,
         data.held_out,
+        data.unreadable == "leave-out",
     )
 
 
@@ -72,15 +75,25 @@ class Inputs:
                 f"take --set training.batch_size={max(len(split) // self.processes.world, 1) * self.processes.world}"
             )
         rank, world = self.processes.rank, self.processes.world
+        allowed = self.config.data.unreadable_share
         if self.frozen:
             views = [self._kept(split, view) for view in options.views]
+            for kept in views:
+                check_unreadable(list(kept.unreadable.values()), len(split), allowed, "training")
             return FeatureBatches(
                 views, split.targets, options.batch_size, self.device, True, options.seed, rank=rank, world=world
             )
         transform = self._transform(train=True, views=options.views)
         images = ImageDataset(split, transform, options.seed, unreadable="substitute")
         loader = ImageLoader(
-            images, share, shuffle=True, workers=self.config.data.workers, drop_last=True, rank=rank, world=world
+            images,
+            share,
+            shuffle=True,
+            workers=self.config.data.workers,
+            drop_last=True,
+            rank=rank,
+            world=world,
+            unreadable_share=allowed,
         )
         return ImageBatches(loader, self.device)
 
@@ -94,11 +107,16 @@ class Inputs:
         if len(split) < world:
             raise UserError(f"the {split.name} split has {len(split)} images for {world} processes; start fewer")
         if self.frozen:
-            return [
-                FeatureBatches(
-                    [self._kept(split, view)], split.targets, options.batch_size, self.device, rank=rank, world=world
+            views = [self._kept(split, view) for view in options.views]
+            if unreadable := {message for kept in views for message in kept.unreadable.values()}:
+                raise UserError(
+                    f"{len(unreadable)} of {len(split)} {split.name} images cannot be read; replace them, or score "
+                    f"without them (--set data.unreadable=leave-out), or list them all (sspa-train data check "
+                    f"--decode): {min(unreadable)}"
                 )
-                for view in options.views
+            return [
+                FeatureBatches([kept], split.targets, options.batch_size, self.device, rank=rank, world=world)
+                for kept in views
             ]
         images = ImageDataset(split, self._transform(train=False))
         loader = ImageLoader(images, options.batch_size, workers=self.config.data.workers, rank=rank, world=world)

@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sspa.shared.cache import cache_folder, delete_damaged
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
+from sspa.shared.json_files import read_json
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.environment import environment
@@ -32,6 +33,8 @@ from sspa.stage2_training.model.views import View, under_view
 _BATCH = 32
 _FORMAT = 2
 _FILES = ("pooled", "regions")
+_UNREADABLE = "unreadable.json"
+_PART = 4096
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,18 @@ class KeptFeatures:
 
     Attributes:
         pooled, regions: (N, d) and (N, M, d) of each entry, float16, memory-mapped.
-        rows: the rows of the split's images in the concatenated entries; None if the split is exactly one entry.
+        rows: the rows of the split's images in the concatenated entries; None if the split is all of them in order.
+        unreadable: what is wrong with each image that could not be read, by its row in the split. Its features are
+            those of a blank image.
     """
 
     pooled: tuple[NDArray[np.float16], ...]
     regions: tuple[NDArray[np.float16], ...]
     rows: NDArray[np.int64] | None = None
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.pooled[0] if self.rows is None else self.rows)
+        return sum(map(len, self.pooled)) if self.rows is None else len(self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
         """The features of these images as float32 tensors."""
@@ -65,10 +71,11 @@ def kept_features(
     time) in order, the view, and the format of the entry; environment.json beside the arrays records where they were
     computed. A split drawn from another split uses that one's entry if it exists. If it needs most of the other
     split's images, the entry is computed for the whole of that split, so that other draws can use it as well.
-    A damaged entry is computed again.
+    A damaged entry is computed again. A large split has an entry for each `_PART` of its images, so that what was
+    computed is kept when the run is stopped. Images that cannot be read are recorded, and cost nothing else.
 
     Raises:
-        UserError: an image cannot be read, or the disk is full.
+        UserError: the disk is full.
     """
     folder_of: dict[int, Path] = {}
 
@@ -77,14 +84,23 @@ def kept_features(
             folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view)
         return folder_of[id(split)]
 
-    sources = [_sources(split, splits, lambda split: entry(split).is_dir()) for split in splits]
+    parts_of: dict[int, list[Split]] = {}
+
+    def parts(split: Split) -> list[Split]:
+        return parts_of.setdefault(id(split), _parts(split))
+
+    def kept(split: Split) -> bool:
+        return all(entry(part).is_dir() for part in parts(split))
+
+    whole = [_sources(split, splits, kept) for split in splits]
+    sources = [[part for source in sources_of for part in parts(source)] for sources_of in whole]
     wanted = {entry(source): source for sources_of in sources for source in sources_of}
     missing = [(source, folder) for folder, source in wanted.items() if not _is_kept(folder, source, backbone)]
     if missing:
         needed = 2 * sum(math.prod(shape) for split, _ in missing for shape in _shapes(split, backbone))
         where = missing[0][1].parent
         free = shutil.disk_usage(where).free
-        names = ", ".join(split.name for split, _ in missing)
+        names = ", ".join(dict.fromkeys(split.name for split, _ in missing))
         say(f"keeping the frozen tower's features of {names} ({view} view): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
@@ -96,13 +112,41 @@ def kept_features(
                 with replacing_folder(folder, keep_theirs=True) as beside:
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
-        KeptFeatures(
-            tuple(map_array(entry(each) / "pooled.npy") for each in own),
-            tuple(map_array(entry(each) / "regions.npy") for each in own),
-            None if own[0] is split else _rows_of(split, own),
-        )
-        for split, own in zip(splits, sources, strict=True)
+        _opened([entry(each) for each in own], None if sources_of[0] is split else _rows_of(split, own))
+        for split, own, sources_of in zip(splits, sources, whole, strict=True)
     ]
+
+
+def _parts(split: Split) -> list[Split]:
+    """The split, or its parts if it is large."""
+    if len(split) <= _PART:
+        return [split]
+    places = [slice(start, start + _PART) for start in range(0, len(split), _PART)]
+    return [
+        Split(split.name, split.ids[place], split.paths[place], split.targets[place], split.within) for place in places
+    ]
+
+
+def _opened(folders: Sequence[Path], rows: NDArray[np.int64] | None) -> KeptFeatures:
+    pooled, regions = (tuple(map_array(folder / f"{name}.npy") for folder in folders) for name in _FILES)
+    first = 0
+    found: dict[int, str] = {}
+    for folder, array in zip(folders, pooled, strict=True):
+        found |= {first + row: problem for row, problem in _unreadable(folder).items()}
+        first += len(array)
+    if rows is not None and found:
+        found = {place: found[row] for place, row in enumerate(rows.tolist()) if row in found}
+    return KeptFeatures(pooled, regions, rows, found)
+
+
+def _unreadable(folder: Path) -> dict[int, str]:
+    """What an entry says about images that could not be read, by their rows in it.
+
+    Raises:
+        UserError, ValueError, AttributeError: it is damaged.
+    """
+    file = folder / _UNREADABLE
+    return {int(row): str(problem) for row, problem in read_json(file).items()} if file.is_file() else {}
 
 
 def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
@@ -119,7 +163,8 @@ def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
             (array.shape, array.dtype) == (shape, np.float16)
             for array, shape in zip(found.values(), _shapes(split, backbone), strict=True)
         )
-    except UNREADABLE:
+        whole = whole and all(0 <= row < len(split) for row in _unreadable(folder))
+    except (*UNREADABLE, UserError, ValueError, AttributeError):
         whole = False
     if not whole:
         say(f"{folder}: damaged features in the cache; computing them again")
@@ -173,7 +218,9 @@ def _compute(
     done: Callable[[int], None],
 ) -> None:
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-    loader = ImageLoader(ImageDataset(split, transform), _BATCH, workers=workers)
+    # Whether there are too many is for those to say who use the features.
+    images_of = ImageDataset(split, transform, unreadable="blank")
+    loader = ImageLoader(images_of, _BATCH, workers=workers, unreadable_share=1.0)
     with ExitStack() as opened:
         # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
         files = [opened.enter_context((folder / f"{name}.npy").open("wb")) for name in _FILES]
@@ -185,6 +232,8 @@ def _compute(
             for file, values in zip(files, (features.pooled, features.regions), strict=True):
                 file.write(values.half().cpu().contiguous().numpy().data)
             done(len(indices))
+    if loader.blank:
+        (folder / _UNREADABLE).write_text(json.dumps(loader.blank, indent=1) + "\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(device), indent=1) + "\n", encoding="utf-8")
 
 

@@ -21,18 +21,21 @@ def evaluate_run(
     run_path: Path,
     data: str | None,
     root: Path | None,
-    split: str,
+    split: str | None,
     knowledge_file: Path | None,
     device: torch.device,
     thresholds: ThresholdKind = "fixed",
     resamples: int = 0,
     precision: Literal["auto", "float32", "bf16"] = "auto",
-) -> tuple[dict[str, Metrics], dict[str, Interval]]:
+    leave_out_unreadable: bool | None = None,
+) -> tuple[str, dict[str, Metrics], dict[str, Interval]]:
     """The metrics of each branch on one split of the run's own or other data, with confidence intervals of mAP.
 
+    Without a `split`, it is test, or val if the data has no test; its name comes first of what is returned.
     Thresholds other than the protocol's fixed one are tuned on the data's val split, per branch. Intervals come from
     `resamples` bootstrap samples of the images; 0 gives none. With `precision` auto, the image tower computes as it
-    did when the run scored itself, which reproduces the run's own metrics.
+    did when the run scored itself, which reproduces the run's own metrics. `leave_out_unreadable` overrides the run's
+    own choice about images that are missing or cannot be read; what is left out is said.
 
     Raises:
         UserError: the data has labels that the run does not know and no knowledge about them was given, or
@@ -40,10 +43,14 @@ def evaluate_run(
     """
     folder = open_run_folder(run_path)
     recognizer, config, knowledge = load_recognizer(folder, device, None if precision == "auto" else precision)
+    if leave_out_unreadable is not None:
+        unreadable: Literal["stop", "leave-out"] = "leave-out" if leave_out_unreadable else "stop"
+        config = config.model_copy(update={"data": config.data.model_copy(update={"unreadable": unreadable})})
     if data is None or data == config.data.name:
         dataset = own_dataset(config, root)
     else:
-        dataset = load_dataset(data, root, seed=config.training.seed)
+        leave_out = config.data.unreadable == "leave-out"
+        dataset = load_dataset(data, root, seed=config.training.seed, leave_out_unreadable=leave_out)
     keys = dataset.labels.keys
     if knowledge_file is not None:
         rebind(recognizer, read_knowledge(knowledge_file).for_labels(keys))
@@ -56,7 +63,7 @@ def evaluate_run(
         if own_keys != list(keys):
             rebind(recognizer, knowledge.for_labels(keys))
     inputs = Inputs(config, dataset, recognizer.backbone, device)
-    wanted = inputs.split(split)
+    wanted = inputs.split(split or dataset.measured)
     tuned = None
     if thresholds != "fixed":
         val = inputs.split("val")
@@ -69,9 +76,9 @@ def evaluate_run(
     probabilities = score(recognizer, inputs.scoring(wanted))
     metrics = metrics_by_branch(probabilities, wanted, dataset, tuned)
     if not resamples:
-        return metrics, {}
+        return wanted.name, metrics, {}
     intervals = {
         branch: map_interval(values, wanted.targets, dataset.protocol, resamples)
         for branch, values in probabilities.items()
     }
-    return metrics, intervals
+    return wanted.name, metrics, intervals

@@ -43,6 +43,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         name=folder.path.resolve().name,
         data_note=about.data.note,
         facts=_facts(about, result, config),
+        measured=result.measured,
         test=result.test,
         columns=_columns(result.test["both"].top_k),
         intervals=intervals_of(result.test["both"], resampled_figures(probabilities["both"], targets, protocol)),
@@ -113,9 +114,10 @@ def _co_occurrence(probabilities: Any, targets: Any, threshold: float, names: Se
 
 def _images(folder: RunFolder, device: torch.device, probabilities: Any, threshold: float) -> dict[str, Any]:
     try:
-        test = own_dataset(folder.config()).splits["test"]
+        dataset = own_dataset(folder.config())
+        test = dataset.splits[dataset.measured]
         if list(test.ids) != folder.test_ids():
-            raise UserError("the data set now has other test images than the run was evaluated on")
+            raise UserError(f"the data set now has other {test.name} images than the run was evaluated on")
         tagger = Tagger.load(folder.path, device=device.type)
         groups = {
             "drawn": drawn_images(probabilities),

@@ -26,6 +26,7 @@ class ListedRun:
         run: the folder, relative to the listed one.
         state: finished, unfinished or damaged; `problem` says what is wrong with a damaged one.
         epochs: as configured; `epochs_done` is the number in metrics.jsonl.
+        measured: the split of `test_map` and the others after it: val where the data has no test.
         config: the resolved configuration as JSON.
     """
 
@@ -43,6 +44,7 @@ class ListedRun:
     epochs_done: int | None = None
     best_epoch: int | None = None
     val_map: float | None = None
+    measured: str | None = None
     test_map: float | None = None
     region_map: float | None = None
     global_map: float | None = None
@@ -154,6 +156,7 @@ def _known(path: Path) -> dict[str, Any]:
     return known | {
         "best_epoch": result.best_epoch,
         "val_map": 100 * result.val["both"].mAP,
+        "measured": result.measured,
         "test_map": 100 * test["both"].mAP,
         "region_map": 100 * test["region"].mAP if "region" in test else None,
         "global_map": 100 * test["global"].mAP if "global" in test else None,

@@ -116,9 +116,13 @@ class PrecisionRecord(Record):
 
 
 class ResultRecord(Record):
-    """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction."""
+    """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction.
+
+    `measured` is the split that the figures of `test` are of: val where the data has no test.
+    """
 
     best_epoch: int
+    measured: str = "test"
     test: ByBranch
     val: ByBranch
     untrained_test: ByBranch

@@ -24,7 +24,7 @@ from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities
 from sspa.stage2_training.evaluation.thresholds import tune_each
-from sspa.stage2_training.features.batches import Batches, ImageBatches
+from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.features.inputs import Inputs, own_dataset
 from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
@@ -48,10 +48,14 @@ _UNTRAINED = "checkpoints/untrained.safetensors"
 
 @dataclass(frozen=True)
 class RunResult:
-    """Test metrics by branch ("region", "global", "both"), of the best epoch and of the untrained model."""
+    """Test metrics by branch ("region", "global", "both"), of the best epoch and of the untrained model.
+
+    `measured` is the split they are of: val where the data has no test.
+    """
 
     folder: RunFolder
     best_epoch: int
+    measured: str
     val: dict[str, Metrics]
     test: dict[str, Metrics]
     untrained: dict[str, Metrics]
@@ -143,7 +147,7 @@ class _Training:
         if config.training.compile:
             compile_model(self.recognizer.head, image_tower, device)
         self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
-        self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", "test"))
+        self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", self.dataset.measured))
 
     def train_and_score(self, folder: RunFolder, interruption: Interruption) -> RunResult:
         """Start or resume in `folder`, and finish the run."""
@@ -168,14 +172,16 @@ class _Training:
         else:
             state = self._first_scores(folder)
         state = self._train(folder, optimization, batches, state, interruption)
-        for line in batches.loader.report_substituted() if isinstance(batches, ImageBatches) else ():
+        for line in batches.unreadable():
             say(line)
         result = self._final_scores(folder, optimization, state, time.monotonic() - started)
         processes.first(lambda: rmtree(checkpoints))
         return result
 
     def _keep_features(self) -> None:
-        self.inputs.keep_features([self.train, self.val, self.test], self.config.evaluation.views)
+        # Where there is no test, test is val.
+        scored = [self.train, self.val, *([self.test] if self.test is not self.val else [])]
+        self.inputs.keep_features(scored, self.config.evaluation.views)
         self.inputs.keep_features([self.train], self.config.training.views)
 
     def _initialise(self, batches: Batches) -> None:
@@ -191,8 +197,9 @@ class _Training:
 
     def _first_scores(self, folder: RunFolder) -> TrainState:
         """Score the untrained model, the best epoch until another is better."""
-        untrained = self._score(self.test, "test, untrained")
-        val = metrics_by_branch(self._score(self.val, "val, untrained"), self.val, self.dataset)
+        untrained = self._score(self.test, f"{self.test.name}, untrained")
+        of_val = untrained if self.test is self.val else self._score(self.val, "val, untrained")
+        val = metrics_by_branch(of_val, self.val, self.dataset)
 
         def write() -> int:
             folder.cut_metrics(0)
@@ -295,10 +302,12 @@ class _Training:
         processes, dataset, test, val = self.processes, self.dataset, self.test, self.val
         processes.everywhere(lambda: folder.read_weights(optimization.modules))
         untrained, _ = processes.first(lambda: folder.read_predictions(_UNTRAINED))
-        of_test, of_val = self._score(test, "test"), self._score(val, "val")
+        of_test = self._score(test, test.name)
+        of_val = of_test if test is val else self._score(val, "val")
         result = RunResult(
             folder,
             state.best_epoch,
+            test.name,
             metrics_by_branch(of_val, val, dataset),
             metrics_by_branch(of_test, test, dataset),
             metrics_by_branch(untrained, test, dataset),
@@ -323,6 +332,7 @@ class _Training:
         backbone = self.recognizer.backbone
         return ResultRecord(
             best_epoch=result.best_epoch,
+            measured=result.measured,
             test=result.test,
             val=result.val,
             untrained_test=result.untrained,

@@ -71,7 +71,7 @@ def test_one_file_without_network_that_escapes_every_name(page: str) -> None:
 
 def test_twelve_images_each_with_a_map(page: str) -> None:
     drawn, _, rest = page.partition("predicted, but absent")
-    assert drawn.count('alt="test image') == 12
+    assert drawn.count('alt="image ') == 12
     assert drawn.count('alt="where ') == 12
     assert rest
 

@@ -158,6 +158,17 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def splits_present(lists: Mapping[str, Path]) -> list[str]:
+    """The splits to read: all, or only test, or all but test, where the others' lists are all missing.
+
+    A copy for evaluation has only test, and one without test can be trained on; the manifest's note says what is
+    missing. A list of train or val missing by itself is a damaged copy: then all splits are named, so that reading
+    says so.
+    """
+    there = [split for split, file in lists.items() if file.is_file()]
+    return there if set(there) in ({"test"}, set(lists) - {"test"}) else list(lists)
+
+
 def first_existing(root: Path, *ways: str) -> Path:
     """The first of several paths below `root` that exists; a UserError if none does."""
     for way in ways:

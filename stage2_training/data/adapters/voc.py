@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, read_lines
+from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, read_lines, splits_present
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Difficult, Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
@@ -27,7 +27,8 @@ class _Voc(Adapter):
         labels = read_label_set("voc")
         folder = root / "ImageSets" / "Main"
         blocks = []
-        for split, list_name in self.lists.items():
+        for split in splits_present({split: folder / f"{name}.txt" for split, name in self.lists.items()}):
+            list_name = self.lists[split]
             ids = [line.split()[0] for line in read_lines(folder / f"{list_name}.txt")]
             columns = [_read_class_file(folder / f"{key}_{list_name}.txt", ids) for key in labels.keys]
             marks = np.stack(columns, axis=1)  # (N, C): 1, 0 only difficult, -1 absent

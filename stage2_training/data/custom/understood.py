@@ -8,6 +8,12 @@ from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.data.statistics import SplitFigures, split_figures
 
 _ROWS = 3
+# What happens without each split.
+_WITHOUT = {
+    "train": ", so that this can only be evaluated",
+    "val": ", so that each run draws a tenth of train",
+    "test": ", so that a run's figures are of val, which also chooses its epoch",
+}
 
 
 def understood(manifest: Manifest) -> dict[str, Any]:
@@ -36,7 +42,10 @@ def _odd(manifest: Manifest, figures: Mapping[str, SplitFigures]) -> list[str]:
     found = []
     for name in ("train", "val", "test"):
         if name not in figures:
-            found.append(f"there is no {name} split; name it in the column split, or drop the column to have one drawn")
+            found.append(
+                f"there is no {name} split{_WITHOUT[name]}; name it in the column split, or drop that column to have "
+                "one drawn"
+            )
     if len(keys) > len(manifest.ids):
         found.append(f"there are more labels ({len(keys):,}) than images ({len(manifest.ids):,})")
     folded = {fold(key): key for key in keys}

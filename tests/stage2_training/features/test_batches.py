@@ -166,3 +166,54 @@ def test_folds_share_what_is_kept_of_the_whole(
         assert len(part) == len(fold)
         order = np.arange(len(fold))[::-1]
         assert torch.equal(part.take(order).regions, by_number[[int(fold.ids[index]) for index in order]])
+
+
+def test_an_unreadable_image_costs_no_other_features_and_is_left_out_of_training(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = _images(tmp_path, 6)
+    paths[4].write_bytes(b"broken")
+    split = Split("train", tuple("abcdef"), tuple(paths), np.zeros((6, 2), dtype=np.int8))
+    (kept,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    assert list(kept.unreadable) == [4]
+    assert "4.png: not an image" in kept.unreadable[4]
+    batches = FeatureBatches([kept], split.targets, 2, CPU, shuffle=True)
+    for epoch in range(3):
+        assert sorted(index for _, _, indices in batches.epoch(epoch) for index in indices.tolist()) in (
+            [0, 1, 2, 3], [0, 1, 2, 5], [0, 1, 3, 5], [0, 2, 3, 5], [1, 2, 3, 5],
+        )  # fmt: skip
+    assert batches.unreadable() == [f"{kept.unreadable[4]} (left out)"]
+    capsys.readouterr()
+    few = Split("train", ("e", "b"), (paths[4], paths[1]), split.targets[:2], within=(split,))
+    (drawn,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    assert list(drawn.unreadable) == [0]
+    (entry,) = (tmp_path / "cache" / "features").iterdir()
+    (entry / "unreadable.json").write_text("[")
+    kept_features(backbone, [split], "plain", CPU, workers=0)
+    assert "damaged features in the cache" in capsys.readouterr().err
+    Image.new("RGB", (40, 50)).save(paths[4])  # replaced
+    assert not kept_features(backbone, [split], "plain", CPU, workers=0)[0].unreadable
+
+
+def test_a_large_split_is_kept_in_parts(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = _images(tmp_path, 7)
+    paths[5].write_bytes(b"broken")
+    split = Split("train", tuple("abcdefg"), tuple(paths), np.zeros((7, 2), dtype=np.int8))
+    (whole,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    monkeypatch.setattr("sspa.stage2_training.features.kept_features._PART", 3)
+    capsys.readouterr()
+    first_two = Split("train", split.ids[:3], split.paths[:3], split.targets[:3])
+    kept_features(backbone, [first_two], "plain", CPU, workers=0)
+    capsys.readouterr()
+    (parts,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    assert len(parts) == 7
+    assert len(parts.pooled) == 3
+    rows = np.array([6, 0, 3, 5])
+    torch.testing.assert_close(parts.take(rows).regions, whole.take(rows).regions)
+    assert list(parts.unreadable) == [5]
+    few = Split("train", ("f", "a"), (paths[5], paths[0]), split.targets[:2], within=(split,))
+    (drawn,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    torch.testing.assert_close(drawn.take(np.array([1, 0])).regions, whole.take(np.array([0, 5])).regions)
+    assert list(drawn.unreadable) == [0]

@@ -256,7 +256,7 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path: Path, capsys: pytest.Ca
     images(
         tmp_path, ".hidden/1.png", "cat/.thumbs/1.png", "__MACOSX/cat/1.png", "cat/deep/down/11.jpg", "cat/x.jpg/12.png"
     )
-    (tmp_path / "cat" / "13.HEIC").touch()
+    (tmp_path / "cat" / "13.CR2").touch()
     (tmp_path / "cat" / "Thumbs.db").touch()
     (tmp_path / "dog" / "gone.png").symlink_to("nowhere.png")
     (tmp_path / "dog" / "also-a-cat.png").symlink_to(tmp_path / "cat" / "3.png")
@@ -268,7 +268,7 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path: Path, capsys: pytest.Ca
     assert found["cat/x.jpg/12.png"][1] == {"cat": 1, "dog": 0}
     assert found["cat/3.png"][1] == found["cat/4.png"][1] == {"cat": 1, "dog": 1}
     said = " ".join(capsys.readouterr().err.split())
-    assert "3 files are left out: 1 .heic, 1 links to nothing, 1 whose names are not UTF-8" in said
+    assert "3 files are left out: 1 .cr2, 1 links to nothing, 1 whose names are not UTF-8" in said
     assert "23 files are 21 images" in said
 
 
