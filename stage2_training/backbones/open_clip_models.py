@@ -1,6 +1,8 @@
 """Loads open_clip models at their native size: by name and pretrained tag, from a folder or the hub, or untrained."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -55,7 +57,8 @@ def load_open_clip(spec: str, weights: str | None, allow_download: bool) -> Load
 def _load_folder(folder: Path, spec: str, weights: str | None) -> LoadedModel:
     config = check_model_folder(folder)
     source = f"local-dir:{folder}"
-    model = _fetch(spec, lambda: open_clip.create_model(source, load_weights=False, pretrained_hf=False))
+    with _weights_follow():
+        model = _fetch(spec, lambda: open_clip.create_model(source, load_weights=False, pretrained_hf=False))
     if weights is None:
         path = folder_weights(folder)
         _fetch(f"{spec}, {path.name}", lambda: load_checkpoint(model, str(path)))
@@ -80,7 +83,8 @@ def _load_named(name: str, weights: str | None) -> LoadedModel:
         _check_activation_of_tag(name, config, weights)
         model = _fetch(f"open_clip:{name} {weights}", lambda: open_clip.create_model(name, pretrained=weights))
     elif Path(weights).is_file():
-        model = _fetch(f"open_clip:{name}", lambda: open_clip.create_model(name, pretrained_hf=False))
+        with _weights_follow():
+            model = _fetch(f"open_clip:{name}", lambda: open_clip.create_model(name, pretrained_hf=False))
         load_weights_file(Path(weights), name, bool(config.get("quick_gelu", False)), model)
     else:
         raise UserError(
@@ -98,6 +102,21 @@ def _check_activation_of_tag(name: str, config: dict[str, Any], tag: str) -> Non
             f"open_clip:{name}: the weights {tag} were trained with {'QuickGELU' if quick else 'GELU'};"
             f" name open_clip:{right}"
         )
+
+
+@contextmanager
+def _weights_follow() -> Iterator[None]:
+    """Keep open_clip from warning that the model is initialized randomly: its weights are loaded right afterwards."""
+
+    def others(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(others)
+    try:
+        yield
+    finally:
+        root.removeFilter(others)
 
 
 def _fetch(what: str, load: Callable[[], Any]) -> Any:

@@ -195,20 +195,24 @@ def check(
         title = adapter.title
         last = f"{root}: {'all of' if whole else 'a cut of'} {title}; every file that its lists name exists"
         if problems:
-            _stop_at(problems, f"{root}: {len(problems)} problems with {title}; {_where_from(adapter)}")
+            _stop_at(problems, f"{root}: {_counted(problems)} with {title}; {_where_from(adapter)}")
         manifest, root = load_manifest(name, root, protocol)
     if decode:
         problems += decoding_problems(manifest, root)
     if duplicates:
         problems += duplicate_problems(manifest, root)
     if problems:
-        _stop_at(problems, f"{root}: {len(problems)} problems with {title}")
+        _stop_at(problems, f"{root}: {_counted(problems)} with {title}")
     if decode:
         say(f"every one of {len(manifest.ids):,} images can be decoded")
     if duplicates:
         say(f"no two splits share an image among {len(manifest.ids):,}")
     if last:
         say(last)
+
+
+def _counted(problems: list[str]) -> str:
+    return f"{len(problems):,} problem{'' if len(problems) == 1 else 's'}"
 
 
 def _stop_at(problems: list[str], summary: str) -> NoReturn:

@@ -63,7 +63,10 @@ def fingerprints(paths: Sequence[Path]) -> Fingerprints:
 
 
 def duplicates(prints: Fingerprints, near: int = NEAR) -> list[Duplicate]:
-    """Every pair of the same bytes, and every pair whose perceptual hashes differ in at most `near` bits."""
+    """Every pair of the same bytes, and every pair whose perceptual hashes differ in at most `near` bits.
+
+    Images that cannot be decoded are in no pair.
+    """
     found: dict[tuple[int, int], int | None] = {}
     rows = np.array([row for row in range(len(prints.content)) if row not in prints.unreadable], dtype=np.int64)
     # A picture of one colour has no structure that could be compared.
@@ -77,8 +80,8 @@ def duplicates(prints: Fingerprints, near: int = NEAR) -> list[Duplicate]:
                 pair = (int(telling[start + one]), int(telling[start + other]))
                 found[pair] = int(differing[one, other])
     same: dict[str, list[int]] = defaultdict(list)
-    for row, content in enumerate(prints.content):
-        same[content].append(row)
+    for row in rows.tolist():
+        same[prints.content[row]].append(row)
     for members in same.values():
         found |= {(one, other): None for place, one in enumerate(members) for other in members[place + 1 :]}
     return [Duplicate(*pair, bits) for pair, bits in sorted(found.items())]

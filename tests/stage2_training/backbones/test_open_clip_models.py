@@ -182,3 +182,13 @@ def test_published_architectures_equal_open_clips_at_full_size(name: str) -> Non
     torch.testing.assert_close(backbone.encode_image(images).pooled, image, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(backbone.text_tower(backbone.embed_tokens(ids), ids), text, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(backbone.encode_text(TEXTS), text, atol=5e-6, rtol=1e-6)
+
+
+def test_a_model_whose_weights_are_in_a_file_is_not_called_random(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_model("vit", tmp_path / "model")
+    create_backbone(f"local-dir:{tmp_path / 'model'}")
+    assert "initialized randomly" not in caplog.text
+    create_backbone("open_clip:RN50", weights="random")
+    assert "initialized randomly" in caplog.text

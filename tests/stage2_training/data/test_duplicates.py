@@ -59,9 +59,11 @@ def test_pairs_equal_those_of_a_loop() -> None:
             bits = sum(
                 int(a ^ b).bit_count() for a, b in zip(hashes[one].tolist(), hashes[other].tolist(), strict=True)
             )
+            if 3 in (one, other):
+                continue
             if content[one] == content[other]:
                 wanted.append(Duplicate(one, other, None))
-            elif bits <= 32 and 3 not in (one, other):
+            elif bits <= 32:
                 wanted.append(Duplicate(one, other, bits))
     assert len(wanted) > 50
     assert duplicates(prints) == wanted

@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.image_files import load_image
+from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, load_image
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 
@@ -121,3 +122,18 @@ def test_nothing_is_cut_off_in_scoring() -> None:
     squash = make_transform((30, 30), (0.5,) * 3, (0.5,) * 3, False)(wide)
     assert squash[:, :, 0].max() == -1.0
     assert squash[:, :, 15].min() == 1.0
+
+
+def test_heic_is_read_with_the_extra(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    Image.new("RGB", (32, 24), "red").save(tmp_path / "a.heic")
+    red, green, _ = load_image(tmp_path / "a.heic").getpixel((5, 5))
+    assert red > 200 > 60 > green
+    assert ".heic" in IMAGE_ENDINGS
+
+
+def test_a_png_with_megabytes_of_text_is_read(tmp_path: Path) -> None:
+    settings = PngInfo()
+    settings.add_text("workflow", "node " * 1_000_000, zip=True)
+    Image.new("RGB", (3, 3), "red").save(tmp_path / "a.png", pnginfo=settings)
+    assert load_image(tmp_path / "a.png").getpixel((1, 1)) == (255, 0, 0)
