@@ -188,6 +188,7 @@ def test_a_model_whose_weights_are_in_a_file_is_not_called_random(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_model("vit", tmp_path / "model")
+    caplog.clear()
     create_backbone(f"local-dir:{tmp_path / 'model'}")
     assert "initialized randomly" not in caplog.text
     create_backbone("open_clip:RN50", weights="random")

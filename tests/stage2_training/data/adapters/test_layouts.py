@@ -345,27 +345,3 @@ def test_a_protocol_of_another_data_set_is_refused(tmp_path: Path) -> None:
     write_coco(tmp_path)
     with pytest.raises(UserError, match="voc2007-dualcoop is no protocol of coco2014"):
         load_dataset("coco2014", tmp_path, "voc2007-dualcoop")
-
-
-def test_a_copy_of_voc_with_only_the_test_list_can_be_evaluated(tmp_path: Path) -> None:
-    WRITERS["voc2007"](tmp_path)
-    whole = load_dataset("voc2007", tmp_path)
-    lists = next(tmp_path.rglob("ImageSets/Main"))
-    for path in lists.iterdir():
-        if not path.stem.endswith("test"):
-            path.unlink()
-    alone = load_dataset("voc2007", tmp_path)
-    assert list(alone.splits) == ["test"]
-    assert alone.splits["test"].ids == whole.splits["test"].ids
-    assert (alone.splits["test"].targets == whole.splits["test"].targets).all()
-    assert "0 of 5,011 trainval images" in alone.note
-
-
-def test_a_copy_of_voc_without_its_test_list_can_be_trained_on_but_not_one_without_val(tmp_path: Path) -> None:
-    WRITERS["voc2007"](tmp_path)
-    lists = next(tmp_path.rglob("ImageSets/Main"))
-    (lists / "test.txt").unlink()
-    assert sorted(load_dataset("voc2007", tmp_path).splits) == ["train", "val"]
-    (lists / "val.txt").unlink()
-    with pytest.raises(UserError, match=r"val\.txt: cannot be read"):
-        load_dataset("voc2007", tmp_path)

@@ -168,3 +168,20 @@ def test_the_real_photos_have_the_counts_of_their_devkit() -> None:
     positives = np.concatenate([split.targets for split in dataset.splits.values()]) == 1
     assert positives[:, KEYS.index("person")].sum() == 674 + 167 + 391
     assert all(path.is_file() for split in dataset.splits.values() for path in split.paths)
+
+
+def test_a_copy_with_only_the_test_list_can_be_evaluated(tmp_path: Path) -> None:
+    write_devkit(tmp_path / "whole")
+    write_devkit(tmp_path / "alone", lists=("test",))
+    whole, alone = (load_dataset("voc2007", tmp_path / name) for name in ("whole", "alone"))
+    assert list(alone.splits) == ["test"]
+    assert (alone.splits["test"].targets == whole.splits["test"].targets).all()
+    assert "0 of 5,011 trainval images" in alone.note
+
+
+def test_a_copy_without_test_can_be_trained_on_but_not_one_without_val(tmp_path: Path) -> None:
+    lists = write_devkit(tmp_path, lists=("train", "val")) / "ImageSets" / "Main"
+    assert list(load_dataset("voc2007", tmp_path).splits) == ["train", "val"]
+    (lists / "val.txt").unlink()
+    with pytest.raises(UserError, match=r"val\.txt: cannot be read"):
+        load_dataset("voc2007", tmp_path)
