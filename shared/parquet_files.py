@@ -53,6 +53,25 @@ def _check_checksums(metadata: Any, path: Path) -> None:
                     )
 
 
+def metadata_of(path: Path) -> dict[bytes, bytes]:
+    """The file's own metadata, which says what wrote it.
+
+    Raises:
+        UserError: it is no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return dict(file.metadata.metadata or {})
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(f"{path}: cannot be read as Parquet ({reason})") from error
+
+
 def read_parquet(path: Path, check: Callable[[Any], Found]) -> tuple["pa.Table", Found]:
     """The table of a Parquet file whose footer `check` accepts.
 

@@ -143,24 +143,6 @@ def prepare(
     say(f"train with: sspa-train run --data {path} --root {root}")
 
 
-@data_app.command("labels")
-def write_labels(
-    manifest: Annotated[Path, typer.Argument(help="A manifest that `data prepare` wrote.")],
-    out: Annotated[Path, typer.Option("--output", help="The label file, for sspa-knowledge generate --labels.")],
-) -> None:
-    """Write a manifest's labels as a label file."""
-    from sspa.shared.files import replacing
-    from sspa.shared.label_sets import label_file
-    from sspa.stage2_training.data.manifest import read_manifest
-
-    if out.exists():
-        raise UserError(f"{out}: exists already; nothing was changed. Name another file with --output")
-    labels = read_manifest(manifest).labels
-    with replacing(out) as beside:
-        beside.write_text(label_file(labels), encoding="utf-8")
-    say(f"{out}: {len(labels.keys)} labels; next: sspa-knowledge generate --labels {out}")
-
-
 @data_app.command()
 def check(
     name: Name,
@@ -285,23 +267,6 @@ def query(
 
     columns, rows = query_manifest(manifest, sql, seconds)
     print_table(columns, [rows])
-
-
-@data_app.command()
-def shard(
-    name: Name,
-    folder: Annotated[Path, typer.Argument(help="A new folder for the shards and their manifest.")],
-    root: Root = None,
-    protocol: ProtocolName = None,
-    per_shard: Annotated[int, typer.Option(help="Images per shard.")] = 5000,
-) -> None:
-    """Copy a data set into WebDataset shards, for file systems that are slow with millions of small files."""
-    from sspa.stage2_training.data.dataset import load_manifest
-    from sspa.stage2_training.data.sharding import MANIFEST, write_shards
-
-    manifest, found_root = load_manifest(name, root, protocol)
-    shards = write_shards(manifest, found_root, folder, per_shard)
-    say(f"{folder}: {shards} shards; train with: sspa-train run --data {folder / MANIFEST} --root {folder}")
 
 
 @data_app.command()

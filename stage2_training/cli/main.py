@@ -6,7 +6,7 @@ from sspa.shared.terminal import run_command
 from sspa.stage2_training.cli.backbone import backbone_app
 from sspa.stage2_training.cli.bench import bench_app
 from sspa.stage2_training.cli.compare import compare_app
-from sspa.stage2_training.cli.data import data_app
+from sspa.stage2_training.cli.data_files import data_app
 from sspa.stage2_training.cli.evaluate import evaluate_app
 from sspa.stage2_training.cli.export import export_app
 from sspa.stage2_training.cli.run import run_app

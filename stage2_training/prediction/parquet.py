@@ -22,7 +22,7 @@ from sspa.stage2_training.inference.tagger import Tagger
 # Maximum images and rows per part: the cost of an interruption, and the memory needed.
 _PART = 500
 _ROWS = 1_000_000
-_SIDES = ("left", "top", "right", "bottom")
+SIDES = ("left", "top", "right", "bottom")
 # In the finished file's metadata: the job that wrote it.
 _JOB = b"sspa.job"
 
@@ -61,7 +61,7 @@ class PredictionFile:
         self.parts = path.with_name(f".{path.name}.parts")
         self._waiting: list[Tagged] = []
         job = _job(tagger)
-        self._schema = _schema().with_metadata({_JOB: hashlib.sha256(json.dumps(job).encode()).hexdigest()})
+        self._schema = prediction_schema().with_metadata({_JOB: hashlib.sha256(json.dumps(job).encode()).hexdigest()})
         if path.exists():
             self._delete_parts_of_finished()
             raise UserError(f"{path}: exists already; choose another name with --out, or remove it")
@@ -160,14 +160,14 @@ class PredictionFile:
 
         images, labels = len(self._waiting), self.tagger.labels
         probabilities = np.stack([tagged.probabilities for tagged in self._waiting])  # (N, C)
-        nothing: list[tuple[int | None, ...]] = [(None,) * len(_SIDES)] * len(labels)
+        nothing: list[tuple[int | None, ...]] = [(None,) * len(SIDES)] * len(labels)
         boxes = [side for tagged in self._waiting for box in tagged.boxes or nothing for side in box]
         columns = {
             "path": [path for tagged in self._waiting for path in [str(tagged.path)] * len(labels)],
             "label": [label.key for label in labels] * images,
             "probability": probabilities.ravel(),
             "above_threshold": (probabilities >= self.tagger.thresholds).ravel(),
-            **{side: boxes[place :: len(_SIDES)] for place, side in enumerate(_SIDES)},
+            **{side: boxes[place :: len(SIDES)] for place, side in enumerate(SIDES)},
         }
         return pa.table(columns, self._schema)
 
@@ -183,7 +183,8 @@ def _job(tagger: Tagger) -> dict[str, Any]:
         }
 
 
-def _schema() -> Any:
+def prediction_schema() -> Any:
+    """The columns of a prediction file, one row per image and label."""
     import pyarrow as pa
 
     return pa.schema(
@@ -192,6 +193,6 @@ def _schema() -> Any:
             pa.field("label", pa.string(), nullable=False),
             pa.field("probability", pa.float32(), nullable=False),
             pa.field("above_threshold", pa.bool_(), nullable=False),
-            *(pa.field(side, pa.int32()) for side in _SIDES),
+            *(pa.field(side, pa.int32()) for side in SIDES),
         ]
     )
