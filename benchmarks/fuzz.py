@@ -45,7 +45,7 @@ from sspa.stage2_training.backbones.text_cache import cached_text_features
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.data.custom.reading import read_custom
-from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.dataset import Split, load_manifest
 from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
 from sspa.stage2_training.demo.gate import Gate, hosts_of
@@ -111,6 +111,8 @@ class Fuzzer:
         marks_of = [{"image_id": 1, "category_id": 7, "iscrowd": 0}]
         coco = {"images": images, "categories": [{"id": 7, "name": "cat"}], "annotations": marks_of}
         (self.good / "coco.json").write_text(json.dumps(coco))
+        self._write_annotations()
+        self._write_official_tables()
         (self.good / "journal").write_bytes(b"")
         config = {"embed_dim": 40, "vision_cfg": {"layers": 1, "width": 32}, "text_cfg": {"layers": 1, "width": 32}}
         (self.good / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
@@ -124,6 +126,7 @@ class Fuzzer:
             "journal": self._file("journal", read_journal),
             "import": self._import,
             "custom data": self._custom,
+            "annotations": self._annotations,
             "image": self._image,
             "model folder": self._model_folder,
             "run folder": self._run_folder,
@@ -131,7 +134,60 @@ class Fuzzer:
             "demo": self._demo,
         }
         # Each takes a tenth of a second or more: tried a tenth as often.
-        self.slow_kinds: dict[str, Callable[[], None]] = {"template": self._template, **self._of_models(run)}
+        self.slow_kinds: dict[str, Callable[[], None]] = {
+            "template": self._template,
+            "official tables": self._official_tables,
+            **self._of_models(run),
+        }
+
+    def _write_annotations(self) -> None:
+        """Small files of annotation tools."""
+        objects = "<object><name>cat</name></object><object><name>dog</name></object>"
+        files = {
+            "voc.xml": f"<annotation><filename>a.jpg</filename>{objects}</annotation>",
+            "cvat.xml": '<annotations><image name="a.jpg" subset="train"><tag label="cat"/></image>'
+            '<image name="b.jpg"><box label="dog"/></image></annotations>',
+            "studio.json": json.dumps(
+                [{"id": 1, "data": {"image": "/data/upload/1/0a1b2c3d-a.jpg"}, "annotations": [
+                    {"was_cancelled": False, "result": [{"type": "choices", "value": {"choices": ["cat", "dog"]}}]}]}]
+            ),
+            "min.json": json.dumps([{"id": 1, "image": "a.jpg", "choice": {"choices": ["cat"]}, "label": [
+                {"rectanglelabels": ["dog"]}]}]),
+            "labelme.json": json.dumps(
+                {"imagePath": "a.jpg", "flags": {"cat": True}, "shapes": [{"label": "dog", "points": []}]}
+            ),
+            "data.yaml": "names:\n  0: cat\n  1: dog\ntrain: images\n",
+            "openimages.csv": "ImageID,Source,LabelName,Confidence\na,v,/m/01,1\nb,v,/m/02,0\n",
+        }  # fmt: skip
+        for name, content in files.items():
+            (self.good / name).write_text(content)
+
+    def _write_official_tables(self) -> None:
+        """Official files of data sets: MATLAB's, text and Excel."""
+        from openpyxl import Workbook
+        from scipy.io import savemat
+
+        def cells(values: list[str]) -> Any:
+            return np.array([[value] for value in values], dtype=object)
+
+        pa100k: dict[str, Any] = {"attributes": cells(["Female", "Hat"])}
+        for split in ("train", "val", "test"):
+            pa100k[f"{split}_images_name"] = cells([f"{split}.jpg"])
+            pa100k[f"{split}_label"] = np.array([[1, 0]], dtype=np.uint8)
+        savemat(self.good / "annotation.mat", pa100k)
+        data = np.zeros((3, 109))
+        data[:, 0], data[:, 4] = [1, 2, 3], 1
+        parts = {name: np.array([[row]]) for row, name in enumerate(("train", "val", "test"), start=1)}
+        partition = np.array([[parts] for _ in range(5)], dtype=object)
+        peta = {"data": data, "attribute": cells([f"a{k}" for k in range(105)]), "selected": np.arange(1, 36),
+                "partition": partition}  # fmt: skip
+        savemat(self.good / "PETA.mat", {"peta": peta})
+        rows = [["IMAGE\\LABEL", "car", "tree"], ["beach01", 1, 0], ["beach02", 0, 1]]
+        (self.good / "LandUse_Multilabeled.txt").write_text("\n".join("\t".join(map(str, row)) for row in rows))
+        book = Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.save(self.good / "LandUse_Multilabeled.xlsx")
 
     def schedule(self) -> list[str]:
         """The kinds in turn, the slow ones less often."""
@@ -246,6 +302,40 @@ class Fuzzer:
         name = self.draw.choice(("data.csv", "marks.tsv", "data.jsonl", "coco.json"))
         (self.folder / name).write_bytes(self.reshaped((self.good / name).read_bytes()))
         read_custom("d", self.folder, self.folder / name)
+
+    def _annotations(self) -> None:
+        """A tool's file, or a folder with several, of which one is damaged."""
+        root = self.folder / "annotated"
+        shutil.rmtree(root, ignore_errors=True)
+        (root / "images" / "train").mkdir(parents=True)
+        for name in ("a.jpg", "b.jpg"):
+            shutil.copy(self.good / "image.jpg", root / "images" / "train" / name)
+        names = ("voc.xml", "cvat.xml", "studio.json", "min.json", "labelme.json", "data.yaml", "openimages.csv")
+        name = self.draw.choice((*names, "labels.txt"))
+        if name == "labels.txt":
+            (root / "labels" / "train").mkdir(parents=True)
+            shutil.copy(self.good / "data.yaml", root)
+            (root / "labels" / "train" / "a.txt").write_bytes(self.damaged(b"0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n"))
+            read_custom("d", root)
+            return
+        content = self.reshaped((self.good / name).read_bytes())
+        if self.draw.random() < 0.5 and name in ("voc.xml", "labelme.json", "data.yaml"):
+            (root / "images" / "train" / name).write_bytes(content)
+            read_custom("d", root / "images" / "train")
+            return
+        (root / name).write_bytes(content)
+        read_custom("d", root, root / name)
+
+    def _official_tables(self) -> None:
+        name, data, folder = self.draw.choice(
+            (("annotation.mat", "pa100k", "data"), ("PETA.mat", "peta", "images"),
+             ("LandUse_Multilabeled.txt", "ucm", "Images"), ("LandUse_Multilabeled.xlsx", "ucm", "Images"))
+        )  # fmt: skip
+        root = self.folder / "official"
+        shutil.rmtree(root, ignore_errors=True)
+        (root / folder).mkdir(parents=True)
+        (root / name).write_bytes(self.damaged((self.good / name).read_bytes()))
+        load_manifest(data, root, None)
 
     def _image(self) -> None:
         good = self.draw.choice(sorted(self.good.glob("image.*")))

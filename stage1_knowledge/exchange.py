@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sspa.shared.delimited_files import delimited_rows, folded
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.holding import held
@@ -104,41 +105,45 @@ def _apply(path: Path, source: Path) -> int:
 
 
 def _kind(path: Path) -> str:
-    kind = {".csv": "csv", ".jsonl": "jsonl"}.get(path.suffix.lower())
+    kind = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl"}.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path}: the ending says neither .csv nor .jsonl; name the file accordingly")
     return kind
 
 
 def _read(source: Path) -> list[tuple[str, dict[str, Any]]]:
-    kind = _kind(source)
+    """Each row's place and values, by the columns' names."""
+    rows = _csv_rows(source) if _kind(source) == "csv" else _json_line_rows(source)
+    if not rows:
+        raise UserError(f"{source}: has no rows")
+    for where, values in rows:
+        if missing := [name for name in _NEEDED if values.get(name) is None]:
+            raise UserError(f"{where}: lacks the column {missing[0]!r}; export the table to see the form")
+    return rows
+
+
+def _csv_rows(source: Path) -> list[tuple[str, dict[str, Any]]]:
+    _, lines = delimited_rows(source, _NEEDED)
+    (_, header), *table = lines or [(0, [])]
+    names = [folded(name) for name in header]
+    return [
+        (f"{source}, line {number}", {name: _restored(cell) for name, cell in zip(names, cells, strict=True)})
+        for number, cells in table
+    ]
+
+
+def _json_line_rows(source: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: cannot be read as UTF-8 text ({error})") from error
-    rows: list[tuple[str, dict[str, Any]]] = []
-    if kind == "csv":
-        try:
-            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-            rows = [
-                (f"{source}, line {reader.line_num}", {name: _restored(value) for name, value in row.items()})
-                for row in reader
-            ]
-        except csv.Error as error:
-            raise UserError(f"{source}: not CSV ({error})") from error
-    else:
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                values = parse_json(line, f"{source}, line {number}")
-                if not isinstance(values, dict):
-                    raise UserError(f"{source}, line {number}: not a JSON object")
-                rows.append((f"{source}, line {number}", values))
-    if not rows:
-        raise UserError(f"{source}: has no rows")
-    for where, values in rows:
-        # The csv module fills the missing columns of a short line with None.
-        if missing := [name for name in _NEEDED if values.get(name) is None]:
-            raise UserError(f"{where}: lacks the column {missing[0]!r}; export the table to see the form")
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            values = parse_json(line, f"{source}, line {number}")
+            if not isinstance(values, dict):
+                raise UserError(f"{source}, line {number}: not a JSON object")
+            rows.append((f"{source}, line {number}", values))
     return rows
 
 

@@ -70,6 +70,24 @@ def test_an_exported_file_comes_back_as_it_was_and_corrected(
     assert rows(table)[3] == corrected
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"Label ;SAMPLE; Description;\n\ncat;0;A cat, with fur, sits.;\n;;;\n"),
+        ("a.CSV", 'label,sample,description\r\ncat,0,"A cat, with fur, sits."\r\n'.encode("utf-16")),
+        ("a.tsv", b"\xef\xbb\xbflabel\tsample\tdescription\tnotes\ncat\t0\tA cat, with fur, sits.\tmine\n"),
+        ("a.csv", b'"label","sample","description"\n"cat","0","A cat, with fur, sits."\n'),
+        ("a.JSONL", b'{"label": "cat", "sample": 0, "description": "A cat, with fur, sits."}\n\n'),
+    ],
+)
+def test_an_import_is_read_as_spreadsheets_write_it(table: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert exchange.import_(table, tmp_path / name) == 1
+    assert [row["description"] for row in rows(table) if (row["label"], row["sample"]) == ("cat", 0)] == [
+        "A cat, with fur, sits."
+    ]
+
+
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "'=", "''+", "'", "'a", "\t="])
 def test_no_cell_is_a_formula(table: Path, tmp_path: Path, start: str) -> None:
     with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
@@ -94,7 +112,7 @@ def test_no_cell_is_a_formula(table: Path, tmp_path: Path, start: str) -> None:
         ("a.csv", "label,sample,description\ncat,one,x\n", "sample 'one' of label 'cat' is no whole number"),
         ("a.csv", "label,sample,description\ncat,0,x\ncat,0,y\n", "line 3: label 'cat', sample 0 comes twice"),
         ("a.csv", "label,description\ncat,x\n", "lacks the column 'sample'"),
-        ("a.csv", "label,sample,description\ncat,0\n", "line 2: lacks the column 'description'"),
+        ("a.csv", "label,sample,description\ncat,0\n", "line 2: has another number of cells"),
         ("a.csv", "label,sample,description\ncat,0,  \n", "line 2: the description of 'cat' is empty"),
         ("a.csv", "", "has no rows"),
         ("a.csv", f"label,sample,description\ncat,0,{'x' * 3000}\n", "3,000 characters"),

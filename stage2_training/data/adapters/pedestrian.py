@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, first_existing
+from sspa.stage2_training.data.adapters.mat_files import read_mat
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -114,23 +115,6 @@ class Rapv1(Adapter):
         except (KeyError, IndexError, TypeError) as error:
             raise _not_as_published(path, error) from None
         return self.manifest(self.labels(keys), protocol, blocks)
-
-
-def read_mat(path: Path) -> dict[str, Any]:
-    """A MATLAB file of version 7 or older.
-
-    Raises:
-        UserError: it is missing, truncated, or not a MATLAB file.
-    """
-    from scipy.io import loadmat
-
-    try:
-        content: dict[str, Any] = loadmat(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; is the archive unpacked completely?") from None
-    except Exception as error:  # scipy raises a dozen exception types on damaged files
-        raise UserError(f"{path}: not a readable MATLAB file ({error}); unpack it again") from None
-    return content
 
 
 def _strings(cells: NDArray[Any]) -> list[str]:

@@ -4,18 +4,16 @@ A table has a column with the image's path, and either a column of label names (
 column per label with 1, 0 or -1 (unknown). Columns for the split and an id are optional.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sspa.shared.delimited_files import delimited_rows, folded
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.custom.rows import Row, make_row
 
-_DELIMITERS = (",", ";", "\t")
 # The usual names of columns, in JSON lines too.
 IMAGE = ("path", "image", "image_path", "filename", "file_name", "file")
 LABELS = ("labels", "label", "tags", "tag", "classes", "class")
@@ -68,14 +66,8 @@ def table_rows(path: Path, columns: TableColumns, split: str = "", within: str =
     Raises:
         UserError: it is no such table; the message names the line.
     """
-    text = _text(path)
-    delimiter = _delimiter(text, columns)
-    try:
-        lines = _cells(path, text, delimiter)
-        _, header = next(lines, (0, []))
-        table = list(lines)
-    except csv.Error as error:
-        raise UserError(f"{path}: not a table ({error}); save it as CSV again") from None
+    delimiter, lines = delimited_rows(path, _wanted(columns.image, IMAGE))
+    (_, header), *table = lines or [(0, [])]
     layout = _layout(path, header, table, columns, delimiter)
     for number, cells in table:
         where = f"{path}, line {number}"
@@ -85,56 +77,16 @@ def table_rows(path: Path, columns: TableColumns, split: str = "", within: str =
         yield make_row(where, within + cells[layout.image].strip(), labels, own_split or split, key, group)
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a CSV in UTF-8 or UTF-16 ({error}); save it as UTF-8") from None
-
-
-def _delimiter(text: str, columns: TableColumns) -> str:
-    """The one that makes a header with an image column and the most cells."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-
-    def fit(delimiter: str) -> tuple[bool, int]:
-        cells = [_folded(cell) for cell in first.split(delimiter)]
-        return any(cell in _wanted(columns.image, IMAGE) for cell in cells), len(cells)
-
-    return max(_DELIMITERS, key=fit)
-
-
-def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not blank, with their numbers; every one as wide as the first."""
-    width = 0
-    # Not splitlines(): it would take U+2028 and others within a cell for a line break.
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        width = width or len(cells)
-        if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
-            cells = cells[:width]
-        if len(cells) != width:
-            raise UserError(
-                f"{path}, line {reader.line_num}: has another number of cells ({len(cells)}) than the first line "
-                f"({width}); quote cells with {delimiter!r}"
-            )
-        yield reader.line_num, cells
-
-
 def _layout(
     path: Path, header: Sequence[str], table: Sequence[tuple[int, list[str]]], columns: TableColumns, delimiter: str
 ) -> _Layout:
-    names = [_folded(cell) for cell in header]
+    names = [folded(cell) for cell in header]
     image = _one(path, names, _wanted(columns.image, IMAGE), "path", columns.image is not None)
-    given = [_folded(name) for name in columns.labels]
+    given = [folded(name) for name in columns.labels]
     if absent := [name for name in given if name not in names]:
         raise UserError(f"{path}: there is no column {absent[0]!r}; it has {', '.join(filter(None, names))}")
     split, key = (_one(path, names, wanted, wanted[0], False) for wanted in (SPLIT, ID))
-    group = _one(path, names, (_folded(columns.group),), columns.group, True) if columns.group else None
+    group = _one(path, names, (folded(columns.group),), columns.group, True) if columns.group else None
     if image is None:
         raise UserError(f"{path}: the column 'path' is missing; {_MISSING}")
     of_names = _one(path, names, LABELS, "labels", False) if not given else None
@@ -163,7 +115,7 @@ def _layout(
 
 def _labels(where: str, cells: Sequence[str], layout: _Layout) -> list[str]:
     if layout.names is None:
-        found = [(name, _MARKS[_folded(cells[place])] if cells[place].strip() else layout.blank)
+        found = [(name, _MARKS[folded(cells[place])] if cells[place].strip() else layout.blank)
                  for place, name in layout.marks]  # fmt: skip
         return [name if mark > 0 else f"?{name}" for name, mark in found if mark]
     cell = cells[layout.names]
@@ -173,7 +125,7 @@ def _labels(where: str, cells: Sequence[str], layout: _Layout) -> list[str]:
 
 
 def _is_marks(table: Sequence[tuple[int, list[str]]], place: int) -> bool:
-    return all(_folded(cells[place]) in _MARKS for _, cells in table)
+    return all(folded(cells[place]) in _MARKS for _, cells in table)
 
 
 def _one(path: Path, names: Sequence[str], wanted: Sequence[str], what: str, given: bool) -> int | None:
@@ -187,8 +139,4 @@ def _one(path: Path, names: Sequence[str], wanted: Sequence[str], what: str, giv
 
 
 def _wanted(given: str | None, usual: Sequence[str]) -> Sequence[str]:
-    return usual if given is None else (_folded(given),)
-
-
-def _folded(name: str) -> str:
-    return name.strip().casefold()
+    return usual if given is None else (folded(given),)

@@ -30,7 +30,7 @@ class ImageFinder:
         name = PurePosixPath(path).name
         beside = beside.absolute()
         for candidate in (beside / path, self.root / path, beside / name):
-            if name and candidate.is_file():
+            if name and is_file(candidate):
                 return candidate
         for found in (self._by_name.get(name, []), self._by_stem.get(stem or PurePosixPath(name).stem, [])):
             if found:
@@ -68,3 +68,12 @@ class ImageFinder:
         if len(best) > 1:
             raise UserError(f"{where}: {best[0]} and {best[1]} could both be meant; rename one, or move one elsewhere")
         return best[0]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a path that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # Longer than a path can be, or with a zero byte.
+        return False

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
-from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder
+from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder, is_file
 from sspa.stage2_training.data.custom.rows import Row, make_row, split_of_path
 
 # What an upload's name is given in front.
@@ -75,7 +75,10 @@ def _annotations(task: dict[str, Any], where: str) -> list[set[str]]:
         parts = {key: value for key, value in task.items() if key not in (*_IMAGE_KEYS, "id")}
         return [set(_flat_labels(parts))]
     found = []
-    for annotation in task.get("annotations", task.get("completions")) or ():
+    annotations = task.get("annotations", task.get("completions"))
+    if not isinstance(annotations, list | None):
+        raise UserError(f"{where}: annotations is {annotations!r:.60}; a list was expected")
+    for annotation in annotations or ():
         if not isinstance(annotation, dict) or not isinstance(annotation.get("result", []), list):
             raise UserError(f"{where}: an annotation is no object with a result; export the project again as JSON")
         if annotation.get("was_cancelled") or annotation.get("skipped"):
@@ -119,6 +122,6 @@ def _found(named: str, images: ImageFinder, beside: Path, where: str) -> Path:
     path = parse_qs(parts.query)["d"][0] if parts.query.startswith("d=") else unquote(parts.path)
     for name in (path, _UPLOAD_PREFIX.sub("", path.rpartition("/")[2])):
         found = images.find(name, beside, where)
-        if found.is_file():
+        if is_file(found):
             return found
     return images.find(path.rpartition("/")[2], beside, where)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -345,3 +347,13 @@ def test_a_protocol_of_another_data_set_is_refused(tmp_path: Path) -> None:
     write_coco(tmp_path)
     with pytest.raises(UserError, match="voc2007-dualcoop is no protocol of coco2014"):
         load_dataset("coco2014", tmp_path, "voc2007-dualcoop")
+
+
+def test_a_file_on_which_scipy_crashes_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the crash: which files crash it depends on scipy's version."""
+    write_pa100k(tmp_path)
+    crash = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"]
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda _, **options: run(crash, **options))
+    with pytest.raises(UserError, match=r"annotation\.mat: not a readable MATLAB file \(it ends the program"):
+        load_dataset("pa100k", tmp_path)
