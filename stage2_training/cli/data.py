@@ -90,9 +90,9 @@ def prepare(
     from sspa.stage2_training.data.custom.understood import understood
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.manifest import (
+        check_images,
         check_manifest,
         missing_images,
-        resolve_paths,
         without_images,
         write_manifest,
     )
@@ -119,7 +119,7 @@ def prepare(
         total = len(manifest.ids) + len(gone)
         say(f"left out, since missing: {len(gone):,} of {total:,} images: {', '.join(map(str, gone[:_ODD]))}{more}")
     else:
-        resolve_paths(manifest, root)
+        check_images(manifest, root)
     if knowledge is not None:
         from sspa.shared.knowledge import read_knowledge
 
@@ -157,11 +157,11 @@ def check(
     from sspa.stage2_training.data.adapters import get_adapter
     from sspa.stage2_training.data.checking import check_data, decoding_problems, duplicate_problems
     from sspa.stage2_training.data.dataset import load_manifest
-    from sspa.stage2_training.data.manifest import resolve_paths
+    from sspa.stage2_training.data.manifest import check_images
 
     if name.endswith(".parquet"):
         manifest, root = load_manifest(name, root, protocol)
-        resolve_paths(manifest, root)
+        check_images(manifest, root)
         say(f"{name}: all {len(manifest.ids):,} images exist")
         title, problems, last = name, [], ""
     else:

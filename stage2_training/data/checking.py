@@ -9,7 +9,7 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.data.adapters.adapter import Adapter, Published
 from sspa.stage2_training.data.decoding import unreadable_images
 from sspa.stage2_training.data.duplicates import NEAR, duplicates, fingerprints
-from sspa.stage2_training.data.manifest import Manifest, check_manifest, resolve_paths
+from sspa.stage2_training.data.manifest import Manifest, check_images, check_manifest, resolve_paths
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
@@ -46,7 +46,7 @@ def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
         return Findings((*missing, str(error)), ())
     problems = missing
     try:
-        resolve_paths(manifest, root)
+        check_images(manifest, root)
     except UserError as error:
         problems.append(str(error))
     if len(manifest.labels.keys) != adapter.label_count:

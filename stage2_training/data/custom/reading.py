@@ -134,7 +134,7 @@ def _source_rows(source: Source, columns: TableColumns, images: ImageFinder) -> 
     for row in found:
         if split and row.split and known_split(row.split) != split:
             raise UserError(f"{row.where}: names the split {row.split!r} in the file of {split}; correct one of them")
-        yield replace(row, split=row.split or split)
+        yield row if row.split or not split else replace(row, split=split)
 
 
 def _say_left_out(left_out: Counter[str], labels: LabelSet, rows: Sequence[Row]) -> None:

@@ -74,7 +74,7 @@ def settled(rows: Iterable[Row], root: Path) -> list[Row]:
         UserError: a path outside of `root`, or two rows that say different things about one image.
     """
     below = _Root(root)
-    located = [replace(row, path=below.locate(row)) for row in rows]
+    located = [row if row.path == (path := below.locate(row)) else replace(row, path=path) for row in rows]
     by_file: dict[str, list[Row]] = {}
     for row in located:
         by_file.setdefault(unicodedata.normalize("NFC", row.path), []).append(row)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge_format import write_knowledge
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.cli.data import data_app
+from sspa.stage2_training.cli.data_files import data_app
 from sspa.stage2_training.data.manifest import read_manifest
 
 
@@ -124,3 +124,42 @@ def test_throughput_measures_both_ways(own_data: Path, tmp_path: Path) -> None:
 def test_download_is_for_voc_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--download serves voc2007 and voc2012 only"):
         run("prepare", "coco2014", "--download", "--root", tmp_path)
+
+
+def test_prepare_with_groups_blanks_and_some_labels(own_data: Path, tmp_path: Path) -> None:
+    rows = [f"{label}/{k}.png,{label},{label}{k // 4},{k}" for label in ("cat", "dog") for k in range(40)]
+    blank = [row.replace(",cat,", ",,") if k < 8 else row for k, row in enumerate(rows)]
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["path,labels,patient,age", *blank]))
+    asked = ("prepare", "custom", "--root", own_data, "--source", table, "--group", "Patient")
+    shown = run(*asked, "--output", tmp_path / "own.parquet")
+    assert "8 of 80 images are without any label (if their labels are not known: --blank unknown)" in shown
+    assert "columns that are not used: age" in shown
+    found = read_manifest(tmp_path / "own.parquet")
+    split_of = dict(zip(found.groups, found.splits, strict=True))
+    assert [split_of[group] for group in found.groups] == list(found.splits)
+    assert set(found.splits) == {"train", "val", "test"}
+    shown = run(*asked, "--blank", "unknown", "--output", tmp_path / "blank.parquet")
+    assert "of 8 of 80 images nothing is known; they are never drawn into a split" in shown
+    assert "without any label (" not in shown
+    found = read_manifest(tmp_path / "blank.parquet")
+    unknown = (found.targets == -1).all(axis=1)
+    assert unknown.sum() == 8
+    assert {split for split, nothing in zip(found.splits, unknown, strict=True) if nothing} == {"train"}
+    (tmp_path / "some.txt").write_text("cat\n")
+    shown = run(*asked, "--labels", tmp_path / "some.txt", "--output", tmp_path / "some.parquet")
+    assert "labels that are not in the label set are left out, with how many images have them: dog (40)" in shown
+    assert read_manifest(tmp_path / "some.parquet").labels.keys == ("cat",)
+
+
+def test_prepare_from_a_list_for_each_split(own_data: Path, tmp_path: Path) -> None:
+    for name, places in (("train", range(30)), ("valid", range(30, 35)), ("rest", range(35, 40))):
+        rows = [f"{label}/{k}.png,{label}" for label in ("cat", "dog") for k in places]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,labels", *rows]))
+    lists = ("--source", tmp_path / "train.csv", "--source", tmp_path / "valid.csv")
+    out = ("--output", tmp_path / "own.parquet")
+    with pytest.raises(UserError, match=r"--source .*rest\.csv: of which split\?"):
+        run("prepare", "custom", "--root", own_data, *lists, "--source", tmp_path / "rest.csv", *out)
+    run("prepare", "custom", "--root", own_data, *lists, "--source", f"test={tmp_path / 'rest.csv'}", *out)
+    found = read_manifest(tmp_path / "own.parquet")
+    assert [found.splits.count(split) for split in ("train", "val", "test")] == [60, 10, 10]
