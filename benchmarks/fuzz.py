@@ -63,7 +63,7 @@ MEMORY_GROWTH = 2 << 30
 # Of audit events that change a file: which argument is the open folder that the path is relative to.
 _FOLDER_ARGUMENT = {"os.remove": 1, "os.rmdir": 1, "os.rename": 2, "os.mkdir": 2, "os.symlink": 2, "os.chmod": 2}
 # Templates are rendered in a process of their own, and kept features record the state of this clone.
-_PROGRAMS = (BoundedBlocks.__module__, "'git', 'describe'")
+_PROGRAMS = (BoundedBlocks.__module__, "'git', 'describe'", "sspa.stage2_training.data.adapters.mat_files")
 _SHAPES: tuple[Any, ...] = (
     *(None, True, 0, -1, 257, 10**30, 0.9, 1e308, "", "\x00", "../../etc/passwd", "=1+1", "\x1b[2J"),
     *([], {}, [[]], {"a": {}}, ["a"] * 3, "9" * 5000, {"auto_map": {"AutoModel": "evil.Evil"}}),

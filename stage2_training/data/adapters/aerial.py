@@ -181,17 +181,16 @@ def _text_rows(path: Path) -> list[list[str]]:
 
 
 def _excel_rows(path: Path) -> list[list[str]]:
-    import zipfile
-
     try:
         import openpyxl
     except ModuleNotFoundError:
         raise UserError(f"{path}: Excel tables need openpyxl: install sspa with the extra 'data'") from None
     try:
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"{path}: not a readable Excel table ({error}); unpack it again") from None
-    rows = [["" if cell is None else str(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+        rows = [["" if cell is None else str(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+    except Exception as error:  # openpyxl passes on whatever zip, XML and number parsers raise on damaged files
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable Excel table ({reason}); unpack it again") from None
     return [row for row in rows if any(row)]
 
 

@@ -37,7 +37,7 @@ def labelme_rows(files: Sequence[Path], images: ImageFinder) -> Iterator[Row]:
         named = content.get("imagePath") if isinstance(content, dict) else None
         if not isinstance(named, str):
             raise UserError(f"{file}: has no imagePath, as LabelMe writes; move it elsewhere")
-        image = images.find(named, file.parent, str(file), file.stem)
+        image = images.find(named, file.parent, str(file), file)
         labels = [*_flags(content.get("flags"), file), *_shapes(content.get("shapes"), file)]
         yield make_row(str(file), str(image), dict.fromkeys(labels), split_of_path(image, images.root), "")
 

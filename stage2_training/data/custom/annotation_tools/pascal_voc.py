@@ -37,7 +37,7 @@ def pascal_rows(files: Sequence[Path], images: ImageFinder) -> Iterator[Row]:
         found = None
         for found in xml_elements(file, TAG):
             labels = [child.findtext("name") or "" for child in found.iter("object")]
-            image = images.find(found.findtext("filename") or "", file.parent, str(file), file.stem)
+            image = images.find(found.findtext("filename") or "", file.parent, str(file), file)
             split = listed.get(file.stem, "") if listed else split_of_path(image, images.root)
             yield make_row(str(file), str(image), dict.fromkeys(labels), split, "")
         if found is None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from sspa.shared.delimited_files import delimited_rows, folded
 from sspa.shared.errors import UserError
 from sspa.shared.json_files import read_json
 from sspa.stage2_training.data.adapters.coco import Instances
@@ -53,7 +54,7 @@ def annotated_folder_rows(folder: Path, images: ImageFinder, columns: TableColum
     """The rows of a folder with the annotations of a tool; None if it holds none."""
     within = "" if folder.absolute() == images.root else f"{folder.absolute().as_posix()}/"
     # Roboflow's and Hugging Face's names for a list that lies among the images.
-    if (file := folder / "_classes.csv").is_file() or (file := folder / "metadata.csv").is_file():
+    if (file := folder / "_classes.csv").is_file() or _names_files(file := folder / "metadata.csv"):
         return table_rows(file, columns, within=within)
     if (file := folder / "metadata.jsonl").is_file():
         return json_line_rows(file, columns, within)
@@ -66,6 +67,14 @@ def annotated_folder_rows(folder: Path, images: ImageFinder, columns: TableColum
     if files := labelme_files(folder):
         return labelme_rows(files, images)
     return None
+
+
+def _names_files(file: Path) -> bool:
+    """Whether a metadata.csv is that of an image folder: other data sets have a file of that name, too."""
+    if not file.is_file():
+        return False
+    _, lines = delimited_rows(file, ("file_name",))
+    return bool(lines) and "file_name" in map(folded, lines[0][1])
 
 
 def _yolo(folder: Path) -> Path | None:

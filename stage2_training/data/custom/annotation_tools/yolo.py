@@ -31,12 +31,17 @@ def yolo_rows(names_file: Path, images: ImageFinder) -> Iterator[Row]:
     """
     settings = _settings(names_file)
     names = _names(settings, names_file)
-    without = 0
+    count = without = 0
     for image, split in _images(settings, names_file, images):
         file = _text_file(image)
         numbers = _numbers(file, names) if file.is_file() else []
-        without += not file.is_file()
+        count, without = count + 1, without + (not file.is_file())
         yield make_row(str(file), str(image), dict.fromkeys(names[number] for number in numbers), split, "")
+    if without == count:
+        raise UserError(
+            f"{names_file}: none of {count:,} images has a text file with its labels; if folders are the labels, move "
+            "this file elsewhere"
+        )
     if without:
         say(f"{names_file}: {without:,} images have no text file of their own, and so no label")
 

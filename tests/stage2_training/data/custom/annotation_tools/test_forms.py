@@ -280,8 +280,21 @@ def test_an_annotated_image_that_is_gone_is_missing(tmp_path: Path) -> None:
     image(tmp_path / "train" / "a.jpg")
     for name in "ab":
         (tmp_path / "train" / f"{name}.xml").write_text(pascal(name, ["cat"]))
-    manifest = read_custom("mine", tmp_path)
-    assert [path.name for path in missing_images(manifest, tmp_path)] == ["b.jpg"]
+    image(tmp_path / "other" / "b.jpg")  # of the same name, but another image
+    manifest = read_custom("mine", tmp_path, (Source(tmp_path / "train"),))
+    assert missing_images(manifest, tmp_path) == [tmp_path / "train" / "b.jpg"]
+
+
+def test_an_image_missing_from_its_split_is_not_that_of_another_split(tmp_path: Path) -> None:
+    image(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "val" / "b.jpg")
+    (tmp_path / "cvat.xml").write_text(
+        '<annotations><image name="train/a.jpg"><tag label="cat"/></image>'
+        '<image name="train/b.jpg"><tag label="cat"/></image></annotations>'
+    )
+    manifest = read_custom("mine", tmp_path, tmp_path / "cvat.xml")
+    assert manifest.paths == ("train/a.jpg", "train/b.jpg")
+    assert missing_images(manifest, tmp_path) == [tmp_path / "train" / "b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -317,4 +330,16 @@ def test_a_number_that_no_label_has_names_its_line(tmp_path: Path) -> None:
     write_yolo_of_ultralytics(tmp_path)
     (tmp_path / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n\n7 0.5 0.5 0.2 0.2\n")
     with pytest.raises(UserError, match=r"a\.txt, line 3: begins with '7', which is none of the 2 labels' numbers"):
+        read_custom("mine", tmp_path)
+
+
+def test_files_of_other_data_sets_do_not_hide_folders_that_are_labels(tmp_path: Path) -> None:
+    for label in NAMES:
+        for number in range(10):
+            image(tmp_path / label / f"{number}.jpg")
+    (tmp_path / "metadata.csv").write_text("patient,age\n1,2\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert read_custom("mine", tmp_path).labels.keys == tuple(NAMES)
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")
+    with pytest.raises(UserError, match=r"data\.yaml: none of 20 images has a text file .* move this file elsewhere"):
         read_custom("mine", tmp_path)
