@@ -3,6 +3,7 @@
 import io
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -299,8 +300,11 @@ def test_the_server_gives_nothing_away(address: str, trained_run: Path, squares:
 
 
 def test_wrong_use_is_one_line(
-    sspa_train: Command, trained_run: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Where no killed server has left uploads, whose deletion would be said.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
     def error_of(*arguments: str | Path) -> str:
         ended = sspa_train("demo", *arguments)
         assert ended.code == 2
