@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder
-from sspa.stage2_training.data.custom.annotation_tools.xml_files import outermost_tag, xml_elements
+from sspa.stage2_training.data.custom.annotation_tools.xml_files import outermost_tag, xml_root
 from sspa.stage2_training.data.custom.rows import Row, make_row, split_of_path
 from sspa.stage2_training.data.image_files import entries_of
 from sspa.stage2_training.data.manifest import SPLITS
@@ -34,14 +34,14 @@ def pascal_rows(files: Sequence[Path], images: ImageFinder) -> Iterator[Row]:
     """
     listed = _listed_splits(files[0].parent)
     for file in files:
-        found = None
-        for found in xml_elements(file, TAG):
-            labels = [child.findtext("name") or "" for child in found.iter("object")]
-            image = images.find(found.findtext("filename") or "", file.parent, str(file), file)
-            split = listed.get(file.stem, "") if listed else split_of_path(image, images.root)
-            yield make_row(str(file), str(image), dict.fromkeys(labels), split, "")
-        if found is None:
+        # The outermost one: VOC's own files have another element of that name in their source.
+        found = xml_root(file)
+        if found.tag != TAG:
             raise UserError(f"{file}: holds no <{TAG}>; move it elsewhere, or annotate its image again")
+        labels = [child.findtext("name") or "" for child in found.iter("object")]
+        image = images.find(found.findtext("filename") or "", file.parent, str(file), file)
+        split = listed.get(file.stem, "") if listed else split_of_path(image, images.root)
+        yield make_row(str(file), str(image), dict.fromkeys(labels), split, "")
 
 
 def _listed_splits(folder: Path) -> dict[str, str]:

@@ -9,14 +9,40 @@ from sspa.shared.errors import UserError
 # The first event that expat reports beyond the head; a document type comes before the first element.
 _DECLARATIONS = (b"<!DOCTYPE", b"<!ENTITY")
 _HEAD_BYTES = 1 << 16
+# Of one image's annotations.
+LARGEST_BYTES = 64 << 20
+
+
+def xml_root(path: Path) -> ElementTree.Element:
+    """The outermost element of a small file.
+
+    Raises:
+        UserError: the file cannot be read, is not XML, declares entities, or is larger than `LARGEST_BYTES`.
+    """
+    if (size := path.stat().st_size) > LARGEST_BYTES:
+        raise UserError(f"{path}: has {size:,} bytes; {LARGEST_BYTES:,} is the limit for one image's annotations")
+    root = None
+    for root in _complete_elements(path):
+        pass
+    if root is None:
+        raise UserError(f"{path}: cannot be read as XML (it is empty)")
+    return root
 
 
 def xml_elements(path: Path, tag: str) -> Iterator[ElementTree.Element]:
-    """Each complete element of that tag, which is emptied after use; also the outermost one.
+    """Each complete element of that tag; it is emptied after use, so that a file may be large.
 
     Raises:
         UserError: the file cannot be read, is not XML, or declares entities.
     """
+    for element in _complete_elements(path):
+        if element.tag == tag:
+            yield element
+            element.clear()
+
+
+def _complete_elements(path: Path) -> Iterator[ElementTree.Element]:
+    """Every element as it ends; the outermost one last."""
     try:
         with path.open("rb") as file:
             # Entities can make gigabytes out of a few lines; no annotation needs one.
@@ -24,9 +50,7 @@ def xml_elements(path: Path, tag: str) -> Iterator[ElementTree.Element]:
                 raise UserError(f"{path}: declares a document type or entities, which are not read; remove them")
             file.seek(0)
             for _, element in ElementTree.iterparse(file, events=("end",)):
-                if element.tag == tag:
-                    yield element
-                    element.clear()
+                yield element
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ElementTree.ParseError, ValueError, LookupError) as error:

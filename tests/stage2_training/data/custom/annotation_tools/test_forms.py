@@ -28,7 +28,8 @@ def pascal(name: str, labels: list[str], filename: str | None = None) -> str:
         f"<object><name>{label}</name><difficult>1</difficult><bndbox><xmin>1</xmin></bndbox></object>"
         for label in [*labels, *labels]
     )
-    return f"<annotation><folder>x</folder><filename>{filename or name + '.jpg'}</filename>{objects}</annotation>"
+    head = "<folder>x</folder><source><annotation>PASCAL VOC2007</annotation><image>flickr</image></source>"
+    return f"<annotation>{head}<filename>{filename or name + '.jpg'}</filename>{objects}</annotation>"
 
 
 def write_pascal_beside(root: Path) -> None:
