@@ -1,5 +1,6 @@
 """XML of annotation tools: read without entities, and with one line for every defect."""
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,12 +22,8 @@ def xml_root(path: Path) -> ElementTree.Element:
     """
     if (size := path.stat().st_size) > LARGEST_BYTES:
         raise UserError(f"{path}: has {size:,} bytes; {LARGEST_BYTES:,} is the limit for one image's annotations")
-    root = None
-    for root in _complete_elements(path):
-        pass
-    if root is None:
-        raise UserError(f"{path}: cannot be read as XML (it is empty)")
-    return root
+    # An empty file is no XML, so that there is a last one.
+    return deque(_complete_elements(path), maxlen=1)[0]
 
 
 def xml_elements(path: Path, tag: str) -> Iterator[ElementTree.Element]:

@@ -9,6 +9,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.data.adapters import get_adapter
 from sspa.stage2_training.data.checking import check_data
+from sspa.stage2_training.data.custom.reading import read_custom
 from sspa.stage2_training.data.dataset import load_dataset, load_manifest
 from sspa.stage2_training.data.manifest import write_manifest
 from sspa.stage2_training.data.sharding import write_shards
@@ -155,12 +156,29 @@ def test_check_compares_the_class_files_with_the_annotations(tmp_path: Path) -> 
     assert second.endswith("002003.xml: the objects differ from ImageSets/Main")
 
 
-@pytest.mark.real_data
-def test_the_real_photos_have_the_counts_of_their_devkit() -> None:
+@pytest.fixture
+def real_root() -> Path:
     root = Path(os.environ.get("SSPA_VOC2007_ROOT", "../shared/data/VOCdevkit"))
     if not root.is_dir():
         pytest.skip("the VOC2007 photos are not here: set SSPA_VOC2007_ROOT")
-    dataset = load_dataset("voc2007", root)
+    return root
+
+
+@pytest.mark.real_data
+def test_the_real_annotations_read_as_ones_own_data_are_the_same(real_root: Path) -> None:
+    official, root = load_manifest("voc2007", real_root, "voc2007-positive-difficult")
+    own = read_custom("mine", root, label_set=official.labels)
+    marks = {
+        path: (split, target.tobytes()) for path, split, target in zip(own.paths, own.splits, own.targets, strict=True)
+    }
+    assert len(marks) == len(official.ids)
+    for path, split, target in zip(official.paths, official.splits, official.targets, strict=True):
+        assert marks[path] == (split, target.tobytes()), path
+
+
+@pytest.mark.real_data
+def test_the_real_photos_have_the_counts_of_their_devkit(real_root: Path) -> None:
+    dataset = load_dataset("voc2007", real_root)
     if len(dataset.splits["test"]) != 1000:
         pytest.skip("these are not the 3,000 photos of ../shared")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1600, "val": 400, "test": 1000}
