@@ -105,12 +105,12 @@ def first_sentence(text: str, label_text: str) -> tuple[str, bool]:
 def _first_paragraph(text: str, label_text: str) -> tuple[str, bool]:
     """The lines of the first paragraph or list item that is no heading, joined; and True if more came after it."""
     lines = [_EMPHASIS.sub("", line).strip() for line in text.splitlines() if not _FENCE.match(line)]
+    last = max((position for position, line in enumerate(lines) if line), default=-1)
     kept: list[str] = []
-    for position, line in enumerate(lines):
-        more = any(lines[position:])
+    for position, line in enumerate(lines[: last + 1]):
         if kept and (not line or _ITEM.match(f"{line} ")):
-            return " ".join(kept), more
-        if line and not (any(lines[position + 1 :]) and _is_heading(line, label_text)):
+            return " ".join(kept), True
+        if line and not (position < last and _is_heading(line, label_text)):
             kept.append(line)
     return " ".join(kept), False
 
