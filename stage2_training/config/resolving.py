@@ -77,11 +77,16 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
 def stored_config(tree: Mapping[str, Any]) -> RunConfig:
     """The configuration in a run folder, of this version or an earlier one.
 
-    Earlier versions wrote the options of all losses; those of losses that the run does not use are dropped.
+    Earlier versions wrote the options of all losses; those of losses that the run does not use are dropped. Before KAP
+    could select descriptions, it used all of them.
 
     Raises:
         UserError: a key or value that no version wrote.
     """
+    model = tree.get("model")
+    kap = model.get("kap") if isinstance(model, Mapping) else None
+    if isinstance(model, Mapping) and isinstance(kap, Mapping) and "select" not in kap:
+        tree = {**tree, "model": {**model, "kap": {**kap, "select": "all", "keep": None}}}
     return validated(_without_other_forms(tree, tree))
 
 

@@ -12,7 +12,7 @@ from sspa.shared.files import replacing
 from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.region_maps import region_maps
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.model.contract import Evidence
+from sspa.stage2_training.model.contract import Evidence, UsedDescription
 from sspa.stage2_training.pages.overlay import data_uri, over_image, small
 from sspa.stage2_training.pages.templates import write_page
 
@@ -69,7 +69,7 @@ class LabelView:
     text: str
     percent: float
     threshold: float
-    descriptions: tuple[str, ...]
+    descriptions: list[UsedDescription]
     percent_by_name: float | None
     text_gate: float | None
     maps: list[MapView]
@@ -101,7 +101,7 @@ def explain_image(tagger: Tagger, path: Path, folder: Path) -> Path:
                 text=label.text,
                 percent=100 * float(row[index]),
                 threshold=100 * float(tagger.thresholds[index]),
-                descriptions=tuple(filter(None, tagger.knowledge.descriptions[label.key])),
+                descriptions=[known for known in tagger.descriptions(index) if known.text],
                 percent_by_name=None if by_name is None else 100 * float(by_name[0, index]),
                 text_gate=None if gate is None else 100 * float(gate[0, index].mean()),
                 maps=[

@@ -22,7 +22,7 @@ from sspa.stage2_training.data.image_files import load_image, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.region_maps import region_maps
-from sspa.stage2_training.model.contract import Prediction
+from sspa.stage2_training.model.contract import Prediction, UsedDescription, all_used, most_used_first
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.views import View, mean_over_views, under_view
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
@@ -203,6 +203,13 @@ class Tagger:
             return self.probabilities(images)
         finally:
             self.bind(own)
+
+    def descriptions(self, label: int) -> list[UsedDescription]:
+        """The descriptions of the label at this position, those that the head uses first."""
+        of_labels = self.recognizer.head.descriptions
+        if of_labels is None:
+            return all_used(self.knowledge.descriptions[self.labels[label].key])
+        return most_used_first(of_labels[label])
 
     def tuned_thresholds(self) -> dict[str, float]:
         """The thresholds that the run tuned on val, by label key; labels other than its own have none."""

@@ -4,7 +4,7 @@ Legend: B images, M regions, C labels, d width of the backbone's joint space.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -49,11 +49,35 @@ class Prediction:
         return {**by_branch, "both": mean_over_branches(by_branch)}
 
 
+@dataclass(frozen=True)
+class UsedDescription:
+    """A description and its weight in its label's knowledge (0: not used).
+
+    `score` is the probability that it points to its own label (see telling.py); None if nothing was selected.
+    """
+
+    text: str
+    weight: float
+    score: float | None
+
+
+def all_used(texts: Iterable[str]) -> list[UsedDescription]:
+    """Descriptions among which nothing chooses."""
+    return [UsedDescription(text, weight=1.0, score=None) for text in texts]
+
+
+def most_used_first(descriptions: Iterable[UsedDescription]) -> list[UsedDescription]:
+    """By weight, and where that is equal by score; the order of the knowledge where both are."""
+    return sorted(descriptions, key=lambda known: (-known.weight, -(known.score or 0.0)))
+
+
 class Head(nn.Module, ABC):
     """A method on top of a backbone. `bind` comes first; a head without per-label parameters
     (`open_vocabulary`) can be bound again, to labels it has never seen."""
 
     open_vocabulary = False
+    # Of each label of the bound knowledge; None if the head reads no descriptions.
+    descriptions: tuple[tuple[UsedDescription, ...], ...] | None = None
 
     @abstractmethod
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:

@@ -45,6 +45,15 @@ class KapOptions(Options):
     average: Literal["embeddings", "logits"] = Field(
         "embeddings", description="what to average over several descriptions of a label (reconstruction)"
     )
+    select: Literal["all", "telling", "weighted"] = Field(
+        "telling",
+        description="of several descriptions of a label. all: the first `keep`; telling: the `keep` that the text "
+        "tower finds closest to their own label's name against the others'; weighted: all, by that (our extension)",
+    )
+    keep: PositiveInt | None = Field(4, description="descriptions per label that are used; null: all of them")
+    select_temperature: PositiveFloat = Field(
+        0.05, description="of the softmax over all labels' names that `select` scores with (our extension)"
+    )
 
 
 class CapOptions(Options):

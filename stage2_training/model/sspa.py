@@ -6,7 +6,6 @@ averaged), d width of the backbone's joint space, w width of the model's parts.
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +17,7 @@ from sspa.stage2_training.model.dsf import DynamicSemanticFiltering
 from sspa.stage2_training.model.gdma import GatedDualModalAlignments
 from sspa.stage2_training.model.global_branch import GlobalBranch, LogitScale
 from sspa.stage2_training.model.joint_space import JointSpace
-from sspa.stage2_training.model.kap import knowledge_aware_features
+from sspa.stage2_training.model.kap import KnowledgeFeatures
 from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.soft_aggregator import SoftAggregator, region_similarities
 from sspa.stage2_training.model.synthesis import make_synthesis
@@ -34,8 +33,7 @@ class SSPA(Head):
     open_vocabulary = True
     t_ka: Tensor
     label_of_row: Tensor
-    rows_per_label: Tensor
-    mean_of_rows: Tensor
+    weight_of_row: Tensor
 
     def __init__(self, options: SspaOptions, backbone_width: int) -> None:
         super().__init__()
@@ -53,13 +51,11 @@ class SSPA(Head):
         self.region_dropout = nn.Dropout1d(options.region_dropout)
 
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
-        t_ka, label_of_row = knowledge_aware_features(backbone, knowledge, self.options.kap)
-        self.register_buffer("t_ka", t_ka, persistent=False)
-        self.register_buffer("label_of_row", label_of_row, persistent=False)
-        rows_per_label = torch.bincount(label_of_row)  # (C,)
-        mean_of_rows = F.one_hot(label_of_row) / rows_per_label  # (S, C)
-        self.register_buffer("rows_per_label", rows_per_label, persistent=False)
-        self.register_buffer("mean_of_rows", mean_of_rows, persistent=False)
+        features = KnowledgeFeatures.of(backbone, knowledge, self.options.kap)
+        self.descriptions = features.descriptions
+        self.register_buffer("t_ka", features.t_ka, persistent=False)
+        self.register_buffer("label_of_row", features.label_of_row, persistent=False)
+        self.register_buffer("weight_of_row", features.weight_of_row, persistent=False)
         for prompts in (self.cap, self.global_cap):
             if prompts is not None:
                 prompts.bind(backbone, knowledge)
@@ -106,13 +102,18 @@ class SSPA(Head):
             region_weights=self._by_label(weights),
             dsf_attention=None if dsf_attention is None else self._by_label(dsf_attention.mT).mT,
             v_to_s=None if text.attention is None else self._by_label(text.attention.mT).mT,
-            s_to_v=None if image.attention is None else self._by_label(image.attention) * self.rows_per_label,
+            s_to_v=None if image.attention is None else image.attention @ self._label_of_row_matrix(image.attention),
             text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
             image_gate=image.gate,
         )
         return Prediction(logits, evidence)
 
     def _by_label(self, by_row: Tensor) -> Tensor:
-        """Mean over each label's rows: (..., S) -> (..., C)."""
-        rows, labels = self.mean_of_rows.shape
-        return by_row if rows == labels else by_row @ self.mean_of_rows.to(by_row.dtype)
+        """Weighted mean over each label's rows: (..., S) -> (..., C)."""
+        if self.options.kap.average == "embeddings":
+            return by_row
+        return (by_row * self.weight_of_row.to(by_row.dtype)) @ self._label_of_row_matrix(by_row)
+
+    def _label_of_row_matrix(self, like: Tensor) -> Tensor:
+        """(S, C), 1 where the row belongs to the label."""
+        return F.one_hot(self.label_of_row).to(like.dtype)

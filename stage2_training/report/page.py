@@ -9,11 +9,13 @@ import torch
 import yaml
 
 from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.features.inputs import own_dataset
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.model.contract import UsedDescription, all_used, most_used_first
 from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
@@ -66,11 +68,22 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         },
         images=_images(folder, device, probabilities["both"], protocol.threshold),
         knowledge=[
-            {"text": label.text, "descriptions": knowledge.descriptions[label.key]} for label in knowledge.labels
+            {"text": label.text, "descriptions": descriptions}
+            for label, descriptions in zip(knowledge.labels, _descriptions(folder, knowledge), strict=True)
         ],
         again=_again(folder, config),
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
     )
+
+
+def _descriptions(folder: RunFolder, knowledge: Knowledge) -> list[list[UsedDescription]]:
+    record = folder.descriptions()
+    if record is None:
+        return [all_used(knowledge.descriptions[label.key]) for label in knowledge.labels]
+    return [
+        most_used_first(UsedDescription(known.text, known.weight, known.score) for known in record.labels[label.key])
+        for label in knowledge.labels
+    ]
 
 
 def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tuple[str, str]]:

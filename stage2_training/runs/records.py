@@ -142,6 +142,20 @@ class ThresholdsRecord(Record):
     values: dict[str, float]
 
 
+class DescriptionRecord(Record):
+    """A description, its weight in its label's knowledge (0: not used), and the score it was selected by, if any."""
+
+    text: str
+    weight: float
+    score: float | None = None
+
+
+class DescriptionsRecord(Record):
+    """descriptions.json: which descriptions the run's head reads, per label key."""
+
+    labels: dict[str, tuple[DescriptionRecord, ...]]
+
+
 class EpochRecord(Record):
     """One line of metrics.jsonl; epoch 0 is the untrained model, without a loss."""
 

@@ -28,6 +28,7 @@ from sspa.stage2_training.evaluation.metrics import Probabilities
 from sspa.stage2_training.runs.records import (
     FORMAT_VERSION,
     DataRecord,
+    DescriptionsRecord,
     EnvironmentRecord,
     EpochRecord,
     FormatRecord,
@@ -51,7 +52,8 @@ class RunFolder:
 
     run.json: version, environment, hashes, label order. config.json: the resolved configuration.
     knowledge.parquet: the knowledge that was used. metrics.jsonl: one line per epoch, the same however often the
-    run was interrupted. times.jsonl: the duration of each epoch. checkpoints/: what an unfinished run resumes from.
+    run was interrupted. descriptions.json: which descriptions KAP uses, with their scores, where the head reads any.
+    times.jsonl: the duration of each epoch. checkpoints/: what an unfinished run resumes from.
     weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
     predictions.safetensors: probabilities and targets of the test split. thresholds.json: per label, tuned on
     val. report.html: a readable summary.
@@ -203,6 +205,11 @@ class RunFolder:
                 "read; convert them with `sspa-train backbone convert`, if you trust them, and change config.json"
             )
         return config
+
+    def descriptions(self) -> DescriptionsRecord | None:
+        """Which descriptions the head reads; None if it reads none, or the run is of a version that read all."""
+        path = self.file("descriptions.json")
+        return read_record(path, DescriptionsRecord) if path.is_file() else None
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -205,6 +205,7 @@ class _Training:
             folder.cut_metrics(0)
             folder.write_predictions(untrained, self.test, _UNTRAINED)
             folder.write_weights(self.recognizer.trained_modules())
+            self._write_descriptions(folder)
             return folder.append("metrics.jsonl", _epoch_line(0, {}, val))
 
         return TrainState(best_map=val["both"].mAP, metrics_length=self.processes.first(write))
@@ -327,6 +328,13 @@ class _Training:
 
         processes.first(write)
         return result
+
+    def _write_descriptions(self, folder: RunFolder) -> None:
+        if self.recognizer.head.descriptions is None:
+            return
+        of_labels = zip(self.dataset.labels.keys, self.recognizer.head.descriptions, strict=True)
+        record = {key: [asdict(description) for description in of_label] for key, of_label in of_labels}
+        folder.write_json("descriptions.json", {"labels": record})
 
     def _record(self, result: RunResult, costs: Mapping[str, Any]) -> ResultRecord:
         backbone = self.recognizer.backbone

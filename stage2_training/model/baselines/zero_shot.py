@@ -13,7 +13,7 @@ from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
 from sspa.stage2_training.model.global_branch import LogitScale
-from sspa.stage2_training.model.kap import knowledge_aware_features
+from sspa.stage2_training.model.kap import KnowledgeFeatures
 from sspa.stage2_training.model.options import KapOptions, Options
 
 
@@ -40,8 +40,9 @@ class ZeroShot(Head):
         self.options = options
 
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
-        texts, _ = knowledge_aware_features(backbone, knowledge, self.options.kap)
-        self.register_buffer("texts", F.normalize(texts, dim=-1), persistent=False)
+        features = KnowledgeFeatures.of(backbone, knowledge, self.options.kap)
+        self.descriptions = features.descriptions
+        self.register_buffer("texts", F.normalize(features.t_ka, dim=-1), persistent=False)
         if not hasattr(self, "to_logit"):
             self.to_logit = LogitScale(backbone.initial_temperature, self.options.bias)
 

@@ -11,7 +11,6 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.model.dsf import DynamicSemanticFiltering, dynamic_semantic_filtering
 from sspa.stage2_training.model.gdma import CrossAttention, GatedAlignment, GatedDualModalAlignments
 from sspa.stage2_training.model.joint_space import JointSpace
-from sspa.stage2_training.model.kap import mean_of_descriptions
 from sspa.stage2_training.model.options import AggregatorOptions, DsfOptions, GdmaOptions, QsmOptions
 from sspa.stage2_training.model.qsm import QuaternionSemanticModelling
 from sspa.stage2_training.model.soft_aggregator import SoftAggregator, region_similarities
@@ -206,14 +205,6 @@ def test_the_soft_aggregator_lies_between_max_and_mean() -> None:
     torch.testing.assert_close(sharp, similarities.amax(dim=1), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(flat, similarities.mean(dim=1), atol=1e-2, rtol=1e-2)
     assert ((flat < soft) & (soft < sharp)).all()
-
-
-def test_several_sentences_count_alike_whatever_their_length() -> None:
-    features = torch.tensor([[3.0, 0.0], [0.0, 0.1], [5.0, 5.0]])
-
-    mean = mean_of_descriptions(features, [2, 1])
-
-    torch.testing.assert_close(mean, torch.tensor([[0.5, 0.5], [0.5**0.5, 0.5**0.5]]))
 
 
 def test_the_narrowed_space_keeps_the_regions_products() -> None:
