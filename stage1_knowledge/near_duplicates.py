@@ -62,6 +62,17 @@ def near_duplicates(
     return dict(sorted(found.items()))
 
 
+def word_overlap(one: str, other: str) -> float:
+    """The Jaccard index of the words of two descriptions; 1 if neither has any.
+
+    Example:
+        >>> word_overlap("A cow is big.", "The cow is big.")
+        0.6
+    """
+    first, second = (set(_WORD.findall(text.lower())) for text in (one, other))
+    return len(first & second) / len(first | second) if first | second else 1.0
+
+
 def _numbered(texts: Sequence[str], descriptions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """The descriptions as sets of hashed words, concatenated; where each starts; and its position in the table.
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge_format import SCHEMA_VERSION, read_table
 from sspa.stage1_knowledge.clip_tokens import CONTEXT
 from sspa.stage1_knowledge.generation import run_record_path
+from sspa.stage1_knowledge.near_duplicates import THRESHOLD, word_overlap
 from sspa.stage1_knowledge.verdicts import judge, kind_of
 
 # The settings that can make two rows of one label differ, in the order they are reported.
@@ -28,6 +30,7 @@ def report(path: Path) -> str:
         "origin     " + ", ".join(f"{count} {name}" for name, count in Counter(r["origin"] for r in rows).items()),
         f"CLIP       {max(row['clip_tokens'] for row in rows)} of {CONTEXT} tokens at most, {len(cut)} cut short",
     ]
+    lines += _diversity(rows)
     lines += _speed(path)
     kinds = Counter(kind_of(row["reason"]) for row in rows if row["verdict"] != "good")
     for kind, count in kinds.most_common():
@@ -38,6 +41,27 @@ def report(path: Path) -> str:
     for row in cut:
         lines.append(f"  {row['label']}: {row['clip_tokens']} tokens, CLIP does not read {row['clip_cut']!r}")
     return "\n".join(lines)
+
+
+def _diversity(rows: list[dict[str, Any]]) -> list[str]:
+    """How different the descriptions of the same label are; nothing where each label has one."""
+    of_label: dict[str, list[str]] = {}
+    for row in rows:
+        if row["description"]:
+            of_label.setdefault(row["label"], []).append(row["description"])
+    several = [texts for texts in of_label.values() if len(texts) > 1]
+    if not several:
+        return []
+    overlaps = [word_overlap(*pair) for texts in several for pair in combinations(texts, 2)]
+    repeated = sum(
+        any(word_overlap(text, earlier) >= THRESHOLD for earlier in texts[:place])
+        for texts in several
+        for place, text in enumerate(texts)
+    )
+    return [
+        f"diversity  two descriptions of a label share {sum(overlaps) / len(overlaps):.0%} of their words on average; "
+        f"{repeated} nearly repeat an earlier one of their label"
+    ]
 
 
 def _speed(path: Path) -> list[str]:

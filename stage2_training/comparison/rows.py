@@ -16,8 +16,11 @@ from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.stage2_training.comparison.definition import Group
 from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
+from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
 from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
+from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 RESAMPLES = 1000
@@ -35,6 +38,9 @@ class Row:
         values: test mAP of each seed, in the order of `seeds`; `test_map` and `test_deviation` summarise them.
         val_map: None if val has no positives of these labels.
         region_map, global_map: of each branch alone; None if the head has no such branch.
+        headline: the protocol's headline figures other than mAP by name, in percent, at its threshold: means over
+            seeds, of all labels only.
+        headline_tuned: the same with the thresholds tuned on val, one for each label.
         difference: to the reference variant, over the seeds that both have, with its 95% interval over test images
             and seeds; None for the reference itself.
         seconds: the median over seeds, since the first run may have computed the features for all.
@@ -54,6 +60,8 @@ class Row:
     test_deviation: float | None
     region_map: float | None
     global_map: float | None
+    headline: Mapping[str, float]
+    headline_tuned: Mapping[str, float]
     difference: float | None
     difference_low: float | None
     difference_high: float | None
@@ -110,6 +118,8 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
                     test_deviation=stdev(values.values()) if len(values) > 1 else None,
                     region_map=_mean(_by_seed(by_seed, wanted, "test", "region")),
                     global_map=_mean(_by_seed(by_seed, wanted, "test", "global")),
+                    headline=_headline(by_seed, tuned=False) if part == "all" else {},
+                    headline_tuned=_headline(by_seed, tuned=True) if part == "all" else {},
                     difference=difference,
                     difference_low=interval[0] if interval else None,
                     difference_high=interval[1] if interval else None,
@@ -129,10 +139,17 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         **dict.fromkeys(("trained_parameters", "peak_memory_bytes"), pa.int64()),
         "seeds": pa.list_(pa.int64()),
         "values": pa.list_(pa.float64()),
+        **dict.fromkeys(("headline", "headline_tuned"), pa.map_(pa.string(), pa.float64())),
     }
     schema = pa.schema([(field.name, kinds.get(field.name, pa.float64())) for field in fields(Row)])
     with replacing(path) as beside:
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), beside)
+        pq.write_table(pa.Table.from_pylist([_plain(row) for row in rows], schema=schema), beside)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    # Arrow takes maps as lists of pairs.
+    maps = {name: list(getattr(row, name).items()) for name in ("headline", "headline_tuned")}
+    return {**asdict(row), **maps}
 
 
 def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
@@ -175,6 +192,27 @@ def _by_seed(by_seed: BySeed, wanted: Mapping[int, Sequence[str]], split: str, b
 
 def _mean(by_seed: Mapping[int, float]) -> float | None:
     return fmean(by_seed.values()) if by_seed else None
+
+
+def _headline(by_seed: BySeed, tuned: bool) -> dict[str, float]:
+    """The headline figures other than mAP, in percent, mean over seeds; at its threshold, or tuned on val."""
+    figures: dict[str, list[float]] = {}
+    for folder in by_seed.values():
+        about = folder.record()
+        protocol = get_protocol(about.protocol.name)
+        names = [name for name in protocol.headline if name != "mAP"]
+        if names:
+            metrics = _tuned(folder, about.labels, protocol) if tuned else folder.result().test["both"]
+            for name in names:
+                figures.setdefault(name, []).append(100 * metrics.figure(name))
+    return {name: fmean(values) for name, values in figures.items()}
+
+
+def _tuned(folder: RunFolder, keys: Sequence[str], protocol: Protocol) -> Metrics:
+    probabilities, targets = folder.read_predictions()
+    tuned = folder.thresholds()
+    values = np.array([tuned.values[key] for key in keys])
+    return evaluate_scores(probabilities["both"], targets, keys, protocol, Thresholds(values, tuned.description))
 
 
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:

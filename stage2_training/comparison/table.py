@@ -1,6 +1,7 @@
 """A comparison as a table: its columns, and how it is printed."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 
 from sspa.shared.tables import MISSING, number, print_table
@@ -13,6 +14,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Headings and cells of the table; values common to all rows get no column."""
+    headline = dict.fromkeys(name for row in rows for name in row.headline)
     optional: list[tuple[str, Callable[[Row], str], bool]] = [
         ("data", lambda row: row.data, len({row.data for row in rows}) > 1),
         ("condition", lambda row: row.condition, len({row.condition for row in rows}) > 1),
@@ -23,6 +25,7 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("region", lambda row: number(row.region_map), True),
         ("global", lambda row: number(row.global_map), True),
         ("difference [95%]", _difference, True),
+        *((f"{name} fixed, tuned", partial(_headline, name=name), True) for name in headline),
         ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
         ("trained", lambda row: _count(row.trained_parameters), True),
         ("s/epoch", lambda row: number(row.epoch_seconds), True),
@@ -36,9 +39,11 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
     """One line that says what the table shows."""
     seeds = max(len(row.seeds) for row in rows)
     protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
+    headline = "; the protocol's other headline figures at its threshold, and at thresholds tuned on val"
     return (
         f"{comparison.about}; test mAP in percent, mean ± standard deviation of {seeds} seeds, difference to "
         f"{comparison.reference} with its 95% interval over test images and seeds; protocol {protocols}"
+        f"{headline if any(row.headline for row in rows) else ''}"
     )
 
 
@@ -67,6 +72,10 @@ def _difference(row: Row) -> str:
     if row.difference_low is None:
         return f"{row.difference:+.2f}"
     return f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
+
+
+def _headline(row: Row, name: str) -> str:
+    return f"{number(row.headline.get(name))}, {number(row.headline_tuned.get(name))}" if name in row.headline else ""
 
 
 def _deviation(row: Row) -> str:

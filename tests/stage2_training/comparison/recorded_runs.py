@@ -68,5 +68,6 @@ def write_run(
         "untrained_test": test,
         "backbone": {"name": "recorded", "description": "none"},
     }
+    folder.write_json("thresholds.json", {"description": "0.3 for all", "values": dict.fromkeys(KEYS, 0.3)})
     folder.write_json("result.json", {**about, "test": test, "val": val, **result})
     return folder

@@ -18,7 +18,7 @@ from sspa.stage2_training.comparison.definition import Comparison, Group, read_c
 from sspa.stage2_training.comparison.page import write_comparison_page
 from sspa.stage2_training.comparison.plan import plan_runs
 from sspa.stage2_training.comparison.rows import group_rows, write_rows
-from sspa.stage2_training.comparison.table import show_comparison
+from sspa.stage2_training.comparison.table import columns_of, show_comparison
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import setting_keys
 from sspa.stage2_training.runs.run_folder import RunFolder
@@ -88,7 +88,7 @@ def test_the_ablation_touches_every_box() -> None:
     recipe = {
         *("model.width", "model.scale", "model.bias", "model.region_dropout", "model.dsf.scale"),
         *("model.qsm.residual_weight", "model.qsm.dropout", "model.gdma.heads", "model.gdma.dropout"),
-        *("model.aggregator.temperature", "model.aggregator.top", "model.head"),
+        *("model.aggregator.temperature", "model.aggregator.top", "model.head", "model.kap.select_temperature"),
     }
     boxes = ("kap", "cap", "dsf", "qsm", "gdma", "aggregator", "global_branch")
     known = {key for key in setting_keys() if key.startswith("model.") and key.split(".")[1] in boxes}
@@ -302,6 +302,23 @@ def test_seen_and_unseen_labels_are_scored_apart(tmp_path: Path) -> None:
             per_class = made[row.variant][seed].read_json("result.json")["test"]["both"]["per_class"]
             wanted = {"all": KEYS, "unseen": hidden[seed], "seen": set(KEYS) - set(hidden[seed])}[row.labels]
             assert value == pytest.approx(100 * np.mean([per_class[key] for key in wanted]))
+
+
+def test_headline_figures_of_the_protocol_are_shown_beside_map(tmp_path: Path) -> None:
+    config = RunConfig(knowledge=write_knowledge_file(tmp_path / "k.parquet"))
+    targets = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=np.int8)
+    # From 0.3 on, every cell is right; at 0.5, the labels find 1, 0, 2 and 1 of their two positives.
+    scores = np.where(targets == 1, np.array([[0.9], [0.4], [0.4], [0.9]]), 0.1)
+    folder = write_run(tmp_path / "run", config, scores, targets, protocol="peta-35")
+
+    (row,) = group_rows(Group("recorded", "", {}), {"only": {0: folder}}, "only", resamples=10)
+    write_rows([row], tmp_path / "c.parquet")
+
+    assert list(row.headline) == ["mA", "accuracy", "precision", "recall", "F1"]
+    assert row.headline["mA"] == pytest.approx(75)
+    assert row.headline_tuned == pytest.approx(dict.fromkeys(row.headline, 100))
+    assert duckdb.sql(f"SELECT headline['mA'] FROM '{tmp_path}/c.parquet'").fetchall() == [(pytest.approx(75),)]
+    assert "75.00, 100.00" in [cell(row) for _, cell in columns_of([row])]
 
 
 def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
