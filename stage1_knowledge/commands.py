@@ -37,7 +37,9 @@ def generate(
     labels: Annotated[str, typer.Option(help="Label file, one label per line; or a built-in set such as voc or coco.")],
     output_file: Output = None,
     model: Model = None,
-    samples: Annotated[int, typer.Option(min=1, help="Descriptions per label.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Descriptions per label, of which the most telling are used (model.kap.keep).")
+    ] = 16,
     domain: Domain = None,
     template: Annotated[Path | None, typer.Option(help="Your own prompt (Jinja2) in place of the domain's.")] = None,
     form: Annotated[
@@ -50,7 +52,12 @@ def generate(
     ),
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Longest answer. [default: depends on --form]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first attempt.")] = 0,
-    retries: Annotated[int, typer.Option(min=0, max=20, help="How often to ask again after a poor answer.")] = 3,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=20, help="How often to ask again after a poor answer. [default: 3 up to two samples, else 0]"
+        ),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of an answer cache, shared by label files.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Replay the answers recorded in this cache; no model.")] = None,
     endpoint: Annotated[
@@ -86,7 +93,8 @@ def generate(
         form=chosen_form,
         sampling=Sampling(temperature, top_p, repetition_penalty, max_tokens or chosen_form.max_tokens, seed),
         samples=samples,
-        retries=retries,
+        # Among several descriptions a poor one is not selected, and asking again would cost as much as another sample.
+        retries=(3 if samples <= 2 else 0) if retries is None else retries,
         output=output_file or Path("artifacts") / f"{label_set.name}.parquet",
         rejudge=rejudge,
     )

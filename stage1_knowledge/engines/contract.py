@@ -35,7 +35,7 @@ class Sampling:
     `seed` and `max_tokens` apply to the first attempt; each `Request` carries its own.
     """
 
-    temperature: float = 0.3
+    temperature: float = 0.7
     top_p: float = 0.9
     repetition_penalty: float = 1.05
     max_tokens: int = 80

@@ -41,6 +41,11 @@ class BceOptions(Loss):
     """Binary cross-entropy."""
 
     kind: Literal["bce"] = "bce"
+    weighting: Literal["none", "frequency"] = Field(
+        "none",
+        description="frequency: of a label with the share p of positives in train, positives count exp(1 - p) and "
+        "negatives exp(p) (Li et al., DeepMAR, ACPR 2015)",
+    )
     smoothing: Fraction = Field(0.0, description="label smoothing: targets become s/2 and 1 - s/2")
 
 
@@ -57,19 +62,33 @@ class TwoWayOptions(Loss):
 LossOptions = Annotated[AslOptions | BceOptions | TwoWayOptions, Field(discriminator="kind")]
 
 
-def total_loss(logits_by_branch: dict[str, Tensor], targets: Tensor, options: LossOptions) -> Tensor:
+def total_loss(
+    logits_by_branch: dict[str, Tensor], targets: Tensor, options: LossOptions, shares: Tensor | None = None
+) -> Tensor:
     """Loss = L_G + L_R: the sum over the branches (reconstruction)."""
-    return torch.stack([masked_loss(logits, targets, options) for logits in logits_by_branch.values()]).sum()
+    return torch.stack([masked_loss(logits, targets, options, shares) for logits in logits_by_branch.values()]).sum()
 
 
-def masked_loss(logits: Tensor, targets: Tensor, options: LossOptions) -> Tensor:
+def masked_loss(logits: Tensor, targets: Tensor, options: LossOptions, shares: Tensor | None = None) -> Tensor:
     """The loss of one branch: summed over known labels, averaged over images; a scalar, at least float32.
 
     Args:
         logits: (B, C).
         targets: (B, C) of 1, 0, -1; a -1 contributes neither loss nor gradient.
+        shares: `positive_shares` of the training split, (C,); only a loss weighted by frequency needs them.
     """
-    return _LOSSES[type(options)](logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, options)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if isinstance(options, BceOptions) and options.weighting == "frequency":
+        if shares is None:
+            raise ValueError("a loss weighted by frequency needs the shares of positives")
+        return _binary_cross_entropy(logits, targets, options, shares.to(logits))
+    return _LOSSES[type(options)](logits, targets, options)
+
+
+def positive_shares(targets: Tensor) -> Tensor:
+    """Each label's share of positives among its known cells, (N, C) -> (C,); 0.5 for a label without known cells."""
+    known = (targets >= 0).sum(dim=0)
+    return torch.where(known > 0, (targets == 1).sum(dim=0) / known.clamp(min=1), 0.5)
 
 
 def _asymmetric_loss(logits: Tensor, targets: Tensor, options: AslOptions) -> Tensor:
@@ -81,9 +100,11 @@ def _asymmetric_loss(logits: Tensor, targets: Tensor, options: AslOptions) -> Te
     return asl(logits.masked_fill(~known, -1e4), smooth) / len(logits)
 
 
-def _binary_cross_entropy(logits: Tensor, targets: Tensor, options: BceOptions) -> Tensor:
+def _binary_cross_entropy(logits: Tensor, targets: Tensor, options: BceOptions, shares: Tensor | None = None) -> Tensor:
     smooth = _smoothed(logits, targets, options.smoothing)
     each = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
+    if shares is not None:
+        each = each * torch.where(targets == 1, (1 - shares).exp(), shares.exp())
     return (each * (targets >= 0)).sum() / len(logits)
 
 

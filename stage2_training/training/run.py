@@ -29,6 +29,7 @@ from sspa.stage2_training.features.inputs import Inputs, own_dataset
 from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
 from sspa.stage2_training.model.contract import trainable_count
+from sspa.stage2_training.model.losses import positive_shares
 from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord, written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
@@ -148,6 +149,7 @@ class _Training:
             compile_model(self.recognizer.head, image_tower, device)
         self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
         self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", self.dataset.measured))
+        self.shares = positive_shares(torch.from_numpy(self.train.targets)).to(device)
 
     def train_and_score(self, folder: RunFolder, interruption: Interruption) -> RunResult:
         """Start or resume in `folder`, and finish the run."""
@@ -250,7 +252,9 @@ class _Training:
         last = time.monotonic()
         left = (len(batches) - state.step) * min(options.batch_size, len(self.train))
         with progress(f"epoch {state.epoch}/{options.epochs}", left, "images") as bar:
-            for step in train_steps(self.recognizer, optimization, batches, self.config, state, self.processes):
+            for step in train_steps(
+                self.recognizer, optimization, batches, self.config, state, self.processes, self.shares
+            ):
                 now = time.monotonic()
                 state.seconds, last = state.seconds + now - last, now
                 rate, recent = optimization.learning_rate, state.recent[-20:]

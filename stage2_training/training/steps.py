@@ -71,15 +71,19 @@ def train_steps(
     config: RunConfig,
     state: TrainState,
     processes: Processes,
+    shares: Tensor,
 ) -> Iterator[Step]:
     """Make the remaining steps of an epoch, from `state.step` on; updates `state`.
+
+    Args:
+        shares: each label's share of positives in train, (C,).
 
     Raises:
         UserError: the loss is not finite, or diverges; that step is not made.
     """
     recognizer.train()
     for inputs, targets, indices in batches.epoch(state.epoch, state.step):
-        loss = _backward(recognizer, optimization, inputs, targets, config, processes)
+        loss = _backward(recognizer, optimization, inputs, targets, config, processes, shares)
         if (reason := what_is_wrong(loss, state, config.training)) is not None:
             raise diverged(reason, state)
         processes.sum_gradients(optimization.trained.values())
@@ -98,6 +102,7 @@ def _backward(
     targets: Tensor,
     config: RunConfig,
     processes: Processes,
+    shares: Tensor,
 ) -> float:
     """The loss of the whole batch; accumulates the gradient of this process's share in the parameters."""
     loss = 0.0
@@ -105,7 +110,7 @@ def _backward(
         with forward_context(targets.device, config.training.precision, config.backbone.tower):
             prediction = recognizer(part)
         logits = {branch: processes.batch(own) for branch, own in prediction.logits.items()}
-        part_loss = total_loss(logits, processes.batch(part_targets), config.loss)
+        part_loss = total_loss(logits, processes.batch(part_targets), config.loss, shares)
         if len(part_targets) < len(targets):
             part_loss = part_loss * (len(part_targets) / len(targets))
         optimization.backward(part_loss)

@@ -72,7 +72,7 @@ def refused(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 )
 def test_a_hostile_label(folder: Path, refused: Refused, label: str, words: str) -> None:
     (folder / "mine.txt").write_bytes(f"cat\n{label}\n".encode())
-    said = refused("generate", "--labels", "mine.txt", "--replay", "nowhere")
+    said = refused("generate", "--samples", "1", "--labels", "mine.txt", "--replay", "nowhere")
     assert said.startswith("error: mine.txt, line 2: ")
     assert words in said
 
@@ -99,7 +99,9 @@ def test_a_template_that_reaches_too_far(
         "{% block demonstration_label %}x{% endblock %}{% block demonstration_answer %}y{% endblock %}"
         "{% block question %}" + question + "{% endblock %}"
     )
-    said = refused("generate", "--labels", "mine.txt", "--template", "own.jinja", "--replay", "recorded")
+    said = refused(
+        "generate", "--samples", "1", "--labels", "mine.txt", "--template", "own.jinja", "--replay", "recorded"
+    )
     assert said.startswith("error: own.jinja: block 'question' ")
     assert words in said
 
@@ -161,7 +163,17 @@ DAMAGES = {
     cut_short: "cut short",
 }
 READERS = {
-    "generate": ("generate", "--labels", "voc", "--replay", "recorded", "--output", "artifacts/mine.parquet"),
+    "generate": (
+        "generate",
+        "--samples",
+        "1",
+        "--labels",
+        "voc",
+        "--replay",
+        "recorded",
+        "--output",
+        "artifacts/mine.parquet",
+    ),
     "show": ("show", "artifacts/mine.parquet"),
     "query": ("query", "artifacts/mine.parquet", "SELECT 1"),
     "report": ("report", "artifacts/mine.parquet"),
@@ -238,7 +250,9 @@ def test_a_journal_that_cannot_grow_keeps_what_it_has(
 
     with monkeypatch.context() as patch, files_up_to(40_000):
         patch.setattr(Replay, "answer", wordy)
-        said = refused("generate", "--labels", "mine.txt", "--replay", "recorded", "--output", "new.parquet")
+        said = refused(
+            "generate", "--samples", "1", "--labels", "mine.txt", "--replay", "recorded", "--output", "new.parquet"
+        )
     assert "new.parquet.journal: cannot be written" in said
     assert "the answers so far are kept" in said
     assert [answer.text[:5] for answer in read_journal(folder / "new.parquet.journal").values()] == ["A cat"]
@@ -264,7 +278,7 @@ def test_bad_options_are_refused(folder: Path, refused: Refused) -> None:
 
 def test_a_damaged_cache_or_journal_is_named(folder: Path, recorded: Path, refused: Refused) -> None:
     (folder / "mine.txt").write_text("cat\n")
-    asked = ("generate", "--labels", "mine.txt", "--replay", "recorded", "--output", "new.parquet")
+    asked = ("generate", "--samples", "1", "--labels", "mine.txt", "--replay", "recorded", "--output", "new.parquet")
     (folder / "bad").mkdir()
     (folder / "bad" / "answers.sqlite").write_text("no database at all, but long enough to be read as one" * 9)
     assert "bad/answers.sqlite: the answer cache cannot be used" in refused(*asked, "--cache", "bad")
@@ -283,7 +297,18 @@ def test_a_dry_run_leaves_no_trace(folder: Path, recorded: Path, monkeypatch: py
 
     (folder / "mine.txt").write_text("cat\ndog\n")
     before = sorted(folder.rglob("*"))
-    arguments = ["generate", "--labels", "mine.txt", "--replay", "recorded", "--cache", "mycache", "--dry-run"]
+    arguments = [
+        "generate",
+        "--samples",
+        "1",
+        "--labels",
+        "mine.txt",
+        "--replay",
+        "recorded",
+        "--cache",
+        "mycache",
+        "--dry-run",
+    ]
     monkeypatch.setattr("sys.argv", ["sspa-knowledge", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -33,7 +33,9 @@ def test_the_real_engine_writes_knowledge_and_is_not_started_again(tmp_path: Pat
         pytest.skip("no vLLM build is installed (extra cpu or gpu)")
     labels = tmp_path / "mine.txt"
     labels.write_text("horse\nbottle\n")
-    first = run("generate", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path)
+    first = run(
+        "generate", "--samples", "1", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path
+    )
     assert first.returncode == 0, first.stderr
     assert "embedded SmolLM2-135M-Instruct" in first.stderr
     assert "--model" in first.stderr
@@ -44,7 +46,9 @@ def test_the_real_engine_writes_knowledge_and_is_not_started_again(tmp_path: Pat
         assert len(row["description"].split()) >= 4
         assert row["engine"].startswith("vllm ")
         assert json.loads(row["answers"])[0]["output_tokens"] > 4
-    again = run("generate", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path)
+    again = run(
+        "generate", "--samples", "1", "--labels", "mine.txt", "--retries", "1", "--max-tokens", "48", cwd=tmp_path
+    )
     assert again.returncode == 0
     assert "up to date" in again.stderr
     assert "starting vLLM" not in again.stderr
@@ -61,7 +65,19 @@ def test_the_real_engine_asks_a_base_model_in_plain_text(tmp_path: Path) -> None
     shutil.copytree(model_folder(), base, copy_function=shutil.copyfile)
     (base / "chat_template.jinja").unlink()
     (tmp_path / "mine.txt").write_text("horse\n")
-    arguments = ("generate", "--labels", "mine.txt", "--model", "a-base-model", "--retries", "1", "--max-tokens", "48")
+    arguments = (
+        "generate",
+        "--samples",
+        "1",
+        "--labels",
+        "mine.txt",
+        "--model",
+        "a-base-model",
+        "--retries",
+        "1",
+        "--max-tokens",
+        "48",
+    )
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said = done.stderr.index("a-base-model has no chat template: it is asked in plain text")
@@ -84,7 +100,7 @@ def _imported(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[s
 
 def test_a_run_that_knows_everything_starts_no_engine(tmp_path: Path, recorded: Path) -> None:
     """So it takes less than two seconds."""
-    arguments = ("generate", "--labels", "mine.txt", "--replay", str(recorded))
+    arguments = ("generate", "--samples", "1", "--labels", "mine.txt", "--replay", str(recorded))
     (tmp_path / "mine.txt").write_text("cat\ndog\n")
     assert run(*arguments, cwd=tmp_path).returncode == 0
     again, imported = _imported(*arguments, cwd=tmp_path)
@@ -103,7 +119,10 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 def test_query_and_show_read_what_generate_wrote(tmp_path: Path, recorded: Path) -> None:
     (tmp_path / "mine.txt").write_text("cat\ndog\n")
-    assert run("generate", "--labels", "mine.txt", "--replay", str(recorded), cwd=tmp_path).returncode == 0
+    assert (
+        run("generate", "--samples", "1", "--labels", "mine.txt", "--replay", str(recorded), cwd=tmp_path).returncode
+        == 0
+    )
     found = run("query", "artifacts/mine.parquet", "SELECT label, sample FROM knowledge", "--json", cwd=tmp_path)
     assert [json.loads(line) for line in found.stdout.splitlines()] == [
         {"label": "cat", "sample": 0},

@@ -34,7 +34,7 @@ def test_every_label_is_asked_once_and_traceable(make_job, teller) -> None:
     assert (row["model"], row["revision"], row["engine"]) == ("teller", "r1", "scripted 1")
     assert (row["prompt"], row["prompt_hash"], row["seed"]) == ("natural.jinja", job.prompt.hash, 1000)
     assert json.loads(row["sampling"]) == {
-        "temperature": 0.3,
+        "temperature": 0.7,
         "top_p": 0.9,
         "repetition_penalty": 1.05,
         "max_tokens": 80,

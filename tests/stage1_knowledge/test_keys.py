@@ -12,12 +12,19 @@ from sspa.stage1_knowledge.keys import KEY_VERSION, TABLE, canonical, common_par
 from sspa.stage1_knowledge.prompt import built_in_prompt, read_prompt
 
 IDENTITY = Identity("vllm 0.32", "m/x", "abc", "awq", "bfloat16", "t1", "xgrammar")
+SAMPLING = Sampling(temperature=0.3)
 SCHEMA = Fields.model_json_schema()
 MESSAGES = [{"role": "user", "content": "What is a cat?"}]
 
 
 def key(
-    identity=IDENTITY, sampling=Sampling(), form="fields", schema=SCHEMA, messages=MESSAGES, seed=0, room=80
+    identity=IDENTITY,
+    sampling=Sampling(temperature=0.3),
+    form="fields",
+    schema=SCHEMA,
+    messages=MESSAGES,
+    seed=0,
+    room=80,
 ) -> str:
     return request_key(digest(common_parts(identity, sampling, form, schema)), messages_digest(messages), seed, room)
 
@@ -106,7 +113,7 @@ def test_every_field_of_the_identity_enters_or_is_in_the_table_as_left_out() -> 
 
 def test_every_field_of_the_sampling_enters_by_itself_or_with_the_request() -> None:
     for field in dataclasses.fields(Sampling):
-        changed = dataclasses.replace(Sampling(), **{field.name: getattr(Sampling(), field.name) + 1})
+        changed = dataclasses.replace(SAMPLING, **{field.name: getattr(SAMPLING, field.name) + 1})
         assert (key(sampling=changed) != key()) == (field.name not in ("seed", "max_tokens")), field.name
 
 

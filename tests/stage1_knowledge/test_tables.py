@@ -162,7 +162,7 @@ def test_diff_names_the_label_and_the_setting(table: Path, make_job, scripted, t
     engine = scripted(lambda question, seed: f"The {'cat dog ox'} is a red box with {seed} wheels and a tail, by day.")
     generate(changed, engine)
     lines = diff(table, other.output).splitlines()
-    assert "~ cat: temperature 0.3 -> 0.9" in lines
+    assert "~ cat: temperature 0.7 -> 0.9" in lines
     assert f"- cow: only in {table}" in lines
     assert any(line.startswith("+ ox (sample 1): only in") for line in lines)
     assert lines[-1] == "0 descriptions are the same"
@@ -191,6 +191,17 @@ def test_report_counts_verdicts_and_shows_the_doubtful(make_job, scripted) -> No
     assert "doubtful   1 empty" in text
     assert "  dog: (empty)  [empty]" in text
     assert "prompt tokens from the prefix cache" in text
+    assert "diversity" not in text
+
+
+def test_report_says_how_different_a_labels_descriptions_are(make_job, scripted) -> None:
+    seen = ["A box with a red lid.", "A box with a red lid.", "A tall tail."]
+    job = make_job("cat", samples=3, retries=0)
+    generate(job, scripted(lambda _, seed: seen[seed // 1000]))
+    # Words in common of all: 5 of 5, and twice 1 of 7.
+    assert f"share {(1 + 2 / 7) / 3:.0%} of their words on average; 1 nearly repeat an earlier one" in report(
+        job.output
+    )
 
 
 def test_show_reads_all_or_one_with_its_origin(table: Path) -> None:

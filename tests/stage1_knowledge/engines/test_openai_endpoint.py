@@ -255,12 +255,12 @@ def test_a_value_that_a_server_refuses_gives_way_to_its_default(
 ) -> None:
     def only_one(handler: Handler) -> tuple[int, dict]:
         if handler.body["temperature"] != 1:
-            return 400, {"error": {"message": "'temperature' does not support 0.3. Only the default (1) is supported."}}
+            return 400, {"error": {"message": "'temperature' does not support 0.7. Only the default (1) is supported."}}
         return 200, {"choices": [{"message": {"content": DESCRIPTION}}]}
 
     server.raw = only_one
     assert len(list(OpenAiEndpoint(server.url, Sampling(), concurrency=3).answer(requests(6)))) == 6
-    assert capsys.readouterr().err.count("refuses temperature 0.3; its default 1 is sent instead") == 1
+    assert capsys.readouterr().err.count("refuses temperature 0.7; its default 1 is sent instead") == 1
 
 
 @pytest.mark.parametrize(

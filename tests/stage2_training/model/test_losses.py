@@ -14,6 +14,7 @@ from sspa.stage2_training.model.losses import (
     LossOptions,
     TwoWayOptions,
     masked_loss,
+    positive_shares,
     total_loss,
 )
 
@@ -66,6 +67,25 @@ def test_two_way_equals_a_loop_over_rows_and_columns() -> None:
     found = masked_loss(LOGITS, TARGETS, TwoWayOptions())
 
     assert float(found) == pytest.approx(side(LOGITS, TARGETS) + side(LOGITS.T, TARGETS.T), rel=1e-5)
+
+
+def test_frequency_weights_equal_a_loop() -> None:
+    shares = positive_shares(TARGETS)
+    loss = masked_loss(LOGITS, TARGETS, BceOptions(weighting="frequency"), shares)
+
+    expected = 0.0
+    for column in range(TARGETS.shape[1]):
+        known = [int(target) for target in TARGETS[:, column] if target >= 0]
+        share = sum(known) / len(known) if known else 0.5
+        assert float(shares[column]) == pytest.approx(share)
+        for logit, target in zip(LOGITS[:, column].tolist(), TARGETS[:, column].tolist(), strict=True):
+            if target >= 0:
+                probability = 1 / (1 + math.exp(-logit))
+                cost = -math.log(probability if target == 1 else 1 - probability)
+                expected += math.exp(1 - share if target == 1 else share) * cost
+    assert float(loss) == pytest.approx(expected / len(TARGETS), rel=1e-5)
+    with pytest.raises(ValueError, match="shares"):
+        masked_loss(LOGITS, TARGETS, BceOptions(weighting="frequency"))
 
 
 @pytest.mark.parametrize("options", LOSSES, ids=lambda options: options.kind)

@@ -28,6 +28,7 @@ from ..backbones.architectures import write_model
 from ..model.small_models import LABELS, some_features
 
 CPU = torch.device("cpu")
+SHARES = torch.full((len(LABELS),), 0.5)
 
 
 def _config(**training: object) -> RunConfig:
@@ -43,7 +44,7 @@ def _batches() -> FeatureBatches:
 
 def _losses(recognizer: Recognizer, config: RunConfig, state: TrainState) -> list[float]:
     optimization = make_optimization(recognizer, config.training, steps_per_epoch=4)
-    return [step.loss for step in train_steps(recognizer, optimization, _batches(), config, state, ALONE)]
+    return [step.loss for step in train_steps(recognizer, optimization, _batches(), config, state, ALONE, SHARES)]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 20])
@@ -109,7 +110,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step(recognizer: Recognize
     batches, state = _batches(), TrainState(epoch=2, best_epoch=1)
     batches.views[0].pooled[0][batches._order(2)[8:16]] = math.nan
     optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
-    steps = train_steps(recognizer, optimization, batches, _config(), state, ALONE)
+    steps = train_steps(recognizer, optimization, batches, _config(), state, ALONE, SHARES)
     next(steps)
     own = {name: value.clone() for name, value in optimization.modules.state_dict().items()}
     with pytest.raises(UserError, match=r"epoch 2, step 2: the loss is nan.*the best epoch so far, 1"):
