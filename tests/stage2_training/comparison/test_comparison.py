@@ -68,7 +68,11 @@ def run(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     ("name", "seeds", "of_all"),
-    [*((name, 3, {}) for name in ready_names()), (str(BENCHMARKS / "settings.yaml"), 1, {"data.name": "voc2007"})],
+    [
+        *((name, 3, {}) for name in ready_names()),
+        (str(BENCHMARKS / "settings.yaml"), 1, {"data.name": "voc2007"}),
+        (str(BENCHMARKS / "untrained.yaml"), 1, {}),
+    ],
 )
 def test_every_run_that_comes_with_the_project_is_a_valid_configuration(
     name: str, seeds: int, of_all: dict[str, str], tmp_path: Path
