@@ -87,6 +87,24 @@ def test_images_that_are_gone_are_said_to_be(trained_run: Path, tmp_path: Path) 
     assert "nowhere" in text
 
 
+def test_descriptions_that_were_not_used_say_so(trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    record = folder.read_json("descriptions.json")
+    label = LABELS.labels[0]
+    (own,) = record["labels"][label.key]
+    assert own == {"text": f"A square <i>of one colour</i>, {label.text}.", "weight": 1.0, "score": None}
+    record["labels"][label.key] = [
+        {"text": "Somehow dull.", "weight": 0.0, "score": 0.25},
+        {"text": "Plainly itself.", "weight": 1.0, "score": 0.75},
+    ]
+    folder.write_json("descriptions.json", record)
+
+    text = Reader(write_report(folder, torch.device("cpu")).read_text(encoding="utf-8")).text
+
+    assert text.index("Plainly itself. 75 %") < text.index("Somehow dull. 25 %, not used")
+
+
 def test_the_command_in_the_report_repeats_the_configuration(trained_run: Path, page: str) -> None:
     again = re.search(r"<pre>sspa-train run --config (\S+) --knowledge (\S+) --out NEW_FOLDER", page)
     assert again

@@ -7,6 +7,7 @@ import pytest
 from sspa.shared.errors import UserError
 from sspa.stage2_training.config.resolving import resolve_config, stored_config
 from sspa.stage2_training.model.losses import AslOptions, BceOptions, TwoWayOptions
+from sspa.stage2_training.model.options import SspaOptions
 
 KNOWLEDGE = {"knowledge": "k.parquet"}
 
@@ -39,6 +40,15 @@ def test_a_stored_configuration_with_the_options_of_all_losses_opens(kind: str, 
     options = {"gamma_negative": 2.0, "gamma_positive": 0.0, "clip": 0.05, "temperature": 3.0, "smoothing": 0.2}
     config = stored_config({**KNOWLEDGE, "loss": {"kind": kind, **options}})
     assert config.loss == expected
+
+
+def test_a_run_from_before_descriptions_were_selected_still_uses_all() -> None:
+    old = stored_config({**KNOWLEDGE, "model": {"head": "sspa", "kap": {"average": "logits"}}}).model
+    assert isinstance(old, SspaOptions)
+    assert (old.kap.select, old.kap.keep, old.kap.average) == ("all", None, "logits")
+    new = stored_config({**KNOWLEDGE, "model": {"head": "sspa", "kap": {"select": "telling", "keep": 2}}}).model
+    assert isinstance(new, SspaOptions)
+    assert (new.kap.select, new.kap.keep) == ("telling", 2)
 
 
 def test_a_stored_configuration_with_a_strange_key_is_refused() -> None:
