@@ -33,7 +33,8 @@ class SSPA(Head):
     open_vocabulary = True
     t_ka: Tensor
     label_of_row: Tensor
-    weight_of_row: Tensor
+    rows_of_labels: Tensor
+    weights_of_labels: Tensor
 
     def __init__(self, options: SspaOptions, backbone_width: int) -> None:
         super().__init__()
@@ -55,7 +56,9 @@ class SSPA(Head):
         self.descriptions = features.descriptions
         self.register_buffer("t_ka", features.t_ka, persistent=False)
         self.register_buffer("label_of_row", features.label_of_row, persistent=False)
-        self.register_buffer("weight_of_row", features.weight_of_row, persistent=False)
+        rows_of_labels = F.one_hot(features.label_of_row).to(features.weight_of_row)  # (S, C)
+        self.register_buffer("rows_of_labels", rows_of_labels, persistent=False)
+        self.register_buffer("weights_of_labels", rows_of_labels * features.weight_of_row[:, None], persistent=False)
         for prompts in (self.cap, self.global_cap):
             if prompts is not None:
                 prompts.bind(backbone, knowledge)
@@ -102,7 +105,7 @@ class SSPA(Head):
             region_weights=self._by_label(weights),
             dsf_attention=None if dsf_attention is None else self._by_label(dsf_attention.mT).mT,
             v_to_s=None if text.attention is None else self._by_label(text.attention.mT).mT,
-            s_to_v=None if image.attention is None else image.attention @ self._label_of_row_matrix(image.attention),
+            s_to_v=None if image.attention is None else image.attention @ self.rows_of_labels.to(image.attention.dtype),
             text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
             image_gate=image.gate,
         )
@@ -112,8 +115,4 @@ class SSPA(Head):
         """Weighted mean over each label's rows: (..., S) -> (..., C)."""
         if self.options.kap.average == "embeddings":
             return by_row
-        return (by_row * self.weight_of_row.to(by_row.dtype)) @ self._label_of_row_matrix(by_row)
-
-    def _label_of_row_matrix(self, like: Tensor) -> Tensor:
-        """(S, C), 1 where the row belongs to the label."""
-        return F.one_hot(self.label_of_row).to(like.dtype)
+        return by_row @ self.weights_of_labels.to(by_row.dtype)
