@@ -209,7 +209,12 @@ class RunFolder:
     def descriptions(self) -> DescriptionsRecord | None:
         """Which descriptions the head reads; None if it reads none, or the run is of a version that read all."""
         path = self.file("descriptions.json")
-        return read_record(path, DescriptionsRecord) if path.is_file() else None
+        if not path.is_file():
+            return None
+        record = read_record(path, DescriptionsRecord)
+        if missing := [key for key in self.record().labels if key not in record.labels]:
+            raise UserError(f"{path}: has no descriptions of {missing[0]!r}, which the run knows; it is damaged")
+        return record
 
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.report.page import write_report
@@ -103,6 +104,11 @@ def test_descriptions_that_were_not_used_say_so(trained_run: Path, tmp_path: Pat
     text = Reader(write_report(folder, torch.device("cpu")).read_text(encoding="utf-8")).text
 
     assert text.index("Plainly itself. 75 %") < text.index("Somehow dull. 25 %, not used")
+
+    del record["labels"][label.key]
+    folder.write_json("descriptions.json", record)
+    with pytest.raises(UserError, match="has no descriptions of"):
+        write_report(folder, torch.device("cpu"))
 
 
 def test_the_command_in_the_report_repeats_the_configuration(trained_run: Path, page: str) -> None:
