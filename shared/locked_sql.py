@@ -76,9 +76,10 @@ def _interruptible(database: "duckdb.DuckDBPyConnection", sql: str, seconds: flo
         thread.join(seconds)
         late = thread.is_alive()
     finally:
-        if thread.is_alive():
+        # Repeated, since an interrupt before the statement has begun is lost.
+        while thread.is_alive():
             database.interrupt()
-            thread.join()
+            thread.join(0.1)
     if late:
         raise UserError(f"query stopped after {seconds:g} s; make it simpler, or raise the limit with --seconds")
     if failed:
