@@ -10,13 +10,13 @@ from markupsafe import Markup
 from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.comparison.plots import difference_bars, over_conditions, variant_dots
 from sspa.stage2_training.comparison.rows import Row
-from sspa.stage2_training.comparison.table import caption, columns_of, is_sure
+from sspa.stage2_training.comparison.table import caption, columns_of, headline_columns_of, is_sure
 from sspa.stage2_training.pages.templates import write_page
 
 
 def write_comparison_page(comparison: Comparison, rows: Sequence[Row], path: Path) -> Path:
     """Write the page beside the comparison's runs."""
-    columns = columns_of(rows)
+    columns = [*columns_of(rows), *headline_columns_of(rows)]
     in_title = ("data", "condition", "labels")
     shown = [(title, cell) for title, cell in columns if title not in in_title]
     sections = []

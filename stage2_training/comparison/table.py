@@ -10,11 +10,11 @@ from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.comparison.rows import Row
 
 Column = tuple[str, Callable[[Row], str]]
+_PLACE = ("data", "condition", "labels", "variant")
 
 
 def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Headings and cells of the table; values common to all rows get no column."""
-    headline = dict.fromkeys(name for row in rows for name in row.headline)
     optional: list[tuple[str, Callable[[Row], str], bool]] = [
         ("data", lambda row: row.data, len({row.data for row in rows}) > 1),
         ("condition", lambda row: row.condition, len({row.condition for row in rows}) > 1),
@@ -25,7 +25,6 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("region", lambda row: number(row.region_map), True),
         ("global", lambda row: number(row.global_map), True),
         ("difference [95%]", _difference, True),
-        *((f"{name} fixed, tuned", partial(_headline, name=name), True) for name in headline),
         ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
         ("trained", lambda row: _count(row.trained_parameters), True),
         ("s/epoch", lambda row: number(row.epoch_seconds), True),
@@ -33,6 +32,12 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("memory", lambda row: _memory(row.peak_memory_bytes), True),
     ]
     return [(title, cell) for title, cell, shown in optional if shown]
+
+
+def headline_columns_of(rows: Sequence[Row]) -> list[Column]:
+    """The protocol's headline figures other than mAP, each at its threshold and at thresholds tuned on val."""
+    names = dict.fromkeys(name for row in rows for name in row.headline)
+    return [(f"{name} fixed, tuned", partial(_headline, name=name)) for name in names]
 
 
 def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
@@ -50,9 +55,11 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
 def show_comparison(comparison: Comparison, rows: Sequence[Row]) -> None:
     """Print the table."""
     columns = columns_of(rows)
-    sections = [[[cell(row) for _, cell in columns] for row in group] for _, group in groupby(rows, _place)]
     output.print(caption(comparison, rows), markup=False)
-    print_table([title for title, _ in columns], sections, left=("data", "condition", "labels", "variant"))
+    _print(rows, columns)
+    if headline := headline_columns_of(rows):
+        # A table of its own: with these, the other would not fit a terminal.
+        _print(rows, [(title, cell) for title, cell in columns if title in _PLACE] + headline)
 
 
 def is_sure(row: Row) -> bool:
@@ -60,6 +67,11 @@ def is_sure(row: Row) -> bool:
     if row.difference_low is None or row.difference_high is None:
         return False
     return row.difference_low > 0 or row.difference_high < 0
+
+
+def _print(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    sections = [[[cell(row) for _, cell in columns] for row in group] for _, group in groupby(rows, _place)]
+    print_table([title for title, _ in columns], sections, left=_PLACE)
 
 
 def _place(row: Row) -> tuple[str, str, str]:

@@ -77,7 +77,7 @@ def recorded_many(tmp_path: Path) -> Path:
 
 def run(folder: Path, output: str, kill_after: int = _NEVER) -> int:
     """Exit code of the command, which is killed after this many answers."""
-    options = ["--labels", "things.txt", "--replay", "recorded", "--output", output]
+    options = ["--labels", "things.txt", "--samples", "1", "--replay", "recorded", "--output", output]
     command = [sys.executable, "-c", PROGRAM, str(folder / f"{output}.log"), str(kill_after), "generate", *options]
     return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode
 

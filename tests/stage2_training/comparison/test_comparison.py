@@ -18,7 +18,7 @@ from sspa.stage2_training.comparison.definition import Comparison, Group, read_c
 from sspa.stage2_training.comparison.page import write_comparison_page
 from sspa.stage2_training.comparison.plan import plan_runs
 from sspa.stage2_training.comparison.rows import group_rows, write_rows
-from sspa.stage2_training.comparison.table import columns_of, show_comparison
+from sspa.stage2_training.comparison.table import headline_columns_of, show_comparison
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import setting_keys
 from sspa.stage2_training.runs.run_folder import RunFolder
@@ -322,7 +322,7 @@ def test_headline_figures_of_the_protocol_are_shown_beside_map(tmp_path: Path) -
     assert row.headline["mA"] == pytest.approx(75)
     assert row.headline_tuned == pytest.approx(dict.fromkeys(row.headline, 100))
     assert duckdb.sql(f"SELECT headline['mA'] FROM '{tmp_path}/c.parquet'").fetchall() == [(pytest.approx(75),)]
-    assert "75.00, 100.00" in [cell(row) for _, cell in columns_of([row])]
+    assert "75.00, 100.00" in [cell(row) for _, cell in headline_columns_of([row])]
 
 
 def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
