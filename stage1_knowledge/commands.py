@@ -93,7 +93,7 @@ def generate(
         form=chosen_form,
         sampling=Sampling(temperature, top_p, repetition_penalty, max_tokens or chosen_form.max_tokens, seed),
         samples=samples,
-        # Among several descriptions a poor one is not selected, and asking again would cost as much as another sample.
+        # Of several descriptions, KAP selects; asking again would cost as much as another sample.
         retries=(3 if samples <= 2 else 0) if retries is None else retries,
         output=output_file or Path("artifacts") / f"{label_set.name}.parquet",
         rejudge=rejudge,

@@ -211,6 +211,8 @@ def _headline(by_seed: BySeed, tuned: bool) -> dict[str, float]:
 def _tuned(folder: RunFolder, keys: Sequence[str], protocol: Protocol) -> Metrics:
     probabilities, targets = folder.read_predictions()
     tuned = folder.thresholds()
+    if missing := [key for key in keys if key not in tuned.values]:
+        raise UserError(f"{folder.path}: thresholds.json has none for {missing[0]!r}; it is damaged")
     values = np.array([tuned.values[key] for key in keys])
     return evaluate_scores(probabilities["both"], targets, keys, protocol, Thresholds(values, tuned.description))
 

@@ -88,7 +88,7 @@ def _descriptions(knowledge: Knowledge) -> list[tuple[str, ...]]:
 
 
 def _scores(backbone: Backbone, knowledge: Knowledge, counts: list[int], options: KapOptions) -> Tensor:
-    """The descriptions alone are scored: with the name in them, all would point to their label."""
+    """The descriptions alone are scored; whole prompts, which have the name in them, score alike (docs/results.md)."""
     texts = [description for of_label in _descriptions(knowledge) for description in of_label]
     names = [options.template.format(label=label.text, sentence="").strip() for label in knowledge.labels]
     features = cached_text_features(backbone, [*texts, *names], knowledge.content_hash)

@@ -324,6 +324,10 @@ def test_headline_figures_of_the_protocol_are_shown_beside_map(tmp_path: Path) -
     assert duckdb.sql(f"SELECT headline['mA'] FROM '{tmp_path}/c.parquet'").fetchall() == [(pytest.approx(75),)]
     assert "75.00, 100.00" in [cell(row) for _, cell in headline_columns_of([row])]
 
+    folder.write_json("thresholds.json", {"description": "cut", "values": {"cat": 0.3}})
+    with pytest.raises(UserError, match=r"thresholds\.json has none for 'dog'"):
+        group_rows(Group("recorded", "", {}), {"only": {0: folder}}, "only", resamples=10)
+
 
 def test_runs_that_cannot_be_compared_are_named(tmp_path: Path) -> None:
     good = {"probabilities": scores(0)}
