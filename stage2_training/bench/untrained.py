@@ -46,5 +46,5 @@ def untrained_sspa(
     head.bind(backbone, knowledge)
     head.to(images.device)
     with torch.no_grad():
-        head.initialise(backbone.encode_image(images))
+        head.initialise(backbone.encode_image(images), torch.zeros(len(images), len(label_set.labels)))
     return Recognizer(backbone, head)

@@ -142,6 +142,10 @@ class TrainingOptions(Options):
     checkpoint_activations: bool = Field(False, description="recompute the image tower's in the backward pass")
     compile: bool = Field(False, description="torch.compile the head, and the image tower if it is trained")
     deterministic: bool = Field(False, description="deterministic algorithms only; a CPU has no others")
+    branch_shares: Literal["equal", "fitted"] = Field(
+        "equal", description="the branches' shares in the prediction; fitted: those with the best val mAP"
+    )
+    score_every: PositiveInt = Field(1, description="epochs from one scoring of val to the next; the last is scored")
     early_stopping: PositiveInt | None = Field(None, description="stop after this many epochs without a better val mAP")
     divergence_factor: Annotated[float, Field(gt=1)] = Field(
         10.0, description="ratio of the loss to its running median that counts as divergence"

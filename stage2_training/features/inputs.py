@@ -15,9 +15,6 @@ from sspa.stage2_training.features.batches import Batches, FeatureBatches, Image
 from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
 from sspa.stage2_training.model.views import View
 
-# The number of training images whose features determine data-dependent initial values.
-_SAMPLE = 256
-
 
 def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
     """The data set of a configuration, reduced as configured, under its own root or another.
@@ -133,16 +130,17 @@ class Inputs:
         return self.dataset.splits[name]
 
     @torch.inference_mode()
-    def sample(self, batches: Batches) -> ImageFeatures:
-        """Features of the first training images of epoch 0, about `_SAMPLE` of them."""
-        pooled, regions = [], []
-        for inputs, _, indices in batches.epoch(0):
+    def sample(self, batches: Batches, count: int) -> tuple[ImageFeatures, torch.Tensor]:
+        """The first training images of epoch 0, about `count` of them (N), and their targets (N, C)."""
+        pooled, regions, known = [], [], []
+        for inputs, targets, indices in batches.epoch(0):
             features = self.backbone.encode_image(inputs) if isinstance(inputs, torch.Tensor) else inputs
             pooled.append(features.pooled)
             regions.append(features.regions)
-            if len(pooled) * len(indices) >= _SAMPLE:
+            known.append(targets)
+            if len(pooled) * len(indices) >= count:
                 break
-        return ImageFeatures(torch.cat(pooled), torch.cat(regions))
+        return ImageFeatures(torch.cat(pooled), torch.cat(regions)), torch.cat(known)
 
     def _kept(self, split: Split, view: View) -> KeptFeatures:
         return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]

@@ -38,15 +38,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Logits (B, C) per branch ("region", "global"), and the evidence if it was requested."""
+    """Logits (B, C) per branch ("region", "global", "knowledge"), and the evidence if it was requested.
+
+    `shares`, one per branch, adding up to 1: its share in the prediction; None if all count the same.
+    """
 
     logits: Mapping[str, Tensor]
     evidence: Evidence | None = None
+    shares: Tensor | None = None
 
     def probabilities(self) -> dict[str, Tensor]:
         """(B, C) float32 per branch, and under "both" their mean (reconstruction): the prediction."""
         by_branch = {name: logits.float().sigmoid() for name, logits in self.logits.items()}
-        return {**by_branch, "both": mean_over_branches(by_branch)}
+        return {**by_branch, "both": mean_over_branches(by_branch, self.shares)}
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,24 @@ class Head(nn.Module, ABC):
     open_vocabulary = False
     # Of each label of the bound knowledge; None if the head reads no descriptions.
     descriptions: tuple[tuple[UsedDescription, ...], ...] | None = None
+    # Each branch's share in the prediction, in the order of the logits; None if there is only one branch.
+    branch_shares: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("branch_shares", None)
 
     @abstractmethod
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
         """Adopt the labels, in the order of `knowledge`, and compute once what depends on their texts alone."""
 
-    def initialise(self, sample: ImageFeatures) -> None:
-        """Set data-dependent initial values, given features of training images. Does nothing by default."""
+    @property
+    def sample_images(self) -> int:
+        """How many training images `initialise` wants, about."""
+        return 256
+
+    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
+        """Set data-dependent initial values, given training images and their targets (N, C). Nothing by default."""
 
     def prompt_parameters(self) -> list[nn.Parameter]:
         """The parameters that pass through the text tower and need their own learning rate."""

@@ -9,6 +9,7 @@ from sspa.stage2_training.model.baselines.dual_coop import DualCoOp, DualCoOpOpt
 from sspa.stage2_training.model.baselines.linear_probe import LinearProbe, LinearProbeOptions
 from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder, MlDecoderOptions
 from sspa.stage2_training.model.baselines.query2label import Query2Label, Query2LabelOptions
+from sspa.stage2_training.model.baselines.tip_adapter import TipAdapter, TipAdapterOptions
 from sspa.stage2_training.model.baselines.zero_shot import ZeroShot, ZeroShotOptions
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.options import Options, SspaOptions
@@ -17,6 +18,7 @@ from sspa.stage2_training.model.sspa import SSPA
 HeadOptions = Annotated[
     SspaOptions
     | ZeroShotOptions
+    | TipAdapterOptions
     | LinearProbeOptions
     | CsraOptions
     | MlDecoderOptions
@@ -28,6 +30,7 @@ HeadOptions = Annotated[
 _HEADS: dict[type[Options], Any] = {
     SspaOptions: SSPA,
     ZeroShotOptions: ZeroShot,
+    TipAdapterOptions: TipAdapter,
     LinearProbeOptions: LinearProbe,
     CsraOptions: CSRA,
     MlDecoderOptions: MLDecoder,

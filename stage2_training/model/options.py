@@ -125,6 +125,11 @@ class SspaOptions(Options):
     gdma: GdmaOptions = GdmaOptions()
     aggregator: AggregatorOptions = AggregatorOptions()
     global_branch: bool = True
+    knowledge_branch: bool = Field(
+        False,
+        description="a third branch: the whole image against T_ka in the backbone's own joint space, of which only "
+        "scale and bias are trained (our extension)",
+    )
     scale: PositiveFloat = Field(20.0, description="initial scale of both branches' logits (reconstruction)")
     bias: float = Field(-2.0, description="initial bias of both branches' logits (reconstruction)")
     region_dropout: Fraction = Field(0.0, description="share of regions dropped in training (reconstruction)")

@@ -34,8 +34,9 @@ class Recognizer(nn.Module):
             return self.head(features, labels, explain)
         # Heads allocate several numbers per image, label and channel: with thousands of labels, few images at a time.
         chunks = zip(features.pooled.split(images), features.regions.split(images), strict=True)
-        parts = [self.head(ImageFeatures(*chunk), labels).logits for chunk in chunks]
-        return Prediction({branch: torch.cat([part[branch] for part in parts]) for branch in parts[0]})
+        parts = [self.head(ImageFeatures(*chunk), labels) for chunk in chunks]
+        logits = {branch: torch.cat([part.logits[branch] for part in parts]) for branch in parts[0].logits}
+        return Prediction(logits, shares=parts[0].shares)
 
     def trained_modules(self) -> nn.ModuleDict:
         """The parts that a run trains and therefore saves: the head, and the image tower unless frozen."""

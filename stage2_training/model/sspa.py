@@ -6,6 +6,7 @@ averaged), d width of the backbone's joint space, w width of the model's parts.
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,7 +50,11 @@ class SSPA(Head):
         self.to_logit = LogitScale(options.scale, options.bias)
         self.global_cap = ContextAwarePrompting(options.cap) if options.global_branch else None
         self.global_branch = GlobalBranch(options.scale, options.bias) if options.global_branch else None
+        self.knowledge_branch = GlobalBranch(options.scale, options.bias) if options.knowledge_branch else None
         self.region_dropout = nn.Dropout1d(options.region_dropout)
+        branches = 1 + options.global_branch + options.knowledge_branch
+        self.register_buffer("branch_shares", torch.full((branches,), 1 / branches))
+        self.register_load_state_dict_pre_hook(_equal_shares)
 
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
         features = KnowledgeFeatures.of(backbone, knowledge, self.options.kap)
@@ -63,15 +68,16 @@ class SSPA(Head):
             if prompts is not None:
                 prompts.bind(backbone, knowledge)
 
-    def initialise(self, sample: ImageFeatures) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
         self.joint_space.start_from(sample.regions)
 
     def prompt_parameters(self) -> list[nn.Parameter]:
         return [cast(nn.Parameter, prompts.context) for prompts in (self.cap, self.global_cap) if prompts is not None]
 
     def logit_biases(self) -> dict[str, nn.Parameter]:
-        biases = {"region": self.to_logit.bias}
-        return biases if self.global_branch is None else {**biases, "global": self.global_branch.to_logit.bias}
+        branches = {"global": self.global_branch, "knowledge": self.knowledge_branch}
+        biases = {name: branch.to_logit.bias for name, branch in branches.items() if branch is not None}
+        return {"region": self.to_logit.bias, **biases}
 
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         """T_ka (S, d), T (C, d) and T_g (C, d), in the backbone's joint space."""
@@ -98,8 +104,10 @@ class SSPA(Head):
         logits = {"region": self._by_label(self.to_logit(scores))}
         if self.global_branch is not None:
             logits["global"] = self.global_branch(x0, self.joint_space.of_text(labels["T_g"]))
+        if self.knowledge_branch is not None:
+            logits["knowledge"] = self._by_label(self.knowledge_branch(features.pooled, labels["T_ka"]))
         if not explain:
-            return Prediction(logits)
+            return Prediction(logits, shares=self.branch_shares)
         evidence = Evidence(
             region_logits=self._by_label(self.to_logit(similarities)),
             region_weights=self._by_label(weights),
@@ -109,10 +117,17 @@ class SSPA(Head):
             text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
             image_gate=image.gate,
         )
-        return Prediction(logits, evidence)
+        return Prediction(logits, evidence, self.branch_shares)
 
     def _by_label(self, by_row: Tensor) -> Tensor:
         """Weighted mean over each label's rows: (..., S) -> (..., C)."""
         if self.options.kap.average == "embeddings":
             return by_row
         return by_row @ self.weights_of_labels.to(by_row.dtype)
+
+
+def _equal_shares(head: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights from before the shares were fitted: equal ones."""
+    assert isinstance(head, SSPA)
+    shares = cast(Tensor, head.branch_shares)
+    state.setdefault(f"{prefix}branch_shares", torch.full_like(shares, 1 / len(shares)))

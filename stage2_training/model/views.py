@@ -17,9 +17,10 @@ def under_view(images: Tensor, view: View) -> Tensor:
     return images.flip(-1) if view == "mirrored" else images
 
 
-def mean_over_branches(by_branch: Mapping[str, Tensor]) -> Tensor:
-    """The prediction: the mean of the branches' probabilities, each (B, C)."""
-    return torch.stack(list(by_branch.values())).mean(dim=0)
+def mean_over_branches(by_branch: Mapping[str, Tensor], shares: Tensor | None = None) -> Tensor:
+    """The prediction: the mean of the branches' probabilities, each (B, C); `shares`, one per branch, weight it."""
+    stacked = torch.stack(list(by_branch.values()))
+    return stacked.mean(dim=0) if shares is None else (stacked * shares[:, None, None]).sum(dim=0)
 
 
 def mean_over_views(by_view: Sequence[Tensor]) -> Tensor:

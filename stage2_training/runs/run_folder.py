@@ -44,6 +44,8 @@ from sspa.stage2_training.runs.records import (
 
 # Stands for the folder's own path in a packaged folder, wherever it is moved: "local-dir:{folder}/backbone".
 OWN_FOLDER = "{folder}"
+# Of the branches in tables, after "region".
+_PLACES = {"global": 1, "knowledge": 2, "both": 3}
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,9 @@ class RunFolder:
             raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
         _check_predictions(path, tensors, len(self.record().labels))
         targets = tensors.pop("targets").numpy()
+        found = {name.removeprefix("probabilities."): values.numpy() for name, values in tensors.items()}
         # The file stores its tensors in alphabetical order.
-        order = sorted(tensors, key=lambda name: ("both" in name, "global" in name))
-        return {name.removeprefix("probabilities."): tensors[name].numpy() for name in order}, targets
+        return {name: found[name] for name in sorted(found, key=lambda name: (_PLACES.get(name, 0), name))}, targets
 
     @property
     def finished(self) -> bool:

@@ -5,8 +5,8 @@ Killed at any moment and restarted with `resume`, it gives bit-identical results
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -34,6 +34,7 @@ from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord, written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
+from sspa.stage2_training.training.branch_shares import fitted_shares
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
 from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
@@ -189,7 +190,8 @@ class _Training:
     def _initialise(self, batches: Batches) -> None:
         """Set data-dependent initial values, the same in every process; dropout then differs between processes."""
         own = batches if self.processes.world == 1 else self._whole_batches()
-        self.recognizer.head.initialise(self.inputs.sample(own))
+        head = self.recognizer.head
+        head.initialise(*self.inputs.sample(own, head.sample_images))
         self.processes.same_start(self.recognizer.trained_modules())
         if self.processes.rank:
             torch.manual_seed(self.config.training.seed + 1_000_003 * self.processes.rank)
@@ -229,7 +231,9 @@ class _Training:
             try:
                 while state.epoch <= options.epochs and not _stops_early(state, options.early_stopping):
                     self._train_epoch(folder, optimization, batches, state, interruption, log)
-                    self._score_epoch(folder, optimization, len(batches), state, interruption, log)
+                    if state.epoch % options.score_every == 0 or state.epoch == options.epochs:
+                        self._score_epoch(folder, optimization, len(batches), state, interruption, log)
+                    state.next_epoch()
                     save_checkpoint(checkpoints, optimization, state, self.processes)
                     interruption.stop_if(self.processes.largest(interruption.requested))
             except StopRequestedError as stop:
@@ -278,13 +282,13 @@ class _Training:
         interruption: Interruption,
         log: EventLog,
     ) -> None:
-        """Score val with the averaged weights, save them if they are the best so far, and move to the next epoch."""
+        """Score val with the averaged weights, and save them if they are the best so far."""
         # Processes score different numbers of batches, so stopping between them is only possible with one process.
         stop = (lambda: interruption.stop_if(interruption.requested)) if self.processes.world == 1 else lambda: None
         loss = state.losses / steps
         with weights_of(optimization.ema.module, optimization.trained):
             scored = self._score(self.val, "val", stop)
-            with fitted_biases(self.recognizer.head, self.config.loss, scored, self.val.targets) as probabilities:
+            with self._fitted_to_val(scored) as probabilities:
                 val = metrics_by_branch(probabilities, self.val, self.dataset)
                 if val["both"].mAP > state.best_map:
                     state.best_map, state.best_epoch = val["both"].mAP, state.epoch
@@ -297,7 +301,17 @@ class _Training:
         log.add_scalar("val mAP", val["both"].mAP, optimization.step_count)
         figures = ", ".join(f"{branch} {100 * metrics.mAP:.2f}" for branch, metrics in val.items())
         say(f"epoch {state.epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {state.best_epoch})")
-        state.next_epoch()
+
+    @contextmanager
+    def _fitted_to_val(self, scored: Probabilities) -> Iterator[Probabilities]:
+        """Within the block, what val determines fits it; yields val's probabilities with that."""
+        head, targets = self.recognizer.head, self.val.targets
+        with fitted_biases(head, self.config.loss, scored, targets) as probabilities:
+            if self.config.training.branch_shares == "equal":
+                yield probabilities
+                return
+            with fitted_shares(head, probabilities, targets, self.dataset.protocol) as mixed:
+                yield mixed
 
     def _final_scores(
         self, folder: RunFolder, optimization: Optimization, state: TrainState, seconds: float

@@ -40,6 +40,8 @@ SETTINGS = (
     "training.ema_decay=0.5",
     f"training.epochs={EPOCHS}",
     "training.checkpoint_every=5",
+    "training.branch_shares=fitted",
+    "model.knowledge_branch=true",
     "model.region_dropout=0.2",
     "model.qsm.dropout=0.2",
 )

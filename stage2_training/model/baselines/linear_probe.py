@@ -6,7 +6,7 @@ Legend: B images, C labels, d width of the backbone's joint space.
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
@@ -37,7 +37,7 @@ class LinearProbe(Head):
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(self.linear.bias, self.options.bias)
 
-    def initialise(self, sample: ImageFeatures) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
         self.scale.start_from(sample.pooled)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

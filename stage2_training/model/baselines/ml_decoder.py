@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
@@ -55,7 +55,7 @@ class MLDecoder(Head):
         self.group_weights = nn.Parameter(nn.init.xavier_normal_(weight))
         self.bias = nn.Parameter(torch.zeros(self.labels, device=device))
 
-    def initialise(self, sample: ImageFeatures) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
         self.scale.start_from(sample.regions)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

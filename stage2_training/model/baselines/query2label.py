@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
@@ -54,7 +54,7 @@ class Query2Label(Head):
         positions = sine_positions(*backbone.grid, self.width).to(device)
         self.register_buffer("positions", positions, persistent=False)
 
-    def initialise(self, sample: ImageFeatures) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
         self.scale.start_from(sample.regions)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

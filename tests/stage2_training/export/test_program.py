@@ -18,7 +18,7 @@ from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.views import View
 
 from ..backbones.architectures import write_model
-from ..model.small_models import some_features, some_knowledge
+from ..model.small_models import some_features, some_knowledge, some_targets
 from ..model.test_heads import HEADS
 
 VARIANTS = {
@@ -59,7 +59,8 @@ class _Tagger:
         torch.manual_seed(0)
         made = create_head(VARIANTS[head], backbone.width)
         made.bind(backbone, some_knowledge(descriptions=2))
-        made.initialise(some_features(32, backbone.width, backbone.grid[0] * backbone.grid[1]))
+        regions = backbone.grid[0] * backbone.grid[1]
+        made.initialise(some_features(32, backbone.width, regions), some_targets(32))
         with torch.no_grad():  # Parts that start at zero would hide what goes through them.
             for parameter in made.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape))

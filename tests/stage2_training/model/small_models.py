@@ -35,6 +35,11 @@ def some_knowledge(labels: Sequence[str] = LABELS, descriptions: int = 1) -> Kno
     )
 
 
+def some_targets(count: int, labels: int = len(LABELS), seed: int = 0) -> torch.Tensor:
+    """Random targets of `count` images: 1, 0, and -1 for unknown."""
+    return torch.randint(-1, 2, (count, labels), generator=torch.Generator().manual_seed(seed))
+
+
 def some_features(count: int, width: int = 40, regions: int = 16, seed: int = 0) -> ImageFeatures:
     """Random features of `count` images with a common component, like those of real towers."""
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.sspa import SSPA
 
-from .small_models import small_backbone, some_features, some_knowledge
+from .small_models import small_backbone, some_features, some_knowledge, some_targets
 
 MANY = tuple(f"label number {number}" for number in range(11))
 
@@ -26,7 +26,7 @@ def _head(backbone: Backbone) -> SSPA:
     torch.manual_seed(0)
     head = SSPA(SspaOptions(width=32), backbone.width)
     head.bind(backbone, some_knowledge(MANY))
-    head.initialise(some_features(32))
+    head.initialise(some_features(32), some_targets(32))
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

@@ -9,18 +9,21 @@ from sspa.stage2_training.model.baselines.dual_coop import DualCoOpOptions
 from sspa.stage2_training.model.baselines.linear_probe import LinearProbeOptions
 from sspa.stage2_training.model.baselines.ml_decoder import MlDecoderOptions
 from sspa.stage2_training.model.baselines.query2label import Query2LabelOptions
+from sspa.stage2_training.model.baselines.tip_adapter import TipAdapterOptions
 from sspa.stage2_training.model.baselines.zero_shot import ZeroShotOptions
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.options import Options, QsmOptions, SspaOptions
 
-from .small_models import LABELS, small_backbone, some_features, some_knowledge
+from .small_models import LABELS, small_backbone, some_features, some_knowledge, some_targets
 
 HEADS: dict[str, Options] = {
     "sspa": SspaOptions(),
     "sspa-narrow": SspaOptions(width=32),
+    "sspa-knowledge": SspaOptions(width=32, knowledge_branch=True),
     "sspa-concat": SspaOptions(qsm=QsmOptions(kind="concat"), global_branch=False),
     "zero-shot": ZeroShotOptions(),
+    "tip-adapter": TipAdapterOptions(images=40),
     "linear": LinearProbeOptions(),
     "csra": CsraOptions(heads=4),
     "ml-decoder": MlDecoderOptions(width=32, groups=2, heads=4, hidden=16),
@@ -39,7 +42,7 @@ def _head(name: str, backbone: Backbone) -> Head:
     torch.manual_seed(0)
     head = create_head(HEADS[name], backbone.width)
     head.bind(backbone, some_knowledge())
-    head.initialise(some_features(32))
+    head.initialise(some_features(32), some_targets(32))
     with torch.no_grad():  # Parts that start at zero would hide what goes through them.
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

@@ -14,7 +14,7 @@ from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
 
 from ..backbones.architectures import FAMILIES, write_model
-from ..model.small_models import LABELS, small_backbone, some_features, some_knowledge
+from ..model.small_models import LABELS, small_backbone, some_features, some_knowledge, some_targets
 from ..model.test_heads import HEADS
 from ..model.test_losses import LOSSES
 
@@ -54,7 +54,7 @@ def test_of_every_head_under_every_loss(name: str, loss: Loss, backbone: Backbon
     torch.manual_seed(0)
     head = create_head(HEADS[name], backbone.width)
     head.bind(backbone, some_knowledge())
-    head.initialise(some_features(32))
+    head.initialise(some_features(32), some_targets(32))
     with torch.no_grad():  # parts that start at zero would hide what goes through them
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sspa.stage2_training.model.baselines.csra import CSRA, CsraOptions
 from sspa.stage2_training.model.baselines.dual_coop import DualCoOp, DualCoOpOptions, compare_prompts
 from sspa.stage2_training.model.baselines.linear_probe import LinearProbe, LinearProbeOptions
 from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder, MlDecoderOptions
 from sspa.stage2_training.model.baselines.query2label import sine_positions
+from sspa.stage2_training.model.baselines.tip_adapter import TipAdapter, TipAdapterOptions
 from sspa.stage2_training.model.baselines.zero_shot import ZeroShot, ZeroShotOptions
 from sspa.stage2_training.model.contract import trainable_count
 
-from ..small_models import LABELS, small_backbone, some_features, some_knowledge
+from ..small_models import LABELS, small_backbone, some_features, some_knowledge, some_targets
 
 
 def _softmax(values: list[float]) -> list[float]:
@@ -122,3 +124,25 @@ def test_sine_positions_tell_every_place_apart() -> None:
     assert torch.cdist(positions, positions).fill_diagonal_(1.0).min() > 0.1
     assert torch.equal(positions[0, :8], positions[4, :8])  # the same row
     assert torch.equal(positions[0, 8:], positions[10, 8:])  # the same column
+
+
+def test_tip_adapter_adds_the_targets_of_similar_training_images(tmp_path: Path) -> None:
+    backbone = small_backbone(tmp_path)
+    options = TipAdapterOptions(alpha=3.0, beta=2.0, images=40)
+    head, plain = TipAdapter(options, 40), ZeroShot(ZeroShotOptions(), 40)
+    for made in (head, plain):
+        made.bind(backbone, some_knowledge())
+    cached, targets, features = some_features(6, seed=1), some_targets(6), some_features(2)
+
+    head.initialise(cached, targets)
+
+    logits = head(features, head.encode_labels(backbone)).logits["global"].detach()
+    of_text = plain(features, plain.encode_labels(backbone)).logits["global"].detach()
+    scale = float(head.to_logit.log_scale.exp().detach())
+    keys, images = (F.normalize(found.pooled, dim=-1) for found in (cached, features))
+    for image in range(2):
+        for label in range(len(LABELS)):
+            positives = [row for row in range(6) if targets[row, label] == 1]
+            similar = sum(math.exp(-2.0 * (1 - _dot(images[image], keys[row]))) for row in positives)
+            expected = float(of_text[image, label]) + scale * 3.0 / 100 * similar / max(len(positives), 1)
+            assert float(logits[image, label]) == pytest.approx(expected, abs=1e-4)
