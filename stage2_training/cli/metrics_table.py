@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def show_metrics(title: str, metrics: "Mapping[str, Metrics]", unseen: Sequence[str] = ()) -> None:
     """Print the headline metrics in percent, one row per branch; mAP of seen and unseen labels separately."""
+    from sspa.stage2_training.evaluation.metrics import branch_title
     from sspa.stage2_training.evaluation.protocols import get_protocol
 
     first = next(iter(metrics.values()))
@@ -28,7 +29,7 @@ def show_metrics(title: str, metrics: "Mapping[str, Metrics]", unseen: Sequence[
     for name, figures in metrics.items():
         values = [sum(figures.per_class[key] for key in keys) / len(keys) if keys else nan for keys in parts.values()]
         values += [figures.figure(column) for column in columns]
-        rows.append((name, *map(percent, values)))
+        rows.append((branch_title(name), *map(percent, values)))
     print_table(
         ("", *parts, *columns),
         [rows],

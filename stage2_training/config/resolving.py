@@ -19,6 +19,11 @@ from sspa.stage2_training.config.trees import Tree, flat, nested, overridden, re
 _WITHOUT_EFFECT = frozenset(
     {"data.workers", "knowledge", "preset", "training.checkpoint_every", "training.tensorboard"}
 )
+# What runs did before there was an option for it: they used all descriptions, and two branches with equal shares.
+_EARLIER = {
+    "model": {"kap": {"select": "all", "keep": None}, "knowledge_branch": False},
+    "training": {"branch_shares": "equal"},
+}
 
 
 def resolve_config(
@@ -77,16 +82,13 @@ def validated(tree: Mapping[str, Any]) -> RunConfig:
 def stored_config(tree: Mapping[str, Any]) -> RunConfig:
     """The configuration in a run folder, of this version or an earlier one.
 
-    Earlier versions wrote the options of all losses; those of losses that the run does not use are dropped. Before KAP
-    could select descriptions, it used all of them.
+    Earlier versions wrote the options of all losses; those of losses that the run does not use are dropped. What an
+    earlier version could not choose gets the value that it had then.
 
     Raises:
         UserError: a key or value that no version wrote.
     """
-    model = tree.get("model")
-    kap = model.get("kap") if isinstance(model, Mapping) else None
-    if isinstance(model, Mapping) and isinstance(kap, Mapping) and "select" not in kap:
-        tree = {**tree, "model": {**model, "kap": {**kap, "select": "all", "keep": None}}}
+    tree = _with_missing(tree, _EARLIER)
     return validated(_without_other_forms(tree, tree))
 
 
@@ -95,6 +97,17 @@ def differing_keys(one: RunConfig, other: RunConfig) -> list[str]:
     first, second = (flat(config.model_dump(mode="json")) for config in (one, other))
     keys = [key for key in {**first, **second} if first.get(key, ...) != second.get(key, ...)]
     return [key for key in keys if key not in _WITHOUT_EFFECT]
+
+
+def _with_missing(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree` with these values where it has the section but not the key."""
+    result = dict(tree)
+    for key, value in values.items():
+        if not isinstance(value, Mapping):
+            result.setdefault(key, value)
+        elif isinstance(section := tree.get(key), Mapping):
+            result[key] = _with_missing(section, value)
+    return result
 
 
 def _parsed(setting: str) -> tuple[str, Any]:

@@ -143,7 +143,8 @@ class TrainingOptions(Options):
     compile: bool = Field(False, description="torch.compile the head, and the image tower if it is trained")
     deterministic: bool = Field(False, description="deterministic algorithms only; a CPU has no others")
     branch_shares: Literal["equal", "fitted"] = Field(
-        "equal", description="the branches' shares in the prediction; fitted: those with the best val mAP"
+        "fitted",
+        description="the branches' shares in the prediction; fitted: those with the best val mAP (our extension)",
     )
     score_every: PositiveInt = Field(1, description="epochs from one scoring of val to the next; the last is scored")
     early_stopping: PositiveInt | None = Field(None, description="stop after this many epochs without a better val mAP")

@@ -23,7 +23,8 @@ from sspa.stage2_training.evaluation.thresholds import Thresholds
 
 CALIBRATION_BINS = 15
 
-# (N, C) float32 per branch: "region", "global", and "both", their mean, which is the prediction.
+# (N, C) float32 per branch: "region", "global", "knowledge", and "both", their mean by their shares: the prediction. It
+# is called so in files, since the paper's two branches were all there was.
 Probabilities = dict[str, NDArray[np.float32]]
 
 
@@ -143,6 +144,11 @@ def class_average_precisions(
                 probabilities[known, label], targets[known, label] == 1, form=protocol.average_precision
             )[0]
     return result
+
+
+def branch_title(branch: str) -> str:
+    """How tables call a branch."""
+    return "prediction" if branch == "both" else branch
 
 
 def check_scores(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8], label_count: int) -> None:

@@ -13,6 +13,7 @@ from sspa.shared.files import replacing
 from sspa.shared.knowledge_format import read_table
 from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.evaluation.bootstrap import map_interval
+from sspa.stage2_training.evaluation.metrics import branch_title
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.licences import licences_of
 from sspa.stage2_training.inference.tagger import Tagger
@@ -51,7 +52,10 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
         split_words=protocol.splits,
         interval=map_interval(probabilities["both"], targets, protocol, _RESAMPLES),
         columns=("CP", "CR", "CF1", "OP", "OR", "OF1"),
-        rows=[*result.test.items(), ("untrained", result.untrained_test["both"])],
+        rows=[
+            *((branch_title(branch), metrics) for branch, metrics in result.test.items()),
+            ("untrained", result.untrained_test["both"]),
+        ],
         labels=[
             {"name": names[key], "key": _plain(key), "ap": value, "threshold": thresholds.values[key]}
             for key, value in by_label

@@ -4,19 +4,21 @@ Legend: d width of the backbone's joint space, w width of the model's parts.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def principal_basis(features: Tensor, width: int) -> Tensor:
-    """The orthonormal directions that keep most of the features' energy: (N, d) -> (width, d).
+def principal_basis(parts: Sequence[Tensor], width: int) -> Tensor:
+    """The orthonormal directions that keep most of the parts' energy, each part (N, d) with the same weight:
+    (width, d).
 
     Uncentred, so that inner products of projected vectors stay close to the original ones.
     """
-    features = features.double()
-    _, vectors = torch.linalg.eigh(features.mT @ features)  # ascending eigenvalues
+    scaled = [features.double() / features.double().norm() for features in parts]
+    _, vectors = torch.linalg.eigh(sum(features.mT @ features for features in scaled))  # ascending eigenvalues
     return vectors[:, -width:].mT.flip(0).float()
 
 
@@ -32,8 +34,8 @@ _WIDEST, _NARROWED = 1024, 256
 class JointSpace(nn.Module):
     """Maps of image and of text features, (..., d) -> (..., w), scaled to a root mean square of 1.
 
-    If w equals d (every CLIP), nothing is learned. If it is less, two linear maps are initialised as the
-    same PCA basis of the image regions, so that the untrained model still equals zero-shot (reconstruction).
+    If w equals d (every CLIP), nothing is learned. If it is less, two linear maps are initialised as the same PCA basis
+    of image regions and label texts, so that the untrained model stays near zero-shot (reconstruction).
     """
 
     def __init__(self, backbone_width: int, width: int | None) -> None:
@@ -44,10 +46,10 @@ class JointSpace(nn.Module):
         self.text = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()
 
     @torch.no_grad()
-    def start_from(self, regions: Tensor) -> None:
-        """Initialise both maps as the principal basis of `regions` (..., d)."""
+    def start_from(self, regions: Tensor, texts: Tensor) -> None:
+        """Initialise both maps as the principal basis of `regions` (..., d) and `texts` (S, d)."""
         if self.narrower:
-            basis = principal_basis(regions.reshape(-1, regions.shape[-1]).float(), self.width)
+            basis = principal_basis([regions.flatten(0, -2), texts], self.width)
             for mapping in (self.image, self.text):
                 mapping.load_state_dict({"weight": basis})
 

@@ -126,7 +126,7 @@ class SspaOptions(Options):
     aggregator: AggregatorOptions = AggregatorOptions()
     global_branch: bool = True
     knowledge_branch: bool = Field(
-        False,
+        True,
         description="a third branch: the whole image against T_ka in the backbone's own joint space, of which only "
         "scale and bias are trained (our extension)",
     )

@@ -27,12 +27,13 @@ from sspa.stage2_training.model.synthesis import make_synthesis
 class SSPA(Head):
     """Split-and-synthesize prompting with gated alignments.
 
-    Untrained, both branches equal zero-shot: image and text start with the same basis of the joint
-    space, and every residual branch starts at zero.
+    Untrained, every branch equals zero-shot, but for what a narrowed joint space loses: image and text start with the
+    same basis of it, and every residual part starts at zero.
     """
 
     open_vocabulary = True
     t_ka: Tensor
+    texts: Tensor
     label_of_row: Tensor
     rows_of_labels: Tensor
     weights_of_labels: Tensor
@@ -67,9 +68,12 @@ class SSPA(Head):
         for prompts in (self.cap, self.global_cap):
             if prompts is not None:
                 prompts.bind(backbone, knowledge)
+        with torch.no_grad():
+            texts = torch.cat([features.t_ka, self.cap(backbone)]) if self.joint_space.narrower else features.t_ka
+        self.register_buffer("texts", F.normalize(texts, dim=-1), persistent=False)
 
     def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
-        self.joint_space.start_from(sample.regions)
+        self.joint_space.start_from(sample.regions, self.texts)
 
     def prompt_parameters(self) -> list[nn.Parameter]:
         return [cast(nn.Parameter, prompts.context) for prompts in (self.cap, self.global_cap) if prompts is not None]

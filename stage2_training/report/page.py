@@ -12,6 +12,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.evaluation.metrics import branch_title
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.features.inputs import own_dataset
 from sspa.stage2_training.inference.tagger import Tagger
@@ -51,7 +52,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         intervals=intervals_of(result.test["both"], resampled_figures(probabilities["both"], targets, protocol)),
         rows=[
             {"name": "untrained", "metrics": result.untrained_test["both"]},
-            *({"name": branch, "metrics": metrics} for branch, metrics in result.test.items()),
+            *({"name": branch_title(branch), "metrics": metrics} for branch, metrics in result.test.items()),
         ],
         plots={
             "classes": plots.class_bars(

@@ -22,7 +22,7 @@ from sspa.stage2_training.compute.memory import peak_memory, recompute_activatio
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
-from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities
+from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, branch_title
 from sspa.stage2_training.evaluation.thresholds import tune_each
 from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.features.inputs import Inputs, own_dataset
@@ -299,7 +299,7 @@ class _Training:
         times = {"epoch": state.epoch, "train_seconds_so_far": round(state.seconds, 2)}
         self.processes.first(lambda: folder.append("times.jsonl", times))
         log.add_scalar("val mAP", val["both"].mAP, optimization.step_count)
-        figures = ", ".join(f"{branch} {100 * metrics.mAP:.2f}" for branch, metrics in val.items())
+        figures = ", ".join(f"{branch_title(branch)} {100 * metrics.mAP:.2f}" for branch, metrics in val.items())
         say(f"epoch {state.epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {state.best_epoch})")
 
     @contextmanager

@@ -211,7 +211,7 @@ def test_the_narrowed_space_keeps_the_regions_products() -> None:
     regions = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) @ _draw(3, 12).float()
     space = JointSpace(12, width=4)
 
-    space.start_from(regions)
+    space.start_from(regions, _draw(1, 12).float())
 
     narrow = space.of_image(regions[:6])
     torch.testing.assert_close(
@@ -221,6 +221,17 @@ def test_the_narrowed_space_keeps_the_regions_products() -> None:
         rtol=1e-4,
     )
     torch.testing.assert_close(narrow.square().mean(dim=-1), torch.ones(6))
+
+
+def test_the_narrowed_space_keeps_what_the_label_texts_see_of_the_regions() -> None:
+    """However much more energy the regions have in directions that no text points to."""
+    regions = 100 * torch.randn(400, 12, generator=torch.Generator().manual_seed(0))
+    texts = F.normalize(_draw(2, 12).float(), dim=-1)
+    space = JointSpace(12, width=4)
+
+    space.start_from(regions, texts)
+
+    torch.testing.assert_close(space.image(regions) @ space.text(texts).mT, regions @ texts.mT, atol=5.0, rtol=0.05)
 
 
 @torch.no_grad()
