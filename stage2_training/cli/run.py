@@ -39,7 +39,7 @@ def run(
         str | None,
         typer.Option(
             help="A recipe, which --config and --set override; `none`: the built-in defaults. By default the "
-            "recipe of --data; on the embedded backbone `embedded-photos`, and for its scenes the defaults."
+            "recipe of --data, or on the embedded backbone that of its domain, e.g. `embedded-photos`."
         ),
     ] = None,
     resume: Annotated[

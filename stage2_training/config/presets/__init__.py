@@ -1,8 +1,8 @@
 """A recipe per data set (reconstruction): a YAML file of settings, which everything that a user sets overrides.
 
 Where no preset is named, a data set's own is taken, unless the backbone is the embedded one: those recipes train a
-real CLIP tower, and `bases/` has what they share. The embedded backbone has one recipe for all real photos, and the
-program's defaults for its own scenes.
+real CLIP tower, and `bases/` has what they share. The embedded backbone has a recipe for each domain, the one of photos
+for a user's own images, and the program's defaults for its own scenes.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,16 @@ from sspa.shared.errors import UserError
 from sspa.shared.suggestions import nearest_or_all
 from sspa.stage2_training.config.trees import Tree, overridden, read_yaml
 
-EMBEDDED_PHOTOS = "embedded-photos"
+_EMBEDDED_PHOTOS = "embedded-photos"
+_EMBEDDED = {
+    **dict.fromkeys(("ucm", "aid", "mlrsnet", "multiscene-clean"), "embedded-aerial"),
+    **dict.fromkeys(("peta", "pa100k", "rapv1"), "embedded-pedestrian"),
+}
 _FOLDER = Path(__file__).parent
 
 
 def preset_names() -> tuple[str, ...]:
-    """The presets that come with the program: one by the name of each data set, and `EMBEDDED_PHOTOS`."""
+    """The presets that come with the program: one by the name of each data set, and those of the embedded backbone."""
     return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
 
 
@@ -43,5 +47,5 @@ def preset_of(tree: Mapping[str, Any]) -> str | None:
     sections = [tree.get("backbone"), tree.get("data")]
     backbone, data = (section.get("name") if isinstance(section, Mapping) else None for section in sections)
     if backbone in (None, "embedded"):
-        return None if data in (None, "scenes") else EMBEDDED_PHOTOS
+        return None if data in (None, "scenes") else _EMBEDDED.get(str(data), _EMBEDDED_PHOTOS)
     return data if data in preset_names() else None

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.config.presets import EMBEDDED_PHOTOS, preset_names
+from sspa.stage2_training.config.presets import preset_names
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.adapters import adapter_names
@@ -13,7 +13,7 @@ from sspa.stage2_training.data.adapters import adapter_names
 CLIP = {"knowledge": "k.parquet", "backbone.name": "open_clip:ViT-B-16"}
 
 
-@pytest.mark.parametrize("name", sorted({*preset_names()} - {EMBEDDED_PHOTOS}))
+@pytest.mark.parametrize("name", [name for name in preset_names() if not name.startswith("embedded-")])
 def test_every_preset_is_a_valid_configuration(name: str) -> None:
     assert name in adapter_names()
     config = resolve_config(values={**CLIP, "data.name": name})
@@ -36,14 +36,20 @@ def test_the_embedded_backbone_keeps_the_defaults_for_its_scenes() -> None:
     assert config == RunConfig(knowledge=Path("k.parquet"), data={"name": "scenes"})
 
 
-@pytest.mark.parametrize("data", ["voc2007", "coco2014", "artifacts/mine.parquet"])
-def test_the_embedded_backbone_has_one_recipe_for_photos(data: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "recipe", "size"),
+    [
+        ("voc2007", "embedded-photos", (384, 384)),
+        ("coco2014", "embedded-photos", (384, 384)),
+        ("artifacts/mine.parquet", "embedded-photos", (384, 384)),
+        ("ucm", "embedded-aerial", (256, 256)),
+        ("multiscene-clean", "embedded-aerial", (256, 256)),
+        ("peta", "embedded-pedestrian", (256, 128)),
+    ],
+)
+def test_the_embedded_backbone_has_a_recipe_for_each_domain(data: str, recipe: str, size: tuple[int, int]) -> None:
     config = resolve_config(values={"knowledge": "k.parquet", "data.name": data})
-    assert (config.preset, config.backbone.image_size, config.backbone.tower) == (
-        EMBEDDED_PHOTOS,
-        (384, 384),
-        "frozen",
-    )
+    assert (config.preset, config.backbone.image_size, config.backbone.tower) == (recipe, size, "frozen")
 
 
 def test_a_preset_by_name_or_none() -> None:
