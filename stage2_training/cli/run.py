@@ -80,5 +80,7 @@ def _show_result(result: "RunResult", device: "torch.device") -> None:
 
     unseen = result.folder.record().data.unseen
     show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, unseen)
-    say(f"best epoch on val: {result.best_epoch}; run folder: {result.folder.path}")
+    mixture = result.folder.result().mixture
+    said = f"; prediction: {mixture}" if mixture else ""
+    say(f"best epoch on val: {result.best_epoch}{said}; run folder: {result.folder.path}")
     say(f"report: {write_report(result.folder, device)}")

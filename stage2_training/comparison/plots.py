@@ -38,14 +38,19 @@ def difference_bars(rows: Sequence[Row], reference: str, title: str) -> Markup:
 
 
 def over_conditions(rows: Sequence[Row], title: str) -> Markup:
-    """Test mAP over the conditions: a line per variant, with error bars of one standard deviation over seeds."""
+    """Test mAP over the conditions: a line per variant, with error bars of one standard deviation over seeds.
+
+    If the conditions differ in how many images are trained on, these are the x axis.
+    """
     conditions = list(dict.fromkeys(row.condition for row in rows))
+    images = _images_of(rows, conditions)
+    places = images if images is not None else [float(place) for place in range(len(conditions))]
     with plot(f"Over conditions: {title}", height=3.6) as drawn:
         # There can be more variants than colours; markers distinguish them.
         for variant, marker in zip(dict.fromkeys(row.variant for row in rows), cycle("osD^vPX"), strict=False):
             own = [row for row in rows if row.variant == variant]
             drawn.axes.errorbar(
-                [conditions.index(row.condition) for row in own],
+                [places[conditions.index(row.condition)] for row in own],
                 [row.test_map for row in own],
                 yerr=[row.test_deviation or 0.0 for row in own],
                 marker=marker,
@@ -53,7 +58,20 @@ def over_conditions(rows: Sequence[Row], title: str) -> Markup:
                 capsize=2,
                 label=variant,
             )
-        drawn.axes.set_xticks(range(len(conditions)), conditions, rotation=45, ha="right")
+        if images is None:
+            drawn.axes.set_xticks(places, conditions, rotation=45, ha="right")
+        else:
+            drawn.axes.set_xscale("log")
+            drawn.axes.set_xticks(places, [f"{count:.0f}" for count in images])
+            drawn.axes.minorticks_off()
+            drawn.axes.set(xlabel="labelled training images")
         drawn.axes.set(ylabel="test mAP, %")
         drawn.figure.legend(loc="outside upper center", ncols=2)
     return drawn.svg
+
+
+def _images_of(rows: Sequence[Row], conditions: Sequence[str]) -> list[float] | None:
+    """How many images each condition trains on; None unless that is known and different for each."""
+    found = {row.condition: row.train_images for row in rows}
+    counts = [count for condition in conditions if (count := found[condition]) is not None]
+    return counts if len(set(counts)) == len(conditions) else None

@@ -43,6 +43,7 @@ class Row:
         headline_tuned: the same with the thresholds tuned on val, one for each label.
         difference: to the reference variant, over the seeds that both have, with its 95% interval over test images
             and seeds; None for the reference itself.
+        train_images: the mean over seeds; None if it was not recorded.
         seconds: the median over seeds, since the first run may have computed the features for all.
         epoch_seconds: of training, the median over seeds; None if nothing was trained or no time was recorded.
         peak_memory_bytes: the maximum over seeds, of the GPU if there is one; None if it was not recorded.
@@ -65,6 +66,7 @@ class Row:
     difference: float | None
     difference_low: float | None
     difference_high: float | None
+    train_images: float | None
     trained_parameters: int
     seconds: float
     epoch_seconds: float | None
@@ -219,14 +221,16 @@ def _tuned(folder: RunFolder, keys: Sequence[str], protocol: Protocol) -> Metric
 
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:
     results = [folder.result() for folder in folders]
-    trained = [len(folder.epochs()) - 1 for folder in folders]  # the first line is for the untrained model
+    trained = [folder.epochs()[-1].epoch for folder in folders]
     epochs = [
         result.train_seconds / count
         for result, count in zip(results, trained, strict=True)
         if count and result.train_seconds is not None
     ]
     peaks = [result.peak_gpu_memory_bytes or result.peak_memory_bytes for result in results]
+    images = [folder.record().data.images.get("train") for folder in folders]
     return {
+        "train_images": fmean(count for count in images if count) if all(images) else None,
         "trained_parameters": results[0].trained_parameters,
         "seconds": median(result.seconds for result in results),
         "epoch_seconds": median(epochs) if epochs else None,

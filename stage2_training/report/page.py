@@ -97,6 +97,7 @@ def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tu
         ("trained", f"{result.trained_parameters:,} parameters, head {config.model.head}"),
         ("seed", str(config.training.seed)),
         ("best epoch", f"{result.best_epoch} of {config.training.epochs}, chosen on val"),
+        *([("prediction", result.mixture)] if result.mixture else []),
         *([("precision", f"training {scoring.training}, scoring {scoring.scoring}")] if scoring else []),
         (
             "computed",

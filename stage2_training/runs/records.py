@@ -40,12 +40,16 @@ class FormatRecord(Record):
 
 
 class DataRecord(Record):
-    """The data of a run. `hash` is its manifest's; `unseen` are the labels unknown in training."""
+    """The data of a run. `hash` is its manifest's; `unseen` are the labels unknown in training.
+
+    `images`: how many each split has; empty in runs from before it was recorded.
+    """
 
     name: str
     hash: str
     note: str = ""
     unseen: tuple[str, ...] = ()
+    images: dict[str, int] = {}
 
 
 class ProtocolRecord(Record):
@@ -118,10 +122,12 @@ class PrecisionRecord(Record):
 class ResultRecord(Record):
     """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction.
 
-    `measured` is the split that the figures of `test` are of: val where the data has no test.
+    `measured` is the split that the figures of `test` are of: val where the data has no test. `branch_shares`: each
+    branch's share in the prediction; None where there is one branch, and in runs from before there were shares.
     """
 
     best_epoch: int
+    branch_shares: dict[str, float] | None = None
     measured: str = "test"
     test: ByBranch
     val: ByBranch
@@ -133,6 +139,13 @@ class ResultRecord(Record):
     train_seconds: float | None = None
     peak_memory_bytes: int | None = None
     peak_gpu_memory_bytes: int | None = None
+
+    @property
+    def mixture(self) -> str | None:
+        """The prediction as a sum of branches, such as "0.6 region + 0.4 global"; None where there is only one."""
+        if self.branch_shares is None:
+            return None
+        return " + ".join(f"{share:.2g} {branch}" for branch, share in self.branch_shares.items())
 
 
 class ThresholdsRecord(Record):

@@ -276,7 +276,13 @@ def create_run_folder(
     record = RunRecord(
         format=FORMAT_VERSION,
         labels=dataset.labels.keys,
-        data=DataRecord(name=dataset.name, hash=dataset.content_hash, note=dataset.note, unseen=tuple(dataset.unseen)),
+        data=DataRecord(
+            name=dataset.name,
+            hash=dataset.content_hash,
+            note=dataset.note,
+            unseen=tuple(dataset.unseen),
+            images={name: len(split) for name, split in dataset.splits.items()},
+        ),
         protocol=ProtocolRecord(name=dataset.protocol.name, hash=dataset.protocol.hash),
         knowledge=KnowledgeRecord(file=str(knowledge.path), hash=knowledge.content_hash),
         seed=config.training.seed,

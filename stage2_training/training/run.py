@@ -358,6 +358,7 @@ class _Training:
         backbone = self.recognizer.backbone
         return ResultRecord(
             best_epoch=result.best_epoch,
+            branch_shares=self._branch_shares(result),
             measured=result.measured,
             test=result.test,
             val=result.val,
@@ -367,6 +368,13 @@ class _Training:
             precision=PrecisionRecord(training=self.config.training.precision, scoring=backbone.precision),
             **costs,
         )
+
+    def _branch_shares(self, result: RunResult) -> dict[str, float] | None:
+        shares = self.recognizer.head.branch_shares
+        if shares is None or len(shares) == 1:
+            return None
+        branches = [branch for branch in result.test if branch != "both"]
+        return dict(zip(branches, (round(share, 6) for share in shares.tolist()), strict=True))
 
     def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
         views = self.processes.everywhere(lambda: self.inputs.scoring(split))

@@ -250,6 +250,18 @@ def test_an_image_that_one_process_cannot_read_ends_both(driver: Runs, squares: 
     assert "val5.png" in line
 
 
+def test_val_is_scored_every_second_epoch_and_after_the_last(driver: Runs, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    assert driver.run(out, "training.score_every=2") == [0], said(out)
+
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 2, 3]
+    shares = json.loads((out / "result.json").read_text())["branch_shares"]
+    assert list(shares) == ["region", "global", "knowledge"]
+    assert sum(shares.values()) == pytest.approx(1)
+
+
 def test_wrong_use_is_one_line(driver: Runs, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[kill(STEP, 7)]) == [-signal.SIGKILL]

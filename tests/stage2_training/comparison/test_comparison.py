@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,9 @@ def test_a_page_over_conditions_escapes_what_it_is_given(
         (condition, variant) for condition in ("few", "all") for variant in variants
     ]
     page = write_comparison_page(comparison, rows, tmp_path / "c.html").read_text()
+    assert "labelled training images" not in page
+    counted = [replace(row, train_images={"few": 12.3, "all": 400.0}[row.condition]) for row in rows]
+    assert "labelled training images" in write_comparison_page(comparison, counted, tmp_path / "c.html").read_text()
     assert "<b>" not in page
     assert "better $x_1^{2}$" in page
     assert page.count("<svg") == 5
