@@ -15,7 +15,8 @@ class Knowledge:
     """The contents of a knowledge file.
 
     `descriptions` maps a label's key to its descriptions in sample order. `content_hash` (hex) covers keys,
-    texts and descriptions, but neither their order nor their provenance.
+    texts and descriptions, but neither their order nor their provenance. `by_hand` names the descriptions that a
+    person wrote or corrected: the label's key, and the position among its descriptions.
     """
 
     path: Path
@@ -23,6 +24,7 @@ class Knowledge:
     domain: str
     content_hash: str
     descriptions: Mapping[str, tuple[str, ...]]
+    by_hand: frozenset[tuple[str, int]] = frozenset()
 
     def for_labels(self, keys: Sequence[str]) -> "Knowledge":
         """The knowledge of these labels only, in this order; the hash is recomputed.
@@ -42,6 +44,7 @@ class Knowledge:
             tuple(known[key] for key in keys),
             self.domain,
             {key: self.descriptions[key] for key in keys},
+            self.by_hand,
         )
 
     def with_labels(self, more: Mapping[Label, str]) -> "Knowledge":
@@ -60,6 +63,7 @@ class Knowledge:
             (*self.labels, *more),
             self.domain,
             {**self.descriptions, **{label.key: (description,) for label, description in more.items()}},
+            self.by_hand,
         )
 
 
@@ -70,14 +74,23 @@ def read_knowledge(path: Path) -> Knowledge:
         UserError: the file is missing, truncated, damaged, of another schema, or breaks the contract.
     """
     table, _ = read_table(path)
-    columns = {name: table[name].to_pylist() for name in ("label", "text", "hint", "description")}
+    columns = {name: table[name].to_pylist() for name in ("label", "text", "hint", "description", "origin")}
     labels: dict[str, Label] = {}
     descriptions: dict[str, list[str]] = {}
-    for key, text, hint, description in zip(*columns.values(), strict=True):
+    by_hand = set()
+    for key, text, hint, description, origin in zip(*columns.values(), strict=True):
         labels.setdefault(key, Label(key=key, text=text, hint=hint))
-        descriptions.setdefault(key, []).append(description)
-    domain = table["domain"][0].as_py()
-    return _knowledge(path, tuple(labels.values()), domain, {key: tuple(kept) for key, kept in descriptions.items()})
+        of_label = descriptions.setdefault(key, [])
+        if origin == "human":
+            by_hand.add((key, len(of_label)))
+        of_label.append(description)
+    return _knowledge(
+        path,
+        tuple(labels.values()),
+        table["domain"][0].as_py(),
+        {key: tuple(kept) for key, kept in descriptions.items()},
+        frozenset(by_hand),
+    )
 
 
 def names_only(labels: LabelSet) -> Knowledge:
@@ -86,7 +99,11 @@ def names_only(labels: LabelSet) -> Knowledge:
 
 
 def _knowledge(
-    path: Path, labels: tuple[Label, ...], domain: str, descriptions: Mapping[str, tuple[str, ...]]
+    path: Path,
+    labels: tuple[Label, ...],
+    domain: str,
+    descriptions: Mapping[str, tuple[str, ...]],
+    by_hand: frozenset[tuple[str, int]] = frozenset(),
 ) -> Knowledge:
     rows = [
         (label.key, label.text, sample, description)
@@ -100,4 +117,5 @@ def _knowledge(
         domain=domain,
         content_hash=content_hash(keys, texts, samples, kept),
         descriptions=MappingProxyType(dict(descriptions)),
+        by_hand=by_hand,
     )

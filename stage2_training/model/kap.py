@@ -48,7 +48,7 @@ class KnowledgeFeatures:
         scores = None
         if options.select != "all" and max(counts, default=0) > 1 and _SENTENCE in options.template:
             scores = _scores(backbone, knowledge, counts, options)
-        weights = description_weights(scores, counts, options).to(features)
+        weights = description_weights(_certain_by_hand(scores, knowledge), counts, options).to(features)
         labels = torch.arange(len(prompts), device=features.device)
         of_description = labels.repeat_interleave(torch.tensor(counts, device=features.device))
         used = _used(knowledge, weights, scores) if _SENTENCE in options.template else None
@@ -93,6 +93,18 @@ def _scores(backbone: Backbone, knowledge: Knowledge, counts: list[int], options
     names = [options.template.format(label=label.text, sentence="").strip() for label in knowledge.labels]
     features = cached_text_features(backbone, [*texts, *names], knowledge.content_hash)
     return telling_scores(features[: len(texts)], features[len(texts) :], counts, options.select_temperature)
+
+
+def _certain_by_hand(scores: Tensor | None, knowledge: Knowledge) -> Tensor | None:
+    """What a person wrote or corrected is never passed over for an answer of the model: it counts as certain."""
+    if scores is None or not knowledge.by_hand:
+        return scores
+    by_hand = [
+        (label.key, place) in knowledge.by_hand
+        for label, of_label in zip(knowledge.labels, _descriptions(knowledge), strict=True)
+        for place in range(len(of_label))
+    ]
+    return scores.masked_fill(torch.tensor(by_hand, device=scores.device), 0.0)
 
 
 def _used(knowledge: Knowledge, weights: Tensor, scores: Tensor | None) -> tuple[tuple[UsedDescription, ...], ...]:

@@ -48,7 +48,8 @@ class KapOptions(Options):
     select: Literal["all", "telling", "weighted"] = Field(
         "telling",
         description="of several descriptions of a label. all: the first `keep`; telling: the `keep` that the text "
-        "tower finds closest to their own label's name against the others'; weighted: all, by that (our extension)",
+        "tower finds closest to their own label's name against the others', those by a person first; weighted: all, by "
+        "that (our extension)",
     )
     keep: PositiveInt | None = Field(4, description="descriptions per label that are used; null: all of them")
     select_temperature: PositiveFloat = Field(

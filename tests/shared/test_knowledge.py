@@ -59,6 +59,16 @@ def test_what_is_written_is_read(path: Path) -> None:
         knowledge.domain = "pedestrian"  # type: ignore[misc]
 
 
+def test_what_a_person_wrote_is_known_also_in_another_order(tmp_path: Path) -> None:
+    write_knowledge(tmp_path / "k.parquet", [ROWS[0], {**ROWS[1], "origin": "human"}, *ROWS[2:]])
+
+    knowledge = read_knowledge(tmp_path / "k.parquet")
+
+    assert knowledge.by_hand == {("tvmonitor", 1)}
+    assert knowledge.for_labels(["dog", "tvmonitor"]).by_hand == {("tvmonitor", 1)}
+    assert knowledge.with_labels({Label("ox", "ox"): "It has horns."}).by_hand == {("tvmonitor", 1)}
+
+
 def test_any_reader_sees_plain_columns(path: Path) -> None:
     import duckdb
 

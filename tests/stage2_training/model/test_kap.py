@@ -115,6 +115,21 @@ def test_features_are_made_of_the_most_telling(backbone: Backbone, average: str)
     assert [known.weight for known in of_car] == [1]
 
 
+def test_what_a_person_wrote_is_never_passed_over(backbone: Backbone) -> None:
+    knowledge = _knowledge(cat=CAT, car=CAR)
+    options = KapOptions(keep=1)
+    chosen = KnowledgeFeatures.of(backbone, knowledge, options).descriptions
+    assert chosen is not None
+    least = min(range(3), key=lambda row: chosen[0][row].score or 0)
+    assert chosen[0][least].weight == 0
+
+    by_hand = KnowledgeFeatures.of(backbone, replace(knowledge, by_hand=frozenset({("cat", least)})), options)
+
+    assert by_hand.descriptions is not None
+    assert [known.weight for known in by_hand.descriptions[0]] == [float(row == least) for row in range(3)]
+    assert [known.score for known in by_hand.descriptions[0]] == [known.score for known in chosen[0]]
+
+
 def test_one_description_each_needs_no_choice(backbone: Backbone) -> None:
     knowledge = _knowledge(cat=CAT[:1], car=CAR)
 
