@@ -78,11 +78,7 @@ def masked_loss(logits: Tensor, targets: Tensor, options: LossOptions, shares: T
         shares: `positive_shares` of the training split, (C,); only a loss weighted by frequency needs them.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if isinstance(options, BceOptions) and options.weighting == "frequency":
-        if shares is None:
-            raise ValueError("a loss weighted by frequency needs the shares of positives")
-        return _binary_cross_entropy(logits, targets, options, shares.to(logits))
-    return _LOSSES[type(options)](logits, targets, options)
+    return _LOSSES[type(options)](logits, targets, options, shares)
 
 
 def positive_shares(targets: Tensor) -> Tensor:
@@ -91,7 +87,7 @@ def positive_shares(targets: Tensor) -> Tensor:
     return torch.where(known > 0, (targets == 1).sum(dim=0) / known.clamp(min=1), 0.5)
 
 
-def _asymmetric_loss(logits: Tensor, targets: Tensor, options: AslOptions) -> Tensor:
+def _asymmetric_loss(logits: Tensor, targets: Tensor, options: AslOptions, _shares: Tensor | None) -> Tensor:
     # timm sums over all labels: an unknown one is passed as a certain, correct negative, whose loss and gradient
     # are zero.
     known = targets >= 0
@@ -100,15 +96,18 @@ def _asymmetric_loss(logits: Tensor, targets: Tensor, options: AslOptions) -> Te
     return asl(logits.masked_fill(~known, -1e4), smooth) / len(logits)
 
 
-def _binary_cross_entropy(logits: Tensor, targets: Tensor, options: BceOptions, shares: Tensor | None = None) -> Tensor:
+def _binary_cross_entropy(logits: Tensor, targets: Tensor, options: BceOptions, shares: Tensor | None) -> Tensor:
     smooth = _smoothed(logits, targets, options.smoothing)
     each = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none")
-    if shares is not None:
+    if options.weighting == "frequency":
+        if shares is None:
+            raise ValueError("a loss weighted by frequency needs the shares of positives")
+        shares = shares.to(logits)
         each = each * torch.where(targets == 1, (1 - shares).exp(), shares.exp())
     return (each * (targets >= 0)).sum() / len(logits)
 
 
-def _two_way_loss(logits: Tensor, targets: Tensor, options: TwoWayOptions) -> Tensor:
+def _two_way_loss(logits: Tensor, targets: Tensor, options: TwoWayOptions, _shares: Tensor | None) -> Tensor:
     """softplus(log-sum-exp of the negatives + T log-sum-exp of the negated positives / T), averaged over the rows
     (images) that have both kinds, plus the same over the columns (labels)."""
 
@@ -127,7 +126,7 @@ def _smoothed(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     return targets.clamp(min=0).to(logits.dtype) * (1 - smoothing) + smoothing / 2
 
 
-_LOSSES: dict[type[Loss], Callable[[Tensor, Tensor, Any], Tensor]] = {
+_LOSSES: dict[type[Loss], Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]] = {
     AslOptions: _asymmetric_loss,
     BceOptions: _binary_cross_entropy,
     TwoWayOptions: _two_way_loss,
