@@ -145,7 +145,7 @@ class ResultRecord(Record):
         """The prediction as a sum of branches, such as "0.6 region + 0.4 global"; None where there is only one."""
         if self.branch_shares is None:
             return None
-        return " + ".join(f"{share:.2g} {branch}" for branch, share in self.branch_shares.items())
+        return " + ".join(f"{share:.2g} {branch}" for branch, share in self.branch_shares.items() if share)
 
 
 class ThresholdsRecord(Record):
