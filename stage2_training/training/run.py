@@ -20,7 +20,7 @@ from sspa.shared.terminal import progress, say
 from sspa.stage2_training.compute.algorithms import compile_model, deterministic_algorithms
 from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
 from sspa.stage2_training.compute.processes import ALONE, Processes
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, branch_title
 from sspa.stage2_training.evaluation.thresholds import tune_each
@@ -229,7 +229,7 @@ class _Training:
         )
         with interruption.deferred():
             try:
-                while state.epoch <= options.epochs and not _stops_early(state, options.early_stopping):
+                while state.epoch <= options.epochs and not _stops_early(state, options):
                     self._train_epoch(folder, optimization, batches, state, interruption, log)
                     if state.epoch % options.score_every == 0 or state.epoch == options.epochs:
                         self._score_epoch(folder, optimization, len(batches), state, interruption, log)
@@ -388,10 +388,11 @@ class _Training:
             return score_together(self.recognizer, views, len(split), done)
 
 
-def _stops_early(state: TrainState, patience: int | None) -> bool:
-    if patience is None or state.step or state.epoch - 1 - state.best_epoch < patience:
+def _stops_early(state: TrainState, options: TrainingOptions) -> bool:
+    patience, trained = options.early_stopping, state.epoch - 1
+    if patience is None or state.step or trained % options.score_every or trained - state.best_epoch < patience:
         return False
-    say(f"early stopping: no better val mAP in {patience} epochs")
+    say(f"early stopping: no better val mAP in {trained - state.best_epoch} epochs")
     return True
 
 

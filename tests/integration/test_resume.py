@@ -262,6 +262,19 @@ def test_val_is_scored_every_second_epoch_and_after_the_last(driver: Runs, tmp_p
     assert sum(shares.values()) == pytest.approx(1)
 
 
+def test_early_stopping_waits_for_a_scoring(driver: Runs, tmp_path: Path) -> None:
+    """A rate too small to change anything: the second epoch is the first that is scored, and no better."""
+    out = tmp_path / "run"
+    still = [f"training.{name}=1e-30" for name in ("lr", "prompt_lr", "scalar_lr")]
+    settings = ("training.score_every=2", "training.early_stopping=1", "training.branch_shares=equal")
+
+    assert driver.run(out, *settings, *still) == [0], said(out)
+
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 2]
+    assert "early stopping: no better val mAP in 2 epochs" in said(out)
+
+
 def test_wrong_use_is_one_line(driver: Runs, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert driver.run(out, faults=[kill(STEP, 7)]) == [-signal.SIGKILL]
