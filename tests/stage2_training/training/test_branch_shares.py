@@ -56,15 +56,16 @@ def test_all_shares_of_the_grid() -> None:
 
 def test_shares_are_fitted_within_the_block_and_restored_after_it(recognizer: Recognizer) -> None:
     head = recognizer.head
-    probabilities = {"region": BRANCHES[2], "global": BRANCHES[0], "both": BRANCHES[0]}
+    probabilities = {"region": BRANCHES[2], "global": BRANCHES[0], "knowledge": BRANCHES[1], "both": BRANCHES[0]}
 
     with fitted_shares(head, probabilities, TARGETS, PROTOCOL) as fitted:
         assert head.branch_shares is not None
-        region, of_global = head.branch_shares.tolist()
+        region, of_global, knowledge = head.branch_shares.tolist()
         assert of_global > region
-        np.testing.assert_allclose(fitted["both"], region * BRANCHES[2] + of_global * BRANCHES[0], rtol=1e-5)
+        expected = region * BRANCHES[2] + of_global * BRANCHES[0] + knowledge * BRANCHES[1]
+        np.testing.assert_allclose(fitted["both"], expected, rtol=1e-5)
 
-    assert torch.equal(head.branch_shares, torch.tensor([0.5, 0.5]))
+    assert torch.equal(head.branch_shares, torch.full((3,), 1 / 3))
 
 
 def test_a_head_with_one_branch_is_left_alone(recognizer: Recognizer) -> None:

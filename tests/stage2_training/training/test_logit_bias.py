@@ -41,12 +41,12 @@ def test_without_two_kinds_of_cells_there_is_nothing_to_fit(value: int) -> None:
 def test_biases_are_fitted_within_the_block_and_restored_after_it(recognizer: Recognizer) -> None:
     head = recognizer.head
     before = {branch: bias.detach().clone() for branch, bias in head.logit_biases().items()}
-    probabilities = {"region": PROBABILITIES, "global": PROBABILITIES, "both": PROBABILITIES}
+    probabilities = dict.fromkeys(("region", "global", "knowledge", "both"), PROBABILITIES)
 
     with fitted_biases(head, TwoWayOptions(), probabilities, TARGETS) as fitted:
         shifts = {branch: float((bias - before[branch]).detach()) for branch, bias in head.logit_biases().items()}
         assert shifts == pytest.approx(
-            dict.fromkeys(("region", "global"), best_shift(PROBABILITIES, TARGETS)), abs=1e-6
+            dict.fromkeys(("region", "global", "knowledge"), best_shift(PROBABILITIES, TARGETS)), abs=1e-6
         )
         assert float(fitted["both"].mean()) == pytest.approx(TARGETS.mean(), abs=1e-4)
         np.testing.assert_allclose(fitted["region"], expit(LOGITS + shifts["region"]), atol=1e-5)
