@@ -46,5 +46,6 @@ def untrained_sspa(
     head.bind(backbone, knowledge)
     head.to(images.device)
     with torch.no_grad():
-        head.initialise(backbone.encode_image(images), torch.zeros(len(images), len(label_set.labels)))
+        targets = torch.zeros(len(images), len(label_set.labels))
+        head.initialise(backbone.encode_image(images), targets, head.encode_labels(backbone))
     return Recognizer(backbone, head)

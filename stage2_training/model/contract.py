@@ -98,8 +98,11 @@ class Head(nn.Module, ABC):
         """How many training images `initialise` wants, about."""
         return 256
 
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
-        """Set data-dependent initial values, given training images and their targets (N, C). Nothing by default."""
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
+        """Set data-dependent initial values, given training images, their targets (N, C) and `encode_labels`.
+
+        Does nothing by default.
+        """
 
     def prompt_parameters(self) -> list[nn.Parameter]:
         """The parameters that pass through the text tower and need their own learning rate."""

@@ -17,8 +17,9 @@ def principal_basis(parts: Sequence[Tensor], width: int) -> Tensor:
 
     Uncentred, so that inner products of projected vectors stay close to the original ones.
     """
-    scaled = [features.double() / features.double().norm() for features in parts]
-    _, vectors = torch.linalg.eigh(sum(features.mT @ features for features in scaled))  # ascending eigenvalues
+    moments = [features.mT @ features for features in map(Tensor.double, parts)]
+    # The trace of a part's second moment is its energy.
+    _, vectors = torch.linalg.eigh(sum(moment / moment.trace() for moment in moments))  # ascending eigenvalues
     return vectors[:, -width:].mT.flip(0).float()
 
 

@@ -33,7 +33,7 @@ class SSPA(Head):
 
     open_vocabulary = True
     t_ka: Tensor
-    texts: Tensor
+
     label_of_row: Tensor
     rows_of_labels: Tensor
     weights_of_labels: Tensor
@@ -68,12 +68,10 @@ class SSPA(Head):
         for prompts in (self.cap, self.global_cap):
             if prompts is not None:
                 prompts.bind(backbone, knowledge)
-        with torch.no_grad():
-            texts = torch.cat([features.t_ka, self.cap(backbone)]) if self.joint_space.narrower else features.t_ka
-        self.register_buffer("texts", F.normalize(texts, dim=-1), persistent=False)
 
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
-        self.joint_space.start_from(sample.regions, self.texts)
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
+        texts = F.normalize(torch.cat([labels["T_ka"], labels["T"]]), dim=-1)
+        self.joint_space.start_from(sample.regions, texts)
 
     def prompt_parameters(self) -> list[nn.Parameter]:
         return [cast(nn.Parameter, prompts.context) for prompts in (self.cap, self.global_cap) if prompts is not None]

@@ -191,7 +191,9 @@ class _Training:
         """Set data-dependent initial values, the same in every process; dropout then differs between processes."""
         own = batches if self.processes.world == 1 else self._whole_batches()
         head = self.recognizer.head
-        head.initialise(*self.inputs.sample(own, head.sample_images))
+        with torch.no_grad():
+            labels = self.recognizer.encode_labels()
+        head.initialise(*self.inputs.sample(own, head.sample_images), labels)
         self.processes.same_start(self.recognizer.trained_modules())
         if self.processes.rank:
             torch.manual_seed(self.config.training.seed + 1_000_003 * self.processes.rank)

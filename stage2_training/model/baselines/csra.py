@@ -60,7 +60,7 @@ class CSRA(Head):
         self.classifiers = nn.Parameter(nn.init.normal_(weight, std=self.width**-0.5))
         self.bias = nn.Parameter(torch.zeros(labels, device=device))
 
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
         self.scale.start_from(sample.regions)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

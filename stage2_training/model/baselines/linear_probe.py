@@ -37,7 +37,7 @@ class LinearProbe(Head):
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(self.linear.bias, self.options.bias)
 
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
         self.scale.start_from(sample.pooled)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

@@ -55,7 +55,7 @@ class MLDecoder(Head):
         self.group_weights = nn.Parameter(nn.init.xavier_normal_(weight))
         self.bias = nn.Parameter(torch.zeros(self.labels, device=device))
 
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
         self.scale.start_from(sample.regions)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

@@ -54,7 +54,7 @@ class Query2Label(Head):
         positions = sine_positions(*backbone.grid, self.width).to(device)
         self.register_buffer("positions", positions, persistent=False)
 
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
         self.scale.start_from(sample.regions)
 
     def logit_biases(self) -> dict[str, nn.Parameter]:

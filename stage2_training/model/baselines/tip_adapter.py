@@ -54,7 +54,7 @@ class TipAdapter(ZeroShot):
         self.register_buffer("values", torch.zeros(len(self.keys), len(knowledge.labels), device=self.keys.device))
 
     @torch.no_grad()
-    def initialise(self, sample: ImageFeatures, targets: Tensor) -> None:
+    def initialise(self, sample: ImageFeatures, targets: Tensor, labels: LabelFeatures) -> None:
         """Cache the first `images` of the sample; unused rows stay zero, which counts for nothing."""
         count = min(len(targets), len(self.keys))
         self.keys[:count] = F.normalize(sample.pooled[:count].float(), dim=-1)

@@ -60,7 +60,7 @@ class _Tagger:
         made = create_head(VARIANTS[head], backbone.width)
         made.bind(backbone, some_knowledge(descriptions=2))
         regions = backbone.grid[0] * backbone.grid[1]
-        made.initialise(some_features(32, backbone.width, regions), some_targets(32))
+        made.initialise(some_features(32, backbone.width, regions), some_targets(32), made.encode_labels(backbone))
         with torch.no_grad():  # Parts that start at zero would hide what goes through them.
             for parameter in made.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape))

@@ -26,7 +26,7 @@ def _head(backbone: Backbone) -> SSPA:
     torch.manual_seed(0)
     head = SSPA(SspaOptions(width=32), backbone.width)
     head.bind(backbone, some_knowledge(MANY))
-    head.initialise(some_features(32), some_targets(32))
+    head.initialise(some_features(32), some_targets(32), head.encode_labels(backbone))
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

@@ -33,7 +33,7 @@ def _losses(folder: Path, steps: int, model: SspaOptions, training: TrainingOpti
     head.bind(backbone, some_knowledge(descriptions=2))
     features = some_features(16, seed=1)
     targets = torch.randint(-1, 2, (16, 5))
-    head.initialise(features, targets)
+    head.initialise(features, targets, head.encode_labels(backbone))
     recognizer = Recognizer(backbone.requires_grad_(False), head)
     optimization = make_optimization(recognizer, training, steps)
     recognizer.train()

@@ -42,7 +42,7 @@ def _head(name: str, backbone: Backbone) -> Head:
     torch.manual_seed(0)
     head = create_head(HEADS[name], backbone.width)
     head.bind(backbone, some_knowledge())
-    head.initialise(some_features(32), some_targets(32))
+    head.initialise(some_features(32), some_targets(32), head.encode_labels(backbone))
     with torch.no_grad():  # Parts that start at zero would hide what goes through them.
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

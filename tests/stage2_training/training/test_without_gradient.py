@@ -54,7 +54,7 @@ def test_of_every_head_under_every_loss(name: str, loss: Loss, backbone: Backbon
     torch.manual_seed(0)
     head = create_head(HEADS[name], backbone.width)
     head.bind(backbone, some_knowledge())
-    head.initialise(some_features(32), some_targets(32))
+    head.initialise(some_features(32), some_targets(32), head.encode_labels(backbone))
     with torch.no_grad():  # parts that start at zero would hide what goes through them
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))

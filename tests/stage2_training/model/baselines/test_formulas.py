@@ -134,7 +134,7 @@ def test_tip_adapter_adds_the_targets_of_similar_training_images(tmp_path: Path)
         made.bind(backbone, some_knowledge())
     cached, targets, features = some_features(6, seed=1), some_targets(6), some_features(2)
 
-    head.initialise(cached, targets)
+    head.initialise(cached, targets, head.encode_labels(backbone))
 
     logits = head(features, head.encode_labels(backbone)).logits["global"].detach()
     of_text = plain(features, plain.encode_labels(backbone)).logits["global"].detach()
