@@ -6,11 +6,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from sspa.shared.errors import UserError
 from sspa.shared.suggestions import nearest_or_all
+from sspa.shared.yaml_files import parse_yaml
 from sspa.stage2_training.model.options import Options
 
 
@@ -156,10 +156,7 @@ def read_comparison(name_or_file: str) -> Comparison:
         hint = nearest_or_all(name_or_file, ready_names())
         raise UserError(f"there is no comparison {name_or_file!r}; {hint} Your own is named by its path (*.yaml)")
     try:
-        tree = yaml.safe_load(text)
-        return Comparison.model_validate(tree)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name_or_file}: is not YAML: {error}") from error
+        return Comparison.model_validate(parse_yaml(text, name_or_file))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from sspa.shared.errors import UserError
+from sspa.shared.yaml_files import parse_yaml
 from sspa.stage2_training.backbones.hub_models import pinned
 from sspa.stage2_training.config.presets import preset_of, preset_settings
 from sspa.stage2_training.config.run_config import RunConfig
@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = frozenset(
 )
 # What runs did before there was an option for it: they used all descriptions, and two branches with equal shares.
 _EARLIER = {
-    "model": {"kap": {"select": "all", "keep": None}, "knowledge_branch": False},
+    "model": {"kap": {"select": "all", "keep": None}, "knowledge_branch": False, "mixture": "probabilities"},
     "training": {"branch_shares": "equal"},
 }
 
@@ -114,10 +114,7 @@ def _parsed(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise UserError(f"--set {setting!r}: write it as key=value, for example --set model.qsm.layers=2")
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {setting!r}: the value is not YAML ({error})") from error
+    return key, parse_yaml(text, f"--set {setting!r}")
 
 
 def _overridden(tree: Tree, source: Tree) -> Tree:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sspa.shared.errors import UserError
+from sspa.shared.yaml_files import parse_yaml
 
 Tree = dict[str, Any]
 
@@ -15,14 +14,15 @@ def read_yaml(file: Path) -> Tree:
     """The settings in a YAML file.
 
     Raises:
-        UserError: it cannot be read, or holds no keys.
+        UserError: it cannot be read, holds no keys, or gives one twice.
     """
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not text in UTF-8 ({error})") from error
+    tree = parse_yaml(text, file)
     if not isinstance(tree, dict):
         raise UserError(f"{file}: holds no keys; write for example `training: {{epochs: 6}}`")
     return nested(flat(tree))
@@ -47,13 +47,18 @@ def nested(values: Mapping[str, Any]) -> Tree:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The reverse of `nested`; an empty section is kept as it is."""
+    """The reverse of `nested`; an empty section is kept as it is.
+
+    Raises:
+        UserError: a key is given both with dots and in its section.
+    """
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            values |= flat(value, f"{prefix}{name}.")
-        else:
-            values[f"{prefix}{name}"] = value
+        path = f"{prefix}{name}"
+        below = flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+        if twice := sorted(values.keys() & below.keys()):
+            raise UserError(f"configuration: {twice[0]} is given twice")
+        values |= below
     return values
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.model.mixture import Mixture
 from sspa.stage2_training.model.views import View, mean_over_views, under_view
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -35,8 +36,9 @@ class ImageProgram(nn.Module):
         by_view = []
         for view in self.views:
             features: ImageFeatures = self.image_tower(under_view(images, view))
-            by_view.append(self.head(features, labels).probabilities()["both"])
-        return mean_over_views(by_view)
+            by_view.append(self.head(features, labels).branches())
+        mixture: Mixture = self.head.mixture
+        return mixture(mean_over_views(by_view))
 
 
 def capture(tagger: Tagger) -> torch.export.ExportedProgram:

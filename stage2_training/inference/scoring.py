@@ -45,20 +45,20 @@ def _score(
     """The images' indices in the split, and their probabilities."""
     recognizer.eval()
     labels = recognizer.encode_labels()
-    by_view: dict[str, list[torch.Tensor]] = {}
+    by_view: list[dict[str, torch.Tensor]] = []
     places = np.zeros(0, dtype=np.int64)
     for view in views:
         parts: dict[str, list[torch.Tensor]] = {}
         seen = []
         for inputs, _, indices in view.epoch(0):
-            for branch, values in recognizer(inputs, labels).probabilities().items():
+            for branch, values in recognizer(inputs, labels).branches().items():
                 parts.setdefault(branch, []).append(values.cpu())
             seen.append(indices.numpy())
             done(len(indices))
         places = np.concatenate(seen)
-        for branch, tensors in parts.items():
-            by_view.setdefault(branch, []).append(torch.cat(tensors))
-    return places, {branch: mean_over_views(values).numpy() for branch, values in by_view.items()}
+        by_view.append({branch: torch.cat(tensors) for branch, tensors in parts.items()})
+    mixed = recognizer.head.mixture.added_to(mean_over_views(by_view))
+    return places, {branch: values.numpy() for branch, values in mixed.items()}
 
 
 def metrics_by_branch(

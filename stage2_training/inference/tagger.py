@@ -160,8 +160,8 @@ class Tagger:
             plain if view == "plain" else self.recognizer(under_view(images, view), self.label_features)
             for view in self.views
         ]
-        both = mean_over_views([prediction.probabilities()["both"] for prediction in by_view])
-        return both.cpu().numpy(), plain
+        branches = mean_over_views([prediction.branches() for prediction in by_view])
+        return plain.mixture(branches).cpu().numpy(), plain
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -5,13 +5,14 @@ Legend: B images, M regions, C labels, d width of the backbone's joint space.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
-from sspa.stage2_training.model.views import mean_over_branches
+from sspa.stage2_training.model.mixture import Mixture
+from sspa.stage2_training.model.options import Averaged
 
 # What a head computed from the label texts; which tensors, each (C, ...), is up to the head.
 LabelFeatures = Mapping[str, Tensor]
@@ -38,19 +39,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Logits (B, C) per branch ("region", "global", "knowledge"), and the evidence if it was requested.
-
-    `shares`, one per branch, adding up to 1: its share in the prediction; None if all count the same.
-    """
+    """Logits (B, C) per branch ("region", "global", "knowledge"), and the evidence if it was requested."""
 
     logits: Mapping[str, Tensor]
     evidence: Evidence | None = None
-    shares: Tensor | None = None
+    mixture: Mixture = field(default_factory=Mixture)
+
+    def branches(self) -> dict[str, Tensor]:
+        """The probabilities (B, C), float32, of each branch."""
+        return {name: logits.float().sigmoid() for name, logits in self.logits.items()}
 
     def probabilities(self) -> dict[str, Tensor]:
-        """(B, C) float32 per branch, and under "both" their mean (reconstruction): the prediction."""
-        by_branch = {name: logits.float().sigmoid() for name, logits in self.logits.items()}
-        return {**by_branch, "both": mean_over_branches(by_branch, self.shares)}
+        """`branches`, and under "both" their mixture: the prediction from this view alone."""
+        return self.mixture.added_to(self.branches())
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,19 @@ class Head(nn.Module, ABC):
     open_vocabulary = False
     # Of each label of the bound knowledge; None if the head reads no descriptions.
     descriptions: tuple[tuple[UsedDescription, ...], ...] | None = None
-    # Each branch's share in the prediction, in the order of the logits; None if there is only one branch.
+    # What of the branches the prediction averages, and the share of each, in the order of the logits; no shares if
+    # there is only one branch.
+    averaged: Averaged = "logits"
     branch_shares: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("branch_shares", None)
+
+    @property
+    def mixture(self) -> Mixture:
+        """How the branches make up the prediction."""
+        return Mixture(self.averaged, self.branch_shares)
 
     @abstractmethod
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:

@@ -15,6 +15,8 @@ Depth = Annotated[int, Field(ge=1, le=64)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+Averaged = Literal["logits", "probabilities"]
+
 
 def _checked_template(template: str) -> str:
     try:
@@ -131,6 +133,7 @@ class SspaOptions(Options):
         description="a third branch: the whole image against T_ka in the backbone's own joint space, of which only "
         "scale and bias are trained (our extension)",
     )
-    scale: PositiveFloat = Field(20.0, description="initial scale of both branches' logits (reconstruction)")
-    bias: float = Field(-2.0, description="initial bias of both branches' logits (reconstruction)")
+    mixture: Averaged = Field("logits", description="what of the branches the prediction averages (reconstruction)")
+    scale: PositiveFloat = Field(20.0, description="initial scale of the branches' logits (reconstruction)")
+    bias: float = Field(-2.0, description="initial bias of the branches' logits (reconstruction)")
     region_dropout: Fraction = Field(0.0, description="share of regions dropped in training (reconstruction)")

@@ -36,7 +36,7 @@ class Recognizer(nn.Module):
         chunks = zip(features.pooled.split(images), features.regions.split(images), strict=True)
         parts = [self.head(ImageFeatures(*chunk), labels) for chunk in chunks]
         logits = {branch: torch.cat([part.logits[branch] for part in parts]) for branch in parts[0].logits}
-        return Prediction(logits, shares=parts[0].shares)
+        return Prediction(logits, mixture=self.head.mixture)
 
     def trained_modules(self) -> nn.ModuleDict:
         """The parts that a run trains and therefore saves: the head, and the image tower unless frozen."""

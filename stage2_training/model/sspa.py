@@ -53,6 +53,7 @@ class SSPA(Head):
         self.global_branch = GlobalBranch(options.scale, options.bias) if options.global_branch else None
         self.knowledge_branch = GlobalBranch(options.scale, options.bias) if options.knowledge_branch else None
         self.region_dropout = nn.Dropout1d(options.region_dropout)
+        self.averaged = options.mixture
         branches = 1 + options.global_branch + options.knowledge_branch
         self.register_buffer("branch_shares", torch.full((branches,), 1 / branches))
         self.register_load_state_dict_pre_hook(_equal_shares)
@@ -109,7 +110,7 @@ class SSPA(Head):
         if self.knowledge_branch is not None:
             logits["knowledge"] = self._by_label(self.knowledge_branch(features.pooled, labels["T_ka"]))
         if not explain:
-            return Prediction(logits, shares=self.branch_shares)
+            return Prediction(logits, mixture=self.mixture)
         evidence = Evidence(
             region_logits=self._by_label(self.to_logit(similarities)),
             region_weights=self._by_label(weights),
@@ -119,7 +120,7 @@ class SSPA(Head):
             text_gate=None if text.gate is None else self._by_label(text.gate.mT).mT,
             image_gate=image.gate,
         )
-        return Prediction(logits, evidence, self.branch_shares)
+        return Prediction(logits, evidence, self.mixture)
 
     def _by_label(self, by_row: Tensor) -> Tensor:
         """Weighted mean over each label's rows: (..., S) -> (..., C)."""

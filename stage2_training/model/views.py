@@ -1,4 +1,4 @@
-"""Views of an image, and the one rule for averaging probabilities over views and branches.
+"""Views of an image, and the mean over them.
 
 Legend: B images, C labels.
 """
@@ -17,12 +17,6 @@ def under_view(images: Tensor, view: View) -> Tensor:
     return images.flip(-1) if view == "mirrored" else images
 
 
-def mean_over_branches(by_branch: Mapping[str, Tensor], shares: Tensor | None = None) -> Tensor:
-    """The prediction: the mean of the branches' probabilities, each (B, C); `shares`, one per branch, weight it."""
-    stacked = torch.stack(list(by_branch.values()))
-    return stacked.mean(dim=0) if shares is None else (stacked * shares[:, None, None]).sum(dim=0)
-
-
-def mean_over_views(by_view: Sequence[Tensor]) -> Tensor:
-    """The mean of the probabilities (B, C) under each view."""
-    return torch.stack(list(by_view)).mean(dim=0)
+def mean_over_views(by_view: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Each branch's mean over the views of its probabilities (B, C)."""
+    return {branch: torch.stack([view[branch] for view in by_view]).mean(dim=0) for branch in by_view[0]}

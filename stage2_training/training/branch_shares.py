@@ -1,4 +1,4 @@
-"""Fits the branches' shares in the prediction to val (our extension): the mixture with the best mAP.
+"""Fits the branches' shares in the prediction to val (our extension): those with the best mAP.
 
 The sum of the branches' losses trains each branch on its own, and nothing in it says how far to trust which: a branch
 that a domain does not suit drags the mean down.
@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 from sspa.stage2_training.evaluation.metrics import Probabilities, class_average_precisions
 from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.model.contract import Head
+from sspa.stage2_training.model.mixture import Mixture
+from sspa.stage2_training.model.options import Averaged
 
 _STEPS = 10
+# Half a point of mAP.
+_NEARLY = 0.005
 
 
 @contextmanager
@@ -37,29 +41,26 @@ def fitted_shares(
         yield probabilities
         return
     before = head.branch_shares.clone()
-    branches = np.stack([values for branch, values in probabilities.items() if branch != "both"])
-    shares = best_shares(branches, targets, protocol)
+    shares = fitting_shares(probabilities, targets, head.averaged, protocol)
     try:
         head.branch_shares.copy_(torch.from_numpy(shares))
-        yield {**probabilities, "both": mixed(branches, shares)}
+        yield head.mixture.added_to_arrays(probabilities)
     finally:
         head.branch_shares.copy_(before)
 
 
-def best_shares(branches: NDArray[np.float32], targets: NDArray[np.int8], protocol: Protocol) -> NDArray[np.float64]:
-    """The shares (K,), in tenths, of the mixture with the best mAP; of equally good ones the most even.
+def fitting_shares(
+    probabilities: Probabilities, targets: NDArray[np.int8], averaged: Averaged, protocol: Protocol
+) -> NDArray[np.float64]:
+    """The mean (K,) of all shares in tenths whose mixture has the best mAP, or one that is hardly worse.
 
-    Args:
-        branches: probabilities (K, N, C).
+    Few images cannot tell these apart, and their mean does better on others than the best of them.
     """
-    grid = sorted(shares_in_steps(len(branches)), key=lambda shares: float(np.square(shares).sum()))
-    maps = [np.nanmean(class_average_precisions(mixed(branches, shares), targets, protocol)) for shares in grid]
-    return grid[int(np.argmax(maps))]
-
-
-def mixed(branches: NDArray[np.float32], shares: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(K, N, C), (K,) -> (N, C)."""
-    return np.tensordot(shares.astype(np.float32), branches, axes=1)
+    branches = {name: torch.from_numpy(values) for name, values in probabilities.items() if name != "both"}
+    grid = shares_in_steps(len(branches))
+    mixed = (Mixture(averaged, torch.from_numpy(shares))(branches).numpy() for shares in grid)
+    maps = np.array([np.nanmean(class_average_precisions(scores, targets, protocol)) for scores in mixed])
+    return np.mean([shares for shares, value in zip(grid, maps, strict=True) if value >= maps.max() - _NEARLY], axis=0)
 
 
 def shares_in_steps(count: int, steps: int = _STEPS) -> list[NDArray[np.float64]]:

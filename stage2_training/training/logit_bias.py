@@ -42,10 +42,7 @@ def fitted_biases(
                 shift = best_shift(probabilities[branch], targets)
                 bias.add_(shift)
                 fitted[branch] = expit(_logits(probabilities[branch]) + shift).astype(np.float32)
-        if biases:
-            branches = [values for branch, values in fitted.items() if branch != "both"]
-            fitted["both"] = np.mean(branches, axis=0, dtype=np.float32)
-        yield fitted
+        yield head.mixture.added_to_arrays(fitted) if biases else probabilities
     finally:
         with torch.no_grad():
             for branch, bias in biases.items():

@@ -127,7 +127,7 @@ def test_wrong_comparisons_are_one_line(tmp_path: Path) -> None:
         ("about: x\nreference: c\nvariants: {a: {}, b: {}}\n", "'c' is none of the variants"),
         ("about: x\nreference: a\nvariants: {a: {}, b: {}}\nseeds: [1, 1]\n", "hold one twice"),
         ("about: x\nreference: a\nvariants: {a: {}, ../b: {}}\n", "variants.../b"),
-        ("about: [", "is not YAML"),
+        ("about: [", "cannot be read as YAML"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=re.escape(message)):

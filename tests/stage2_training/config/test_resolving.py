@@ -45,7 +45,11 @@ def test_a_stored_configuration_with_the_options_of_all_losses_opens(kind: str, 
 def test_a_run_from_before_the_knowledge_branch_has_two_branches_with_equal_shares() -> None:
     old = stored_config({**KNOWLEDGE, "model": {"head": "sspa"}, "training": {"epochs": 3}})
     assert isinstance(old.model, SspaOptions)
-    assert (old.model.knowledge_branch, old.training.branch_shares) == (False, "equal")
+    assert (old.model.knowledge_branch, old.model.mixture, old.training.branch_shares) == (
+        False,
+        "probabilities",
+        "equal",
+    )
     of_linear = stored_config({**KNOWLEDGE, "model": {"head": "linear"}})
     assert of_linear.model.head == "linear"
 

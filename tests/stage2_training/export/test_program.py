@@ -74,8 +74,12 @@ class _Tagger:
     def expected(self, images: torch.Tensor) -> torch.Tensor:
         """As `Tagger.probabilities` does it."""
         flipped = {"plain": images, "mirrored": images.flip(-1)}
-        by_view = [self.recognizer(flipped[view]).probabilities()["both"] for view in self.views]
-        return torch.stack(by_view).mean(dim=0)
+        by_view = [self.recognizer(flipped[view]) for view in self.views]
+        branches = {
+            name: torch.stack([prediction.logits[name].sigmoid() for prediction in by_view]).mean(dim=0)
+            for name in by_view[0].logits
+        }
+        return torch.stack(list(branches.values())).logit().mean(dim=0).sigmoid()
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
+from sspa.shared.yaml_files import parse_yaml
 from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder
 from sspa.stage2_training.data.custom.rows import Row, known_split, make_row, split_of_path
 from sspa.stage2_training.data.image_files import files_below
@@ -50,10 +49,7 @@ def _settings(file: Path) -> dict[str, Any]:
     text = _read(file)
     if file.suffix not in (".yaml", ".yml"):
         return {"names": [line.strip() for line in text.splitlines() if line.strip()]}
-    try:
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{file}: cannot be read as YAML ({' '.join(str(error).split())[:200]})") from error
+    settings = parse_yaml(text, file)
     if not isinstance(settings, dict):
         raise UserError(f"{file}: names no labels; write them as `names: [cat, dog]`")
     return settings
