@@ -26,12 +26,12 @@ from sspa.stage2_training.compute.environment import environment
 from sspa.stage2_training.compute.tensor_files import UNREADABLE, map_array
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
-from sspa.stage2_training.data.shards import file_of
 from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.features.image_digests import image_digests
 from sspa.stage2_training.model.views import View, under_view
 
 _BATCH = 32
-_FORMAT = 2
+_FORMAT = 3
 _FILES = ("pooled", "regions")
 _UNREADABLE = "unreadable.json"
 _PART = 4096
@@ -67,9 +67,9 @@ def kept_features(
 ) -> list[KeptFeatures]:
     """The features of each split under `view`, from the cache, or computed and cached now.
 
-    A cache entry's key covers the backbone's weights and options, the image files (path, size and modification
-    time) in order, the view, and the format of the entry; environment.json beside the arrays records where they were
-    computed. A split drawn from another split uses that one's entry if it exists. If it needs most of the other
+    A cache entry's key covers the backbone's weights and options, the content of the image files in order, the view,
+    and the format of the entry; environment.json beside the arrays records where they were computed. A split drawn
+    from another split uses that one's entry if it exists. If it needs most of the other
     split's images, the entry is computed for the whole of that split, so that other draws can use it as well.
     A damaged entry is computed again. A large split has an entry for each `_PART` of its images, so that what was
     computed is kept when the run is stopped. Images that cannot be read are recorded, and cost nothing else.
@@ -112,7 +112,7 @@ def kept_features(
                 with replacing_folder(folder, keep_theirs=True) as beside:
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
     return [
-        _opened([entry(each) for each in own], None if sources_of[0] is split else _rows_of(split, own))
+        _opened(split, [entry(each) for each in own], None if sources_of[0] is split else _rows_of(split, own))
         for split, own, sources_of in zip(splits, sources, whole, strict=True)
     ]
 
@@ -127,7 +127,7 @@ def _parts(split: Split) -> list[Split]:
     ]
 
 
-def _opened(folders: Sequence[Path], rows: NDArray[np.int64] | None) -> KeptFeatures:
+def _opened(split: Split, folders: Sequence[Path], rows: NDArray[np.int64] | None) -> KeptFeatures:
     pooled, regions = (tuple(map_array(folder / f"{name}.npy") for folder in folders) for name in _FILES)
     first = 0
     found: dict[int, str] = {}
@@ -136,11 +136,11 @@ def _opened(folders: Sequence[Path], rows: NDArray[np.int64] | None) -> KeptFeat
         first += len(array)
     if rows is not None and found:
         found = {place: found[row] for place, row in enumerate(rows.tolist()) if row in found}
-    return KeptFeatures(pooled, regions, rows, found)
+    return KeptFeatures(pooled, regions, rows, {row: f"{split.paths[row]}: {found[row]}" for row in found})
 
 
 def _unreadable(folder: Path) -> dict[int, str]:
-    """What an entry says about images that could not be read, by their rows in it.
+    """What an entry says about images that could not be read, by their rows in it, but not where they are.
 
     Raises:
         UserError, ValueError, AttributeError: it is damaged.
@@ -233,17 +233,13 @@ def _compute(
                 file.write(values.half().cpu().contiguous().numpy().data)
             done(len(indices))
     if loader.blank:
-        (folder / _UNREADABLE).write_text(json.dumps(loader.blank, indent=1) + "\n", encoding="utf-8")
+        # Without the file's name: the entry serves other copies of it too.
+        problems = {row: message.removeprefix(f"{split.paths[row]}: ") for row, message in loader.blank.items()}
+        (folder / _UNREADABLE).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(device), indent=1) + "\n", encoding="utf-8")
 
 
 def _key(backbone: Backbone, split: Split, view: View) -> str:
-    files = []
-    for path in split.paths:
-        try:
-            about = file_of(path).stat()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        files.append([str(path), about.st_size, about.st_mtime_ns])
-    content = [_FORMAT, backbone.fingerprint, backbone.image_size, view, "squash", files]
+    images = image_digests(split.paths)
+    content = [_FORMAT, backbone.fingerprint, backbone.image_size, view, "squash", images]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]

@@ -1,6 +1,8 @@
 """Cached features, and batches of them."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,28 @@ def test_features_are_the_towers_and_are_computed_once(
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed image is noticed
     kept_features(backbone, [split], "mirrored", CPU, workers=0)
     assert "MB" in capsys.readouterr().err
+
+
+def test_features_outlive_a_move_of_the_images(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "before").mkdir()
+    paths = _images(tmp_path / "before", 3)
+    paths[1].write_bytes(b"broken")
+    split = Split("test", tuple("abc"), tuple(paths), np.zeros((3, 2), dtype=np.int8))
+    (kept,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    capsys.readouterr()
+
+    (tmp_path / "before").rename(tmp_path / "after")
+    for path in (tmp_path / "after").iterdir():
+        os.utime(path, ns=(1, 1))
+    moved = replace(split, paths=tuple(tmp_path / "after" / path.name for path in paths))
+    (again,) = kept_features(backbone, [moved], "plain", CPU, workers=0)
+
+    assert not capsys.readouterr().err
+    everything = np.arange(3)
+    assert torch.equal(again.take(everything).regions, kept.take(everything).regions)
+    assert again.unreadable == {1: kept.unreadable[1].replace("before", "after")}
 
 
 def _cut(entry: Path) -> None:
