@@ -94,19 +94,18 @@ def _unreadable(file: Path, error: OSError) -> UserError:
 
 
 def _memory_of(folder: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:24]
+    name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()[:24]
     return cache_folder("image-digests") / f"{name}.json"
 
 
 def _remembered(folder: Path) -> dict[str, _Seen]:
     memory = _memory_of(folder)
     try:
-        return {
-            name: _Seen(*map(int, seen[:2]), str(seen[2])) for name, seen in read_json(memory, largest=None).items()
-        }
+        known = read_json(memory, largest=None)
+        return {name: _Seen(int(size), int(changed), str(digest)) for name, (size, changed, digest) in known.items()}
     except FileNotFoundError:
         return {}
-    except (UserError, AttributeError, IndexError, TypeError, ValueError):
+    except (UserError, AttributeError, TypeError, ValueError):
         say(f"{memory}: damaged; reading the images of {folder} again")
         return {}
 
