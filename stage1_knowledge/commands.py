@@ -66,6 +66,26 @@ def generate(
     chat_template: Annotated[
         Path | None, typer.Option(help="Chat template (Jinja2) for --model, in place of its own or if it has none.")
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a --model from the hub.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with --model.")
+    ] = False,
+    tensor_parallel: Annotated[int | None, typer.Option(min=1, help="Spread the model over this many GPUs.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="auto, float32, float16, bfloat16. [default: auto, by the hardware]"),
+    ] = None,
+    quantization: Annotated[str | None, typer.Option(help="Quantise as vLLM does, e.g. fp8. [default: none]")] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=64, help="Longest prompt and answer, in tokens. [default: 1024]")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0.05, max=1, help="Share of a GPU's memory for vLLM. [default: 0.85]")
+    ] = None,
+    engine_set: Annotated[
+        list[str] | None,
+        typer.Option("--engine-set", help="Any argument of vLLM's LLM, e.g. max_num_seqs=64; repeatable."),
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at --endpoint.")] = 16,
     ray: Annotated[int, typer.Option("--ray", min=0, help="Run this many engine actors under Ray.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be asked, and ask nothing.")] = False,
@@ -78,6 +98,7 @@ def generate(
     from sspa.stage1_knowledge.answer_forms import answer_form
     from sspa.stage1_knowledge.answer_store import AnswerStore
     from sspa.stage1_knowledge.engines.choice import EngineOptions, choose_engine
+    from sspa.stage1_knowledge.engines.vllm_arguments import engine_arguments
     from sspa.stage1_knowledge.generation import Job
     from sspa.stage1_knowledge.generation import generate as run
     from sspa.stage1_knowledge.prompt import built_in_prompt, read_prompt
@@ -98,7 +119,19 @@ def generate(
         output=output_file or Path("artifacts") / f"{label_set.name}.parquet",
         rejudge=rejudge,
     )
-    options = EngineOptions(model, endpoint, replay, ray, concurrency, chat_template)
+    arguments = engine_arguments(
+        engine_set or (),
+        {
+            "--tensor-parallel": ("tensor_parallel_size", tensor_parallel),
+            "--dtype": ("dtype", dtype),
+            "--quantization": ("quantization", quantization),
+            "--max-model-len": ("max_model_len", max_model_len),
+            "--gpu-memory": ("gpu_memory_utilization", gpu_memory),
+        },
+    )
+    options = EngineOptions(
+        model, endpoint, replay, ray, concurrency, chat_template, revision, trust_remote_code, arguments
+    )
     engine = choose_engine(options, job.sampling, chosen_form.schema)
     if dry_run:
         _describe(job, engine, cache)

@@ -22,6 +22,7 @@ def describe_plan(job: Job, engine: Engine, cache: AnswerStore | None) -> str:
         f"model      {identity.model} {identity.revision[:12]} ({identity.engine})",
         f"prompt     {job.prompt.name} ({job.prompt.hash[:12]}), answer form {job.form.name}",
     ]
+    lines += [f"arguments  {identity.engine_arguments}"] if identity.engine_arguments else []
     lines += [f"known      {count} {where}" for where, count in plan.known.items()]
     characters = 0
     for question in plan.open:

@@ -258,6 +258,7 @@ def _write_run_record(job: Job, engine: Engine, outcome: Outcome, usage: Counter
         "host": platform.node(),
         "python": platform.python_version(),
         "engine": engine.identity.engine,
+        "engine_arguments": engine.identity.engine_arguments,
         "model": engine.identity.model,
         "left_out": list(engine.left_out),
         "rows": outcome.rows,

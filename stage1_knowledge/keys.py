@@ -34,6 +34,7 @@ TABLE = (
     Part("revision", True, "the same name can stand for other weights"),
     Part("quantisation", True, "it changes the weights"),
     Part("dtype", True, "rounding changes the draw of a token"),
+    Part("engine_arguments", True, "vLLM's arguments may change an answer, unless known not to (vllm_arguments.py)"),
     Part("temperature", True, "sampling"),
     Part("top_p", True, "sampling"),
     Part("repetition_penalty", True, "sampling"),
@@ -72,7 +73,10 @@ def common_parts(
     identity: Identity, sampling: Sampling, answer_form: str, schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The parts of a key that all requests of a run share."""
+    # Left out where there are none: the keys of answers from before there could be any stay valid.
+    arguments = {"engine_arguments": identity.engine_arguments} if identity.engine_arguments else {}
     return {
+        **arguments,
         "key_version": KEY_VERSION,
         "chat_template": identity.chat_template,
         "model": identity.model,

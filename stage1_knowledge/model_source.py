@@ -53,7 +53,9 @@ class ModelSource:
         return self.path or embedded_model.model_folder()
 
 
-def find_model(spec: str | None, chat_template: Path | None = None) -> ModelSource:
+def find_model(
+    spec: str | None, chat_template: Path | None = None, revision: str | None = None, code: bool = False
+) -> ModelSource:
     """Find the model named by --model, or the embedded one.
 
     A model without chat template is asked in plain text, question and answer, which is said.
@@ -61,11 +63,14 @@ def find_model(spec: str | None, chat_template: Path | None = None) -> ModelSour
     Args:
         spec: a folder or a hub name; None for the embedded model.
         chat_template: a file with the chat template to use in place of the model's own.
+        revision: commit, branch or tag of a hub name; None for the newest.
+        code: whether the model's own Python code may run.
 
     Raises:
-        UserError: no such folder or hub name, a folder without a model, or a template that cannot be read.
+        UserError: no such folder or hub name, a folder without a model, a model with Python code that may not run, or
+            a template that cannot be read.
     """
-    model = _find(spec)
+    model = _find(spec, revision, code)
     if chat_template is not None:
         template = _read_template(chat_template)
         return replace(model, template=template, chat_template=hashlib.sha256(template.encode()).hexdigest())
@@ -79,7 +84,9 @@ def find_model(spec: str | None, chat_template: Path | None = None) -> ModelSour
     return model
 
 
-def _find(spec: str | None) -> ModelSource:
+def _find(spec: str | None, revision: str | None, code: bool) -> ModelSource:
+    if revision is not None and (spec is None or Path(spec).expanduser().is_dir()):
+        raise UserError(f"--revision {revision}: is for a --model from the hub, owner/name")
     if spec is None:
         weights = embedded_model.weights_file()
         return ModelSource(
@@ -91,18 +98,17 @@ def _find(spec: str | None) -> ModelSource:
         )
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _from_folder(path, name=path.resolve().name)
+        return _from_folder(path, path.resolve().name, code)
     if path.exists() or spec.count("/") != 1 or spec.startswith((".", "/", "~")):
         raise UserError(
             f"--model {spec}: no such model folder; give a folder with config.json, or a hub name owner/name"
         )
-    folder = hub_folder(
-        f"--model {spec}", spec, None, "name a local model folder, or leave --model out for the embedded model"
-    )
-    return _from_folder(folder, name=spec, revision=folder.name)
+    remedy = "name a local model folder, or leave --model out for the embedded model"
+    folder = hub_folder(f"--model {spec}", spec, revision, remedy, code=code)
+    return _from_folder(folder, spec, code, commit=folder.name)
 
 
-def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
+def _from_folder(path: Path, name: str, code: bool, commit: str = "") -> ModelSource:
     if not (path / "config.json").is_file():
         raise UserError(f"--model {path}: has no config.json; give the folder of a transformers model")
     files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
@@ -111,8 +117,12 @@ def _from_folder(path: Path, name: str, revision: str = "") -> ModelSource:
     config = read_json(path / "config.json")
     if not isinstance(config, dict):
         raise UserError(f"--model {path}: config.json is not a JSON object")
-    if "auto_map" in config:
-        raise UserError(f"--model {path}: config.json has an auto_map, which names Python code; such code is never run")
+    if "auto_map" in config and not code:
+        raise UserError(
+            f"--model {path}: config.json has an auto_map, which names Python code of the model's own; if you trust "
+            "it, add --trust-remote-code"
+        )
+    revision = commit
     if not revision:
         whole = hashlib.sha256()
         for file in files:

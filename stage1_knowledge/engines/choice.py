@@ -1,7 +1,7 @@
 """Chooses the engine that the command line asks for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ class EngineOptions:
     ray_workers: int = 0
     concurrency: int = 16
     chat_template: Path | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    # For vLLM, as `engine_arguments` gives them.
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[str, Any] | None) -> Engine:
@@ -35,9 +39,15 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
     chosen = [name for name, value in named.items() if value]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} name two engines; choose one")
-    if options.chat_template and (options.replay or options.endpoint):
+    for_vllm = {
+        "--chat-template": options.chat_template,
+        "--revision": options.revision,
+        "--trust-remote-code": options.trust_remote_code,
+        "--engine-set": options.arguments,
+    }
+    if (options.replay or options.endpoint) and (given := [name for name, value in for_vllm.items() if value]):
         raise UserError(
-            "--chat-template is for a model that vLLM runs here; a server has its own, and a replay asks nothing"
+            f"{given[0]} is for a model that vLLM runs here; a server has its own settings, and a replay asks nothing"
         )
     if options.replay:
         from sspa.stage1_knowledge.engines.replay import Replay
@@ -47,7 +57,8 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
         from sspa.stage1_knowledge.engines.openai_endpoint import OpenAiEndpoint
 
         return OpenAiEndpoint(options.endpoint, sampling, options.model, schema, options.concurrency)
-    from sspa.stage1_knowledge.engines.vllm_offline import VllmOffline
+    from sspa.stage1_knowledge.engines.vllm_arguments import gpus_of
+    from sspa.stage1_knowledge.engines.vllm_offline import VllmOffline, compute_dtype
     from sspa.stage1_knowledge.model_source import find_model
 
     if options.model is None:
@@ -55,9 +66,15 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
             f"using the embedded {embedded_model.NAME}, a very small model; "
             "choose a better one with --model (a local folder or a hub name, e.g. Qwen/Qwen2.5-7B-Instruct)"
         )
-    make_vllm = partial(VllmOffline, find_model(options.model, options.chat_template), sampling, schema)
+    model = find_model(options.model, options.chat_template, options.revision, options.trust_remote_code)
+    # Decided here, once: the actors of a cluster may run on other machines.
+    arguments = {"dtype": compute_dtype(), **options.arguments}
+    if options.trust_remote_code:
+        arguments["trust_remote_code"] = True
+    gpus = gpus_of(arguments)
+    make_vllm = partial(VllmOffline, model, sampling, schema, arguments)
     if options.ray_workers:
         from sspa.stage1_knowledge.engines.ray_blocks import RayBlocks
 
-        return RayBlocks(make_vllm, options.ray_workers)
+        return RayBlocks(make_vllm, options.ray_workers, gpus)
     return make_vllm()

@@ -16,7 +16,8 @@ class Identity:
 
     `model` is the name the user knows; `revision` pins its weights (a commit, or a hash of the files);
     `chat_template` is the SHA-256 of the template that turns messages into text ("" if the revision covers it
-    or the server does not disclose it); `engine` is name and version.
+    or the server does not disclose it); `engine` is name and version; `engine_arguments` is the JSON of what else
+    the engine was told that can change an answer, "" if nothing.
     """
 
     engine: str
@@ -26,6 +27,7 @@ class Identity:
     dtype: str = ""
     chat_template: str = ""
     structured_backend: str = ""
+    engine_arguments: str = ""
 
 
 @dataclass(frozen=True)

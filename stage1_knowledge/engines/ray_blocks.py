@@ -19,15 +19,16 @@ BLOCK = 64
 class RayBlocks(Engine):
     """Runs another engine in `workers` actors of a Ray cluster: a local one, or that of $RAY_ADDRESS."""
 
-    def __init__(self, make_engine: Callable[[], Engine], workers: int, block: int = BLOCK) -> None:
+    def __init__(self, make_engine: Callable[[], Engine], workers: int, gpus: int = 1, block: int = BLOCK) -> None:
         """Prepare; Ray itself starts with the first question.
 
         Args:
             make_engine: called once in each actor; must be picklable.
-            workers: number of actors; each gets its own GPU if the cluster has any, else a CPU.
+            workers: number of actors; each gets its own GPUs if the cluster has any, else a CPU.
+            gpus: how many GPUs an actor takes.
             block: requests per block, the unit of work that a lost actor costs.
         """
-        self._make_engine, self._workers, self._block = make_engine, workers, block
+        self._make_engine, self._workers, self._gpus, self._block = make_engine, workers, gpus, block
         self._identity: Identity | None = None
         self._started = False
 
@@ -87,12 +88,12 @@ class RayBlocks(Engine):
             self._started = False
 
     def _check_resources(self, cluster: dict[str, float]) -> int | None:
-        """GPUs for each actor: one where the cluster has any, else None."""
-        kind = "GPU" if cluster.get("GPU") else "CPU"
-        if (there := int(cluster.get(kind, 0))) < self._workers:
+        """GPUs for each actor; None if the cluster has none at all."""
+        kind, each = ("GPU", self._gpus) if cluster.get("GPU") else ("CPU", 1)
+        if (there := int(cluster.get(kind, 0))) < self._workers * each:
             # Ray would wait forever.
-            raise UserError(f"--ray {self._workers}: the cluster has {there} {kind}s, one is needed for each actor")
-        return 1 if kind == "GPU" else None
+            raise UserError(f"--ray {self._workers}: the cluster has {there} {kind}s, {each} needed for each actor")
+        return each if kind == "GPU" else None
 
 
 _ANSWER = ("text", "finish", "prompt_tokens", "output_tokens", "cached_tokens")

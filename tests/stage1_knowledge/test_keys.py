@@ -12,6 +12,7 @@ from sspa.stage1_knowledge.keys import KEY_VERSION, TABLE, canonical, common_par
 from sspa.stage1_knowledge.prompt import built_in_prompt, read_prompt
 
 IDENTITY = Identity("vllm 0.32", "m/x", "abc", "awq", "bfloat16", "t1", "xgrammar")
+ARGUMENTS = '{"kv_cache_dtype": "fp8"}'
 SAMPLING = Sampling(temperature=0.3)
 SCHEMA = Fields.model_json_schema()
 MESSAGES = [{"role": "user", "content": "What is a cat?"}]
@@ -37,6 +38,7 @@ CHANGES = {
     "revision": lambda: key(dataclasses.replace(IDENTITY, revision="abd")),
     "quantisation": lambda: key(dataclasses.replace(IDENTITY, quantisation="")),
     "dtype": lambda: key(dataclasses.replace(IDENTITY, dtype="float16")),
+    "engine_arguments": lambda: key(dataclasses.replace(IDENTITY, engine_arguments=ARGUMENTS)),
     "temperature": lambda: key(sampling=Sampling(temperature=0.31)),
     "top_p": lambda: key(sampling=Sampling(top_p=0.91)),
     "repetition_penalty": lambda: key(sampling=Sampling(repetition_penalty=1.0)),
@@ -51,7 +53,7 @@ CHANGES = {
 def test_each_part_that_enters_has_a_case_and_is_in_the_key() -> None:
     entering = {part.name for part in TABLE if part.enters}
     assert entering == {*CHANGES, "key_version"}
-    common = common_parts(IDENTITY, Sampling(), "fields", SCHEMA)
+    common = common_parts(dataclasses.replace(IDENTITY, engine_arguments=ARGUMENTS), Sampling(), "fields", SCHEMA)
     assert entering == {*common, "messages", "seed", "max_tokens"}
     assert common["key_version"] == KEY_VERSION
 

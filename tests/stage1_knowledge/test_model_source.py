@@ -92,3 +92,29 @@ def test_a_template_is_for_models_that_run_here(tmp_path: Path) -> None:
     options = EngineOptions(endpoint="http://127.0.0.1:9/v1", chat_template=tmp_path / "own.jinja")
     with pytest.raises(UserError, match="--chat-template is for a model that vLLM runs here"):
         choose_engine(options, Sampling(), None)
+
+
+def test_a_model_with_code_of_its_own_needs_trust(folder: Path) -> None:
+    (folder / "config.json").write_text('{"auto_map": {"AutoModel": "modelling.Model"}}')
+    with pytest.raises(UserError, match="Python code of the model's own; if you trust it, add --trust-remote-code"):
+        find_model(str(folder))
+    assert find_model(str(folder), code=True).path == folder
+
+
+@pytest.mark.parametrize("spec", [None, "folder"])
+def test_a_revision_is_for_the_hub(folder: Path, spec: str | None) -> None:
+    with pytest.raises(UserError, match="--revision main: is for a --model from the hub"):
+        find_model(str(folder) if spec else None, revision="main")
+
+
+def test_revision_and_trust_reach_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def snapshot_download(name: str, *, revision: str, allow_patterns: list[str], **_: object) -> str:
+        asked.append((name, revision, "*.py" in allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    (folder / "modelling.py").write_text("")
+    assert find_model("owner/name", revision="v2", code=True).revision == folder.name
+    assert asked == [("owner/name", "v2", True)]
