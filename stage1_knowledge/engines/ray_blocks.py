@@ -13,20 +13,24 @@ from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request
 
-BLOCK = 64
+# A block is answered to its end before the next begins, so that small ones leave a GPU idle; a large one costs more if
+# its actor is lost. At least a few for each actor, so that all finish at about the same time.
+SMALLEST_BLOCK, LARGEST_BLOCK, BLOCKS_PER_ACTOR = 64, 4096, 4
 
 
 class RayBlocks(Engine):
     """Runs another engine in `workers` actors of a Ray cluster: a local one, or that of $RAY_ADDRESS."""
 
-    def __init__(self, make_engine: Callable[[], Engine], workers: int, gpus: int = 1, block: int = BLOCK) -> None:
+    def __init__(
+        self, make_engine: Callable[[], Engine], workers: int, gpus: int = 1, block: int | None = None
+    ) -> None:
         """Prepare; Ray itself starts with the first question.
 
         Args:
             make_engine: called once in each actor; must be picklable.
             workers: number of actors; each gets its own GPUs if the cluster has any, else a CPU.
             gpus: how many GPUs an actor takes.
-            block: requests per block, the unit of work that a lost actor costs.
+            block: requests per block, the unit of work that a lost actor costs; None: by the number of requests.
         """
         self._make_engine, self._workers, self._gpus, self._block = make_engine, workers, gpus, block
         self._identity: Identity | None = None
@@ -57,12 +61,13 @@ class RayBlocks(Engine):
             self._started = True
         gpus = self._check_resources(ray.cluster_resources())
         ray.data.DataContext.get_current().enable_progress_bars = False
-        blocks = max(1, -(-len(asked) // self._block))
+        block = self._block or block_size(len(asked), self._workers)
+        blocks = max(1, -(-len(asked) // block))
         rows = ray.data.from_items([_row(request) for request in asked.values()], override_num_blocks=blocks)
         answered = rows.map_batches(
             _EngineActor,
             fn_constructor_args=(self._make_engine,),
-            batch_size=self._block,
+            batch_size=block,
             batch_format="pandas",
             compute=ray.data.ActorPoolStrategy(size=self._workers),
             num_gpus=gpus,
@@ -90,10 +95,18 @@ class RayBlocks(Engine):
     def _check_resources(self, cluster: dict[str, float]) -> int | None:
         """GPUs for each actor; None if the cluster has none at all."""
         kind, each = ("GPU", self._gpus) if cluster.get("GPU") else ("CPU", 1)
-        if (there := int(cluster.get(kind, 0))) < self._workers * each:
+        needed = self._workers * each
+        if (there := int(cluster.get(kind, 0))) < needed:
             # Ray would wait forever.
-            raise UserError(f"--ray {self._workers}: the cluster has {there} {kind}s, {each} needed for each actor")
+            raise UserError(
+                f"--ray {self._workers}: the cluster has {there} {kind}s, and {self._workers} actors need {needed}"
+            )
         return each if kind == "GPU" else None
+
+
+def block_size(requests: int, workers: int) -> int:
+    """How many of the requests make a block."""
+    return min(max(requests // (workers * BLOCKS_PER_ACTOR), SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
 _ANSWER = ("text", "finish", "prompt_tokens", "output_tokens", "cached_tokens")

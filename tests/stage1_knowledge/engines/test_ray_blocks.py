@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sspa.shared.errors import UserError
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request
+from sspa.stage1_knowledge.engines.ray_blocks import RayBlocks, block_size
 
 
 class Mortal(Engine):
@@ -32,6 +34,26 @@ class Mortal(Engine):
             yield request, Answer(f"answer {request.seed}", "stop", 3, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("requests", "workers", "block"), [(20, 2, 64), (1000, 2, 125), (320_000, 8, 4096), (10_000, 8, 312), (0, 1, 64)]
+)
+def test_blocks_grow_with_the_work(requests: int, workers: int, block: int) -> None:
+    assert block_size(requests, workers) == block
+
+
+@pytest.mark.parametrize(
+    ("cluster", "gpus", "expected"),
+    [({"CPU": 8.0}, 4, None), ({"CPU": 8.0, "GPU": 8.0}, 4, 4), ({"CPU": 8.0, "GPU": 2.0}, 1, 1)],
+)
+def test_each_actor_gets_the_gpus_of_its_engine(cluster: dict[str, float], gpus: int, expected: int | None) -> None:
+    assert RayBlocks(partial(Mortal, Path()), 2, gpus)._check_resources(cluster) == expected
+
+
+def test_a_cluster_that_is_too_small_is_an_error() -> None:
+    with pytest.raises(UserError, match="--ray 2: the cluster has 7 GPUs, and 2 actors need 8"):
+        RayBlocks(partial(Mortal, Path()), 2, 4)._check_resources({"CPU": 64.0, "GPU": 7.0})
+
+
 @pytest.mark.slow
 def test_a_lost_worker_costs_only_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -42,8 +64,6 @@ def test_a_lost_worker_costs_only_its_block(tmp_path: Path, monkeypatch: pytest.
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(__import__(Mortal.__module__, fromlist=["x"]))
-    from sspa.stage1_knowledge.engines.ray_blocks import RayBlocks
-
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     engine = RayBlocks(partial(Mortal, tmp_path), workers=2, block=8)
     assert engine.identity == Identity("ray, mortal 1", "m", revision="r")
