@@ -5,6 +5,7 @@ import typer
 from sspa.shared.terminal import run_command
 from sspa.stage2_training.cli.backbone import backbone_app
 from sspa.stage2_training.cli.bench import bench_app
+from sspa.stage2_training.cli.cache import cache_app
 from sspa.stage2_training.cli.compare import compare_app
 from sspa.stage2_training.cli.data_files import data_app
 from sspa.stage2_training.cli.evaluate import evaluate_app
@@ -21,7 +22,7 @@ app = typer.Typer(
     # As in sspa-knowledge: panels would cost 0.15 s of imports.
     rich_markup_mode=None,
 )
-for commands in (run_app, evaluate_app, compare_app, use_app, bench_app, export_app):
+for commands in (run_app, evaluate_app, compare_app, use_app, bench_app, export_app, cache_app):
     app.add_typer(commands)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")

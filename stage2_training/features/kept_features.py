@@ -27,6 +27,7 @@ from sspa.stage2_training.compute.tensor_files import UNREADABLE, map_array
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.transforms import make_transform
+from sspa.stage2_training.features.cache_entries import CACHE, About, common_folder, describe, mark_used
 from sspa.stage2_training.features.image_digests import image_digests
 from sspa.stage2_training.model.views import View, under_view
 
@@ -68,7 +69,7 @@ def kept_features(
     """The features of each split under `view`, from the cache, or computed and cached now.
 
     A cache entry's key covers the backbone's weights and options, the content of the image files in order, the view,
-    and the format of the entry; environment.json beside the arrays records where they were computed. A split drawn
+    and the format of the entry; about.json beside the arrays says what they are (`cache_entries`). A split drawn
     from another split uses that one's entry if it exists. If it needs most of the other
     split's images, the entry is computed for the whole of that split, so that other draws can use it as well.
     A damaged entry is computed again. A large split has an entry for each `_PART` of its images, so that what was
@@ -81,7 +82,7 @@ def kept_features(
 
     def entry(split: Split) -> Path:
         if id(split) not in folder_of:
-            folder_of[id(split)] = cache_folder("features") / _key(backbone, split, view)
+            folder_of[id(split)] = cache_folder(CACHE) / _key(backbone, split, view)
         return folder_of[id(split)]
 
     parts_of: dict[int, list[Split]] = {}
@@ -111,6 +112,8 @@ def kept_features(
             for split, folder in missing:
                 with replacing_folder(folder, keep_theirs=True) as beside:
                     _compute(backbone, split, view, device, workers, beside, bar.advance)
+    for folder in wanted:
+        mark_used(folder)
     return [
         _opened(split, [entry(each) for each in own], None if sources_of[0] is split else _rows_of(split, own))
         for split, own, sources_of in zip(splits, sources, whole, strict=True)
@@ -236,7 +239,18 @@ def _compute(
         # Without the file's name: the entry serves other copies of it too.
         problems = {row: message.removeprefix(f"{split.paths[row]}: ") for row, message in loader.blank.items()}
         (folder / _UNREADABLE).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
-    (folder / "environment.json").write_text(json.dumps(environment(device), indent=1) + "\n", encoding="utf-8")
+    describe(
+        folder,
+        About(
+            split=split.name,
+            images=len(split),
+            images_in=common_folder(split.paths),
+            view=view,
+            backbone=backbone.name,
+            image_size=backbone.image_size,
+            computed_on=environment(device),
+        ),
+    )
 
 
 def _key(backbone: Backbone, split: Split, view: View) -> str:
