@@ -98,9 +98,7 @@ class Asker:
         """
         pending = questions
         while pending:
-            waiting: dict[str, list[Question]] = {}
-            for question in pending:
-                waiting.setdefault(self.key(question), []).append(question)
+            waiting = self._by_key(pending)
             pending = []
             for request, raw in engine.answer(self._requests(waiting)):
                 answer = cleaned(raw)
@@ -113,6 +111,17 @@ class Asker:
                         pending.append(question)
             if waiting:
                 raise RuntimeError(f"the engine left {len(waiting)} requests unanswered")
+
+    def requests(self, questions: Iterable[Question]) -> Iterable[Request]:
+        """What would be asked now about unsettled questions."""
+        return self._requests(self._by_key(questions))
+
+    def _by_key(self, questions: Iterable[Question]) -> dict[str, list[Question]]:
+        """Questions that ask the same are asked once."""
+        by_key: dict[str, list[Question]] = {}
+        for question in questions:
+            by_key.setdefault(self.key(question), []).append(question)
+        return by_key
 
     def _requests(self, waiting: dict[str, list[Question]]) -> Iterable[Request]:
         # The dictionary shrinks while the engine answers, so iterate over a copy.

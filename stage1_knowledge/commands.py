@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sspa.shared.errors import UserError
 from sspa.shared.label_sets import DOMAINS
 from sspa.shared.terminal import printable, run_command, say
 from sspa.stage1_knowledge.engines.contract import Sampling
@@ -61,7 +62,14 @@ def generate(
     cache: Annotated[Path | None, typer.Option(help="Folder of an answer cache, shared by label files.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Replay the answers recorded in this cache; no model.")] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="Ask an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
+        list[str] | None,
+        typer.Option(help="Ask an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1; repeatable."),
+    ] = None,
+    batch_out: Annotated[
+        Path | None, typer.Option("--batch-out", help="Write what would be asked as an OpenAI batch file; ask nothing.")
+    ] = None,
+    batch_in: Annotated[
+        Path | None, typer.Option("--batch-in", help="Read the answers from the results of such a batch.")
     ] = None,
     chat_template: Annotated[
         Path | None, typer.Option(help="Chat template (Jinja2) for --model, in place of its own or if it has none.")
@@ -129,23 +137,39 @@ def generate(
             "--gpu-memory": ("gpu_memory_utilization", gpu_memory),
         },
     )
+    if batch_in and batch_out:
+        raise UserError("--batch-in and --batch-out: write a batch, or read its results")
     options = EngineOptions(
-        model, endpoint, replay, ray, concurrency, chat_template, revision, trust_remote_code, arguments
+        model=model,
+        endpoints=endpoint or (),
+        # Whoever writes a batch is going to read its results.
+        batch_in=batch_in or batch_out,
+        replay=replay,
+        ray_workers=ray,
+        concurrency=concurrency,
+        chat_template=chat_template,
+        revision=revision,
+        code=trust_remote_code,
+        arguments=arguments,
     )
     engine = choose_engine(options, job.sampling, chosen_form.schema)
-    if dry_run:
-        _describe(job, engine, cache)
+    if dry_run or batch_out:
+        _plan(job, engine, cache, None if dry_run else batch_out)
         return
     _report(job.output, run(job, engine, AnswerStore(cache) if cache else None))
 
 
-def _describe(job: "Job", engine: "Engine", cache: Path | None) -> None:
+def _plan(job: "Job", engine: "Engine", cache: Path | None, batch: Path | None) -> None:
     from sspa.stage1_knowledge.answer_store import AnswerStore
-    from sspa.stage1_knowledge.dry_run import describe_plan
+    from sspa.stage1_knowledge.dry_run import describe_plan, write_questions
 
     known = AnswerStore(cache, create=False) if cache and cache.is_dir() else None
-    # A prompt file, which is shown, may be anyone's.
-    print(printable(describe_plan(job, engine, known)))
+    if batch is None:
+        # A prompt file, which is shown, may be anyone's.
+        print(printable(describe_plan(job, engine, known)))
+        return
+    count = write_questions(batch, job, engine, known)
+    say(f"{batch}: {count} questions written; once they are answered, run the same with --batch-in RESULTS")
 
 
 def _report(output: Path, outcome: "Outcome") -> None:

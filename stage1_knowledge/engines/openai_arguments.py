@@ -21,17 +21,21 @@ class Arguments:
     Used by many threads at a time.
     """
 
-    def __init__(self, sampling: Sampling, schema: Mapping[str, Any] | None, shown_url: str) -> None:
+    def __init__(
+        self, sampling: Sampling, schema: Mapping[str, Any] | None, shown_url: str, standard: bool = False
+    ) -> None:
+        """Arguments for the server at `shown_url`; with `standard` none that only other servers than OpenAI's know."""
         self._shown = shown_url
         self._lock = threading.Lock()
-        self._room = "max_tokens"
+        self._room = "max_completion_tokens" if standard else "max_tokens"
         self._same: dict[str, Any] = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            # Reasoning models would spend the token limit on their reasoning; other chat templates ignore it.
-            "chat_template_kwargs": {"enable_thinking": False},
         }
-        if sampling.repetition_penalty != 1.0:
+        if not standard:
+            # Reasoning models would spend the token limit on their reasoning; other chat templates ignore it.
+            self._same["chat_template_kwargs"] = {"enable_thinking": False}
+        if sampling.repetition_penalty != 1.0 and not standard:
             self._same["repetition_penalty"] = sampling.repetition_penalty
         if schema:
             named = {"name": "fields", "schema": dict(schema), "strict": True}

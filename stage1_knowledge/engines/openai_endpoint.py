@@ -1,12 +1,12 @@
-"""Any server that speaks the OpenAI API: vLLM's own, or another."""
+"""Servers that speak the OpenAI API: vLLM's own, or others."""
 
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +17,7 @@ from sspa.stage1_knowledge.engines.openai_arguments import Arguments
 from sspa.stage1_knowledge.engines.openai_replies import (
     KEY_VARIABLE,
     Reported,
+    UnreachableError,
     answer_of,
     asked_wait,
     bounded_client,
@@ -31,35 +32,54 @@ TIMEOUT_S = 300.0
 PATIENCE_S = 900.0
 
 
+def identity_of(model: str) -> Identity:
+    """The identity of a model behind the OpenAI API: servers disclose neither weights nor chat template."""
+    return Identity(engine="openai-api", model=model, structured_backend="server")
+
+
 class OpenAiEndpoint(Engine):
     """Chat completions over HTTP, with bounded concurrency; retries with back-off are the client's own.
 
-    The API key is read from $OPENAI_API_KEY. The server does not disclose weights or chat template, so the
-    identity holds only the model's name.
+    Key, organisation and project are read from $OPENAI_API_KEY, $OPENAI_ORG_ID and $OPENAI_PROJECT_ID.
     """
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         sampling: Sampling,
         model: str | None = None,
         schema: Mapping[str, Any] | None = None,
         concurrency: int = 16,
         timeout: float = TIMEOUT_S,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise UserError(f"--endpoint {url[:200]}: not a URL; write it as http://host:port/v1")
-        self._shown = _shown(url)
-        self._url, self._model = url, model
-        self._concurrency, self._timeout = concurrency, timeout
-        self._arguments = Arguments(sampling, schema, self._shown)
-        self._lock, self._closing, self._waiting_until = threading.Lock(), threading.Event(), 0.0
+        """Prepare; no server is asked before the first question.
+
+        Args:
+            urls: servers of the same model, which take turns; one that cannot be reached is left out if others remain.
+            sampling: how answers are drawn.
+            model: its name; None where the servers have only one.
+            schema: the JSON schema of answers; None for plain text.
+            concurrency: requests in flight at each server.
+            timeout: seconds to wait for an answer.
+
+        Raises:
+            UserError: not a URL, or the same twice.
+        """
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise UserError(f"--endpoint {url[:200]}: not a URL; write it as http://host:port/v1")
+            if urls.count(url) > 1:
+                raise UserError(f"--endpoint {_shown(url)}: is given twice")
+        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._servers = [_Server(url, Arguments(sampling, schema, _shown(url)), timeout, self._closing) for url in urls]
+        self._turns = cycle(range(len(self._servers)))
+        self._gone: set[_Server] = set()
+        self._model, self._concurrency = model, concurrency * len(self._servers)
 
     @property
     def identity(self) -> Identity:
         # With --model, looking up known answers needs no server.
-        model = self._model or self._only_model()
-        return Identity(engine="openai-api", model=model, structured_backend="server")
+        return identity_of(self._model or self._only_model())
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
         """Keep `concurrency` requests in flight and yield each answer as it arrives."""
@@ -82,18 +102,69 @@ class OpenAiEndpoint(Engine):
                     future.cancel()
 
     def _ask(self, request: Request, model: str) -> Answer:
+        while True:
+            server = self._next()
+            try:
+                return server.ask(request, model)
+            except UnreachableError:
+                if not self._leave_out(server):
+                    raise
+
+    def _next(self) -> "_Server":
+        """The server whose turn it is, of those that are left."""
+        with self._lock:
+            while (server := self._servers[next(self._turns)]) in self._gone:
+                pass
+            return server
+
+    def _leave_out(self, server: "_Server") -> bool:
+        """Ask this server no more; False if there is no other."""
+        with self._lock:
+            if server not in self._gone:
+                if len(self._gone) == len(self._servers) - 1:
+                    return False
+                self._gone.add(server)
+                say(f"--endpoint {server.shown}: gives no more answers; going on with the others")
+            return True
+
+    def _only_model(self) -> str:
+        served = {name for server in self._servers for name in server.models()}
+        if len(served) != 1:
+            where = f"--endpoint {', '.join(server.shown for server in self._servers)}"
+            raise UserError(f"{where}: serves {len(served)} models ({', '.join(sorted(served)[:5])}); name --model")
+        (self._model,) = served
+        return self._model
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for server in self._servers for name in server.arguments.left_out))
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+
+class _Server:
+    """One server. Used by many threads at a time."""
+
+    def __init__(self, url: str, arguments: Arguments, timeout: float, closing: threading.Event) -> None:
+        self.shown, self.arguments = _shown(url), arguments
+        self._url, self._timeout, self._closing = url, timeout, closing
+        self._lock, self._waiting_until = threading.Lock(), 0.0
+
+    def ask(self, request: Request, model: str) -> Answer:
         import openai
 
         waited = 0.0
-        with self._errors():
+        with Reported(self.shown):
             while True:
-                sent = self._arguments.of(request)
+                sent = self.arguments.of(request)
                 try:
                     # As `extra_body`, because servers know arguments that the client does not.
                     reply = self._client.chat.completions.create(
                         model=model, messages=list(request.messages), extra_body=sent
                     )
-                    return answer_of(reply, self._shown)
+                    return answer_of(reply, self.shown)
                 except openai.RateLimitError as error:
                     # The client has tried again by itself, but waits for a minute at most.
                     seconds = asked_wait(error)
@@ -106,25 +177,24 @@ class OpenAiEndpoint(Engine):
                 except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                     if was_filtered(error):
                         return Answer("", "filter")
-                    if not self._arguments.leave_out(sent, refusal_of(error), error.param):
+                    if not self.arguments.leave_out(sent, refusal_of(error), error.param):
                         raise
 
     def _say_waiting(self, seconds: float) -> None:
         with self._lock:
             now = time.monotonic()
             if now >= self._waiting_until:
-                say(f"--endpoint {self._shown}: asks to wait for {seconds:,.0f} s; waiting")
+                say(f"--endpoint {self.shown}: asks to wait for {seconds:,.0f} s; waiting")
             self._waiting_until = max(self._waiting_until, now + seconds)
 
-    def _only_model(self) -> str:
-        with self._errors():
-            names = model_names(self._client.models.list, self._shown)
-        if len(names) != 1:
-            raise UserError(
-                f"--endpoint {self._shown}: serves {len(names)} models ({', '.join(names[:5])}); name --model"
-            )
-        self._model = names[0]
-        return names[0]
+    def models(self) -> list[str]:
+        """The names of the models that it serves."""
+        with Reported(self.shown):
+            return model_names(self._client.models.list, self.shown)
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            self._client.close()
 
     @cached_property
     def _client(self) -> Any:
@@ -139,17 +209,6 @@ class OpenAiEndpoint(Engine):
             timeout=self._timeout,
             http_client=bounded_client(self._timeout),
         )
-
-    def _errors(self) -> Reported:
-        return Reported(self._shown)
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        return tuple(self._arguments.left_out)
-
-    def close(self) -> None:
-        if "_client" in self.__dict__:
-            self._client.close()
 
 
 def _shown(url: str) -> str:

@@ -100,6 +100,10 @@ def asked_wait(error: Any) -> float | None:
     return None
 
 
+class UnreachableError(UserError):
+    """A server that gives no answer to anybody now: another may."""
+
+
 class Reported:
     """Turns server and network errors into one line for the user."""
 
@@ -118,12 +122,13 @@ class Reported:
             raise error.__cause__
         # Not `from error`: its text, which a log may show, can hold the key.
         if isinstance(error, openai.APIConnectionError):
-            raise UserError(
+            raise UnreachableError(
                 f"--endpoint {self._url}: cannot be reached ({_short(error)}); is the server up? {_AGAIN}"
             ) from None
         if isinstance(error, openai.APIStatusError):
             said = f"refused ({error.status_code}: {_short(refusal_of(error))})"
-            raise UserError(f"--endpoint {self._url}: {said}; {_advice(error)}") from None
+            kind_of_error = UnreachableError if error.status_code >= 500 else UserError
+            raise kind_of_error(f"--endpoint {self._url}: {said}; {_advice(error)}") from None
         if isinstance(error, openai.OpenAIError | ValueError | RecursionError):
             raise UserError(
                 f"--endpoint {self._url}: its answer is not one of the OpenAI API ({_short(error)}); {_PATH}"

@@ -142,6 +142,7 @@ class VllmOffline(Engine):
             "generation_config": "vllm",
             "enable_prefix_caching": True,
             "use_tqdm_on_load": False,
+            "trust_remote_code": False,
             "gpu_memory_utilization": 0.85,
             "structured_outputs_config": {"backend": STRUCTURED_BACKEND},
         }

@@ -89,7 +89,7 @@ def test_a_template_that_is_none_is_refused(folder: Path, tmp_path: Path, conten
 
 
 def test_a_template_is_for_models_that_run_here(tmp_path: Path) -> None:
-    options = EngineOptions(endpoint="http://127.0.0.1:9/v1", chat_template=tmp_path / "own.jinja")
+    options = EngineOptions(endpoints=["http://127.0.0.1:9/v1"], chat_template=tmp_path / "own.jinja")
     with pytest.raises(UserError, match="--chat-template is for a model that vLLM runs here"):
         choose_engine(options, Sampling(), None)
 

@@ -101,7 +101,7 @@ def requests(count: int, room: int = 80) -> list[Request]:
 
 
 def test_each_request_is_answered_once_and_few_fly_at_a_time(server: Server) -> None:
-    engine = OpenAiEndpoint(server.url, Sampling(temperature=0.5), concurrency=4)
+    engine = OpenAiEndpoint([server.url], Sampling(temperature=0.5), concurrency=4)
     assert engine.identity.model == "the-model"
     answers = {request.key: answer for request, answer in engine.answer(requests(30))}
     assert set(answers) == {f"key{i}" for i in range(30)}
@@ -118,11 +118,11 @@ def test_each_request_is_answered_once_and_few_fly_at_a_time(server: Server) -> 
 
 def test_failures_that_pass_are_tried_again(server: Server) -> None:
     server.failures = [503, 429, 500]
-    assert len(list(OpenAiEndpoint(server.url, Sampling(), concurrency=2).answer(requests(5)))) == 5
+    assert len(list(OpenAiEndpoint([server.url], Sampling(), concurrency=2).answer(requests(5)))) == 5
 
 
 def test_a_refusal_that_stays_is_one_line_and_earlier_answers_were_given(server: Server) -> None:
-    engine = OpenAiEndpoint(server.url, Sampling(), concurrency=1)
+    engine = OpenAiEndpoint([server.url], Sampling(), concurrency=1)
     arriving = engine.answer(requests(5))
     assert [next(arriving)[0].key for _ in range(2)] == ["key0", "key1"]
     server.failures = [400] * 3
@@ -148,7 +148,7 @@ def test_what_is_no_answer_is_one_line(server: Server, content: dict | bytes, mo
     monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
     server.raw = lambda _: (200, content)
     with pytest.raises(UserError, match=r"--endpoint http://127"):
-        list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
+        list(OpenAiEndpoint([server.url], Sampling()).answer(requests(1)))
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_what_came_instead_of_an_answer_is_named(
     monkeypatch.setattr(Handler, "reply", _with_type(Handler.reply, "text/html" if isinstance(reply, bytes) else ""))
     server.raw = lambda _: (200, reply)
     with pytest.raises(UserError, match=said):
-        list(OpenAiEndpoint(server.url, Sampling(), model="m").answer(requests(1)))
+        list(OpenAiEndpoint([server.url], Sampling(), model="m").answer(requests(1)))
     if isinstance(reply, bytes):
         monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.reply(200, reply))
         with pytest.raises(UserError, match=r"no list of models; does the URL end in /v1\?"):
-            _ = OpenAiEndpoint(server.url, Sampling()).identity
+            _ = OpenAiEndpoint([server.url], Sampling()).identity
 
 
 def _with_type(reply: Callable, content_type: str) -> Callable:
@@ -204,7 +204,7 @@ def _with_type(reply: Callable, content_type: str) -> Callable:
 )
 def test_the_text_of_a_message(server: Server, message: dict | None, finish: str, expected: tuple[str, str]) -> None:
     server.raw = lambda _: (200, {"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
-    ((_, answer),) = OpenAiEndpoint(server.url, Sampling()).answer(requests(1))
+    ((_, answer),) = OpenAiEndpoint([server.url], Sampling()).answer(requests(1))
     assert (answer.text, answer.finish) == expected
 
 
@@ -237,7 +237,7 @@ def test_arguments_that_a_server_refuses_are_left_out_and_said_once(
         response_format="json_schema is not supported by this model",
     )
     server.raw = choosy
-    engine = OpenAiEndpoint(server.url, Sampling(), schema=Fields.model_json_schema(), concurrency=4)
+    engine = OpenAiEndpoint([server.url], Sampling(), schema=Fields.model_json_schema(), concurrency=4)
     assert len(list(engine.answer(requests(12)))) == 12
     assert {frozenset(body) for body in choosy.accepted} == {
         frozenset(["model", "messages", "temperature", "top_p", "max_completion_tokens"])
@@ -259,7 +259,7 @@ def test_a_value_that_a_server_refuses_gives_way_to_its_default(
         return 200, {"choices": [{"message": {"content": DESCRIPTION}}]}
 
     server.raw = only_one
-    assert len(list(OpenAiEndpoint(server.url, Sampling(), concurrency=3).answer(requests(6)))) == 6
+    assert len(list(OpenAiEndpoint([server.url], Sampling(), concurrency=3).answer(requests(6)))) == 6
     assert capsys.readouterr().err.count("refuses temperature 0.7; its default 1 is sent instead") == 1
 
 
@@ -280,7 +280,7 @@ def test_a_refusal_advises_to_ask_again_only_where_that_can_help(
     monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
     server.raw = lambda _: (status, {"error": {"message": message}})
     with pytest.raises(UserError, match=rf"refused \({status}: .*{message}") as caught:
-        list(OpenAiEndpoint(server.url, Sampling(), model="m").answer(requests(1)))
+        list(OpenAiEndpoint([server.url], Sampling(), model="m").answer(requests(1)))
     assert re.search(advice, str(caught.value)), str(caught.value)
 
 
@@ -291,7 +291,7 @@ def test_a_question_that_the_filter_refuses_does_not_stop_the_others(server: Ser
         return 200, {"choices": [{"message": {"content": DESCRIPTION}}]}
 
     server.raw = filtering
-    answers = {request.key: answer for request, answer in OpenAiEndpoint(server.url, Sampling()).answer(requests(6))}
+    answers = {request.key: answer for request, answer in OpenAiEndpoint([server.url], Sampling()).answer(requests(6))}
     assert [key for key, answer in answers.items() if answer.finish == "filter"] == ["key3"]
 
 
@@ -302,7 +302,7 @@ def test_a_rate_limit_is_waited_for_as_the_server_says(
     server.headers = {"retry-after": "0.2"}
     server.failures = [429] * 7
     began = time.monotonic()
-    assert len(list(OpenAiEndpoint(server.url, Sampling(), concurrency=2).answer(requests(4)))) == 4
+    assert len(list(OpenAiEndpoint([server.url], Sampling(), concurrency=2).answer(requests(4)))) == 4
     assert time.monotonic() - began > 3 * 0.2
     assert "asks to wait for 0 s; waiting" in capsys.readouterr().err
 
@@ -314,7 +314,7 @@ def test_a_rate_limit_of_hours_ends_the_run_and_says_when_to_go_on(
     server.headers = {"retry-after": "7200"}
     server.failures = [429]
     with pytest.raises(UserError, match=r"asks to wait for 7,200 s; .*run the same command again then"):
-        list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
+        list(OpenAiEndpoint([server.url], Sampling()).answer(requests(1)))
 
 
 def test_a_key_and_a_password_are_shown_to_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ def test_a_key_and_a_password_are_shown_to_nobody(server: Server, monkeypatch: p
     )
     url = server.url.replace("http://", "http://user:pass@") + "?token=hidden"
     with pytest.raises(UserError, match=r"refused \(401") as caught:
-        list(OpenAiEndpoint(url, Sampling(), model="m").answer(requests(1)))
+        list(OpenAiEndpoint([url], Sampling(), model="m").answer(requests(1)))
     said = f"{caught.value} {caught.value.__cause__}"
     assert not [secret for secret in ("my-secret-key", "sk-abc", "hidden") if secret in said]
 
@@ -334,11 +334,11 @@ def test_a_key_and_a_password_are_shown_to_nobody(server: Server, monkeypatch: p
 def test_a_reply_has_a_largest_size(server: Server) -> None:
     server.raw = lambda _: (200, b" " * (5 << 20))
     with pytest.raises(UserError, match="more than 4,194,304 bytes"):
-        list(OpenAiEndpoint(server.url, Sampling()).answer(requests(1)))
+        list(OpenAiEndpoint([server.url], Sampling()).answer(requests(1)))
 
 
 def test_the_schema_and_a_cut_answer(server: Server) -> None:
-    engine = OpenAiEndpoint(server.url, Sampling(repetition_penalty=1.0), schema=Fields.model_json_schema())
+    engine = OpenAiEndpoint([server.url], Sampling(repetition_penalty=1.0), schema=Fields.model_json_schema())
     ((_, answer),) = engine.answer(requests(1, room=5))
     assert answer.finish == "length"
     (body,) = server.bodies
@@ -348,17 +348,67 @@ def test_the_schema_and_a_cut_answer(server: Server) -> None:
 
 def test_what_cannot_work_is_said(server: Server) -> None:
     with pytest.raises(UserError, match="not a URL"):
-        OpenAiEndpoint("localhost:8000", Sampling())
+        OpenAiEndpoint(["localhost:8000"], Sampling())
     server.models = ["a", "b"]
     with pytest.raises(UserError, match=r"serves 2 models \(a, b\); name --model"):
-        _ = OpenAiEndpoint(server.url, Sampling()).identity
-    assert OpenAiEndpoint("http://127.0.0.1:9/v1", Sampling(), model="m").identity.model == "m"
+        _ = OpenAiEndpoint([server.url], Sampling()).identity
+    assert OpenAiEndpoint(["http://127.0.0.1:9/v1"], Sampling(), model="m").identity.model == "m"
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
     with pytest.raises(UserError, match=r"cannot be reached.*is the server up"):
-        list(OpenAiEndpoint("http://127.0.0.1:9/v1", Sampling(), model="m").answer(requests(1)))
+        list(OpenAiEndpoint(["http://127.0.0.1:9/v1"], Sampling(), model="m").answer(requests(1)))
+
+
+def test_servers_take_turns_and_one_that_dies_is_left_out(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sspa.stage1_knowledge.engines.openai_endpoint.RETRIES", 0)
+    other = Server()
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    engine = OpenAiEndpoint([server.url, other.url], Sampling(), concurrency=2)
+    assert engine.identity.model == "the-model"
+
+    answers = engine.answer(requests(40))
+    first = [next(answers)[0].key for _ in range(12)]
+    assert min(len(server.bodies), len(other.bodies)) >= 4
+    other.raw = lambda _: (503, {"error": {"message": "shutting down"}})
+    rest = [request.key for request, _ in answers]
+
+    assert sorted(first + rest) == sorted(f"key{i}" for i in range(40))
+    assert capsys.readouterr().err.count("gives no more answers; going on with the others") == 1
+    server.raw = other.raw
+    with pytest.raises(UserError, match=r"refused \(503: shutting down\)"):
+        list(engine.answer(requests(4)))
+    engine.close()
+    other.shutdown()
+
+
+def test_servers_of_two_models_need_a_name(server: Server) -> None:
+    with pytest.raises(UserError, match="is given twice"):
+        OpenAiEndpoint([server.url, server.url], Sampling())
+    other = Server()
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    other.models = ["another"]
+    with pytest.raises(UserError, match=r"serves 2 models \(another, the-model\); name --model"):
+        _ = OpenAiEndpoint([server.url, other.url], Sampling()).identity
+    other.shutdown()
+
+
+def test_organisation_and_project_are_those_of_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    seen: list[tuple[str | None, str | None]] = []
+
+    def note(handler: Handler) -> tuple[int, dict]:
+        seen.append((handler.headers["OpenAI-Organization"], handler.headers["OpenAI-Project"]))
+        return 400, {"error": {"message": "enough"}}
+
+    server.raw = note
+    with pytest.raises(UserError, match="enough"):
+        list(OpenAiEndpoint([server.url], Sampling(), model="m").answer(requests(1)))
+    assert seen[0] == ("org-1", "proj-1")
 
 
 @pytest.mark.slow
@@ -384,13 +434,13 @@ def test_a_real_vllm_server_answers_sentences_and_fields(tmp_path: Path) -> None
             _wait_until_up(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
             url = f"http://127.0.0.1:{port}/v1"
             chat = ({"role": "user", "content": "Describe the look of a cat in one sentence."},)
-            engine = OpenAiEndpoint(url, Sampling())
+            engine = OpenAiEndpoint([url], Sampling())
             assert engine.identity.model == "smol"
             asked = [Request("a", chat, 0, 24), Request("b", chat, 1, 24), Request("c", chat, 0, 24)]
             answers = {request.key: answer for request, answer in engine.answer(asked)}
             assert set(answers) == {"a", "b", "c"}
             assert all(answer.text and 0 < answer.output_tokens <= 24 for answer in answers.values())
-            fields = OpenAiEndpoint(url, Sampling(), schema=Fields.model_json_schema())
+            fields = OpenAiEndpoint([url], Sampling(), schema=Fields.model_json_schema())
             ((_, answer),) = fields.answer([Request("d", chat, 0, 40)])
             assert re.match(r'\s*\{\s*"appearance"\s*:\s*"', answer.text)
         finally:

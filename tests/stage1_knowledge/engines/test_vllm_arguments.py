@@ -82,9 +82,9 @@ def test_gpus_are_the_product_of_the_parallel_sizes() -> None:
     [
         ({"arguments": {"max_num_seqs": 4}}, "--engine-set"),
         ({"revision": "main"}, "--revision"),
-        ({"trust_remote_code": True}, "--trust-remote-code"),
+        ({"code": True}, "--trust-remote-code"),
     ],
 )
 def test_they_are_for_models_that_run_here(given: dict[str, object], option: str) -> None:
     with pytest.raises(UserError, match=f"^{option} is for a model that vLLM runs here"):
-        choose_engine(EngineOptions(endpoint="http://127.0.0.1:9/v1", **given), Sampling(), None)  # type: ignore[arg-type]
+        choose_engine(EngineOptions(endpoints=["http://127.0.0.1:9/v1"], **given), Sampling(), None)  # type: ignore[arg-type]
