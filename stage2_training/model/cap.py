@@ -1,5 +1,5 @@
 """CAP, context-aware prompting: learnable context vectors before the label's name, through the frozen
-text tower.
+text tower. With `learned=false` they stay what they were, and the text tower has nothing to do in training.
 
 Legend: C labels, L text tokens, w width of the tower's word embeddings, d width of the joint space.
 """
@@ -22,11 +22,13 @@ class ContextAwarePrompting(nn.Module):
 
     token_ids: Tensor
     is_context: Tensor
+    fixed: Tensor | None
 
     def __init__(self, options: CapOptions) -> None:
         super().__init__()
         self.options = options
         self.context: nn.Parameter | nn.UninitializedParameter = nn.UninitializedParameter()
+        self.register_buffer("fixed", None, persistent=False)
 
     def bind(self, backbone: Backbone, knowledge: Knowledge) -> None:
         """Prepare the prompts of the labels; the first call creates the context vectors.
@@ -48,9 +50,16 @@ class ContextAwarePrompting(nn.Module):
                 f"this run learned a context for each of its {len(self.context)} labels (cap.class_specific) and "
                 f"cannot take {len(names)} others; train with a shared context for that"
             )
+        if not self.options.learned:
+            self.context.requires_grad_(False)
+            with torch.no_grad():
+                self.fixed = self._encoded(backbone)
 
     def forward(self, backbone: Backbone) -> Tensor:
-        """T (C, d), with gradients to the context vectors."""
+        """T (C, d), with gradients to the context vectors if they are learned."""
+        return self._encoded(backbone) if self.fixed is None else self.fixed
+
+    def _encoded(self, backbone: Backbone) -> Tensor:
         words = backbone.embed_tokens(self.token_ids)  # (C, L, w)
         context = self.context.expand(len(words), -1, -1).to(words.dtype)
         embeddings = words.masked_scatter(self.is_context[..., None], context)

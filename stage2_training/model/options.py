@@ -4,9 +4,9 @@ What the paper's figure does not specify is marked "reconstruction"; each such c
 an ablation can change it.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
 # Far above any sensible model, so that a wrong or malicious number is an error instead of an endless allocation.
@@ -67,6 +67,16 @@ class CapOptions(Options):
         "a photo of a", description="words whose embeddings start the context; null: random (reconstruction)"
     )
     class_specific: bool = Field(False, description="a context per label instead of a shared one")
+    learned: bool = Field(
+        True,
+        description="off: the prompt keeps its initial words, so that no step passes the text tower (our extension)",
+    )
+
+    @model_validator(mode="after")
+    def _has_words_to_keep(self) -> Self:
+        if not self.learned and self.initial_words is None:
+            raise ValueError("learned=false keeps the initial words: give initial_words")
+        return self
 
 
 class DsfOptions(Options):
