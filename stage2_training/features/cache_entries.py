@@ -1,4 +1,4 @@
-"""What the cache of features holds, and room made in it. See `kept_features` for how entries are made and found."""
+"""What the cache of features holds, and room made in it. See `FeatureCache` for how entries are made and found."""
 
 import json
 import os

@@ -1,5 +1,6 @@
 """The batches of a data set for one backbone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, check_unreadable
 from sspa.stage2_training.data.transforms import ImageTransform, make_transform
 from sspa.stage2_training.features.batches import Batches, FeatureBatches, ImageBatches
-from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
+from sspa.stage2_training.features.kept_features import FeatureCache, KeptFeatures
 from sspa.stage2_training.model.views import View
 
 
@@ -51,12 +52,12 @@ class Inputs:
         self.config, self.dataset, self.backbone, self.device = config, dataset, backbone, device
         self.frozen = config.backbone.tower == "frozen"
         self.processes = processes
+        self._cache = FeatureCache(backbone, device, config.data.workers)
 
-    def keep_features(self, splits: list[Split], views: tuple[View, ...]) -> None:
-        """If the tower is frozen, compute the missing features of `splits`, all in one pass."""
+    def keep_features(self, *wanted: tuple[Sequence[Split], tuple[View, ...]]) -> None:
+        """If the tower is frozen, compute the missing features of splits, each with its views, all in one pass."""
         if self.frozen:
-            for view in views:
-                kept_features(self.backbone, splits, view, self.device, self.config.data.workers)
+            self._cache.keep(*wanted)
 
     def training(self) -> Batches:
         """The train split, shuffled and augmented; this process's share of each batch.
@@ -143,7 +144,7 @@ class Inputs:
         return ImageFeatures(torch.cat(pooled), torch.cat(regions)), torch.cat(known)
 
     def _kept(self, split: Split, view: View) -> KeptFeatures:
-        return kept_features(self.backbone, [split], view, self.device, self.config.data.workers)[0]
+        return self._cache.kept([split], view)[0]
 
     def _transform(self, train: bool, views: tuple[View, ...] = ()) -> ImageTransform:
         options = self.config.data.transform_options(views)

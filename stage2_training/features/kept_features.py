@@ -7,10 +7,11 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -63,61 +64,149 @@ class KeptFeatures:
         return ImageFeatures(*(torch.from_numpy(_gathered(kept, rows)).float() for kept in (self.pooled, self.regions)))
 
 
-def kept_features(
-    backbone: Backbone, splits: Sequence[Split], view: View, device: torch.device, workers: int
-) -> list[KeptFeatures]:
-    """The features of each split under `view`, from the cache, or computed and cached now.
+class FeatureCache:
+    """The features of one backbone's frozen image tower: from the cache, or computed and cached now.
 
     A cache entry's key covers the backbone's weights and options, the content of the image files in order, the view,
     and the format of the entry; about.json beside the arrays says what they are (`cache_entries`). A split drawn
-    from another split uses that one's entry if it exists. If it needs most of the other
-    split's images, the entry is computed for the whole of that split, so that other draws can use it as well.
-    A damaged entry is computed again. A large split has an entry for each `_PART` of its images, so that what was
-    computed is kept when the run is stopped. Images that cannot be read are recorded, and cost nothing else.
-
-    Raises:
-        UserError: the disk is full.
+    from another split uses that one's entry if it exists. If it needs most of the other split's images, the entry is
+    computed for the whole of that split, so that other draws can use it as well. A damaged entry is computed again. A
+    large split has an entry for each `_PART` of its images, so that what was computed is kept when the run is stopped.
+    Images that cannot be read are recorded, and cost nothing else.
     """
-    folder_of: dict[int, Path] = {}
 
-    def entry(split: Split) -> Path:
-        if id(split) not in folder_of:
-            folder_of[id(split)] = cache_folder(CACHE) / _key(backbone, split, view)
-        return folder_of[id(split)]
+    def __init__(self, backbone: Backbone, device: torch.device, workers: int) -> None:
+        self._backbone, self._device, self._workers = backbone, device, workers
+        self._keys: dict[tuple[tuple[Path, ...], View], str] = {}
+        self._digests: dict[tuple[Path, ...], list[str]] = {}
 
-    parts_of: dict[int, list[Split]] = {}
+    def keep(self, *wanted: tuple[Sequence[Split], Sequence[View]]) -> None:
+        """Compute what the cache lacks of these splits under their views; each image is decoded once for all views.
 
-    def parts(split: Split) -> list[Split]:
-        return parts_of.setdefault(id(split), _parts(split))
+        Raises:
+            UserError: it does not fit on the disk.
+        """
+        missing: dict[tuple[Path, ...], tuple[Split, dict[View, Path]]] = {}
+        for splits, views in wanted:
+            for view in views:
+                for source in self._sources_of_all(splits, view):
+                    folder = self._entry(source, view)
+                    if not _is_kept(folder, source, self._backbone):
+                        missing.setdefault(source.paths, (source, {}))[1][view] = folder
+        if missing:
+            self._check_room(missing.values())
+            count = sum(len(source) * len(folders) for source, folders in missing.values())
+            with progress("image tower", count, "images") as bar:
+                for source, folders in missing.values():
+                    self._compute(source, folders, bar.advance)
 
-    def kept(split: Split) -> bool:
-        return all(entry(part).is_dir() for part in parts(split))
+    def kept(self, splits: Sequence[Split], view: View) -> list[KeptFeatures]:
+        """The features of each split under `view`, computed first if the cache lacks them.
 
-    whole = [_sources(split, splits, kept) for split in splits]
-    sources = [[part for source in sources_of for part in parts(source)] for sources_of in whole]
-    wanted = {entry(source): source for sources_of in sources for source in sources_of}
-    missing = [(source, folder) for folder, source in wanted.items() if not _is_kept(folder, source, backbone)]
-    if missing:
-        needed = 2 * sum(math.prod(shape) for split, _ in missing for shape in _shapes(split, backbone))
-        where = missing[0][1].parent
+        Raises:
+            UserError: it does not fit on the disk.
+        """
+        self.keep((splits, [view]))
+        opened = []
+        for split in splits:
+            sources = self._sources(split, splits, view)
+            parts = [part for source in sources for part in _parts(source)]
+            folders = [self._entry(part, view) for part in parts]
+            for folder in folders:
+                mark_used(folder)
+            opened.append(_opened(split, folders, None if sources[0] is split else _rows_of(split, parts)))
+        return opened
+
+    def _entry(self, split: Split, view: View) -> Path:
+        if (split.paths, view) not in self._keys:
+            if split.paths not in self._digests:
+                self._digests[split.paths] = image_digests(split.paths)
+            images = self._digests[split.paths]
+            content = [_FORMAT, self._backbone.fingerprint, self._backbone.image_size, view, "squash", images]
+            self._keys[split.paths, view] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+        return cache_folder(CACHE) / self._keys[split.paths, view]
+
+    def _sources_of_all(self, splits: Sequence[Split], view: View) -> list[Split]:
+        """The splits, or parts of them, that have entries of their own."""
+        sources = [source for split in splits for source in self._sources(split, splits, view)]
+        return list({part.paths: part for source in sources for part in _parts(source)}.values())
+
+    def _sources(self, split: Split, wanted: Sequence[Split], view: View) -> tuple[Split, ...]:
+        """The splits whose entries provide the features of `split`, one of the `wanted` ones."""
+        whole = split.within
+        if not whole:
+            return (split,)
+        asked = sum(len(other) for other in wanted if other.within is whole)
+        wholes_are_there = all(self._is_there(each, view) for each in whole)
+        if wholes_are_there or (2 * asked > sum(map(len, whole)) and not self._is_there(split, view)):
+            return whole
+        return (split,)
+
+    def _is_there(self, split: Split, view: View) -> bool:
+        return all(self._entry(part, view).is_dir() for part in _parts(split))
+
+    def _check_room(self, missing: Collection[tuple[Split, Mapping[View, Path]]]) -> None:
+        needed = 2 * sum(
+            len(folders) * math.prod(shape) for source, folders in missing for shape in _shapes(source, self._backbone)
+        )
+        where = cache_folder(CACHE)
         free = shutil.disk_usage(where).free
-        names = ", ".join(dict.fromkeys(split.name for split, _ in missing))
-        say(f"keeping the frozen tower's features of {names} ({view} view): {needed / 1e6:,.0f} MB in {where}")
+        names = ", ".join(dict.fromkeys(source.name for source, _ in missing))
+        views = ", ".join(dict.fromkeys(view for _, folders in missing for view in folders))
+        say(f"keeping the frozen tower's features of {names} ({views}): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
-                f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; "
-                "free some room, or set SSPA_CACHE to a larger disk"
+                f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; free some room "
+                "(sspa-train cache --keep GB), set SSPA_CACHE to a larger disk, or take smaller images "
+                "(--set backbone.image_size=SIZE) or one view (--set training.views=[plain] evaluation.views=[plain])"
             )
-        with progress(f"image tower, {view} view", sum(len(split) for split, _ in missing), "images") as bar:
-            for split, folder in missing:
-                with replacing_folder(folder, keep_theirs=True) as beside:
-                    _compute(backbone, split, view, device, workers, beside, bar.advance)
-    for folder in wanted:
-        mark_used(folder)
-    return [
-        _opened(split, [entry(each) for each in own], None if sources_of[0] is split else _rows_of(split, own))
-        for split, own, sources_of in zip(splits, sources, whole, strict=True)
-    ]
+
+    @torch.inference_mode()
+    def _compute(self, split: Split, folders: Mapping[View, Path], done: Callable[[int], None]) -> None:
+        backbone = self._backbone
+        transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+        # Whether there are too many is for those to say who use the features.
+        images_of = ImageDataset(split, transform, unreadable="blank")
+        loader = ImageLoader(images_of, _BATCH, workers=self._workers, unreadable_share=1.0)
+        with ExitStack() as opened:
+            places = {
+                view: opened.enter_context(replacing_folder(folder, keep_theirs=True))
+                for view, folder in folders.items()
+            }
+            with ExitStack() as written:
+                files = {view: _new_arrays(place, split, backbone, written) for view, place in places.items()}
+                for images, _, indices in loader.epoch(0):  # in the order of the split
+                    images = images.to(self._device)
+                    for view, arrays in files.items():
+                        features = backbone.encode_image(under_view(images, view))
+                        for file, values in zip(arrays, (features.pooled, features.regions), strict=True):
+                            file.write(values.half().cpu().contiguous().numpy().data)
+                        done(len(indices))
+            for view, place in places.items():
+                if loader.blank:
+                    # Without the file's name: the entry serves other copies of it too.
+                    problems = {row: said.removeprefix(f"{split.paths[row]}: ") for row, said in loader.blank.items()}
+                    (place / _UNREADABLE).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
+                about = About(
+                    split=split.name,
+                    images=len(split),
+                    images_in=common_folder(split.paths),
+                    view=view,
+                    backbone=backbone.name,
+                    image_size=backbone.image_size,
+                    computed_on=environment(self._device),
+                )
+                describe(place, about)
+
+
+def _new_arrays(folder: Path, split: Split, backbone: Backbone, opened: ExitStack) -> list[BinaryIO]:
+    """The files of an entry, ready to be written to image by image."""
+    # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
+    files: list[BinaryIO] = [opened.enter_context((folder / f"{name}.npy").open("wb")) for name in _FILES]
+    for file, shape in zip(files, _shapes(split, backbone), strict=True):
+        header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+    return files
 
 
 def _parts(split: Split) -> list[Split]:
@@ -181,17 +270,6 @@ def _shapes(split: Split, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
     return (len(split), backbone.width), (len(split), regions, backbone.width)
 
 
-def _sources(split: Split, wanted: Sequence[Split], kept: Callable[[Split], bool]) -> tuple[Split, ...]:
-    """The splits whose entries provide the features of `split`, one of the `wanted` ones."""
-    whole = split.within
-    if not whole:
-        return (split,)
-    asked = sum(len(other) for other in wanted if other.within is whole)
-    if all(kept(each) for each in whole) or (2 * asked > sum(map(len, whole)) and not kept(split)):
-        return whole
-    return (split,)
-
-
 def _rows_of(split: Split, sources: Sequence[Split]) -> NDArray[np.int64]:
     place = {key: row for row, key in enumerate(key for source in sources for key in source.ids)}
     return np.array([place[key] for key in split.ids], dtype=np.int64)
@@ -208,52 +286,3 @@ def _gathered(entries: Sequence[NDArray[np.float16]], rows: NDArray[np.int64]) -
         gathered[here] = entry[rows[here] - first]
         first += len(entry)
     return gathered
-
-
-@torch.inference_mode()
-def _compute(
-    backbone: Backbone,
-    split: Split,
-    view: View,
-    device: torch.device,
-    workers: int,
-    folder: Path,
-    done: Callable[[int], None],
-) -> None:
-    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-    # Whether there are too many is for those to say who use the features.
-    images_of = ImageDataset(split, transform, unreadable="blank")
-    loader = ImageLoader(images_of, _BATCH, workers=workers, unreadable_share=1.0)
-    with ExitStack() as opened:
-        # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
-        files = [opened.enter_context((folder / f"{name}.npy").open("wb")) for name in _FILES]
-        for file, shape in zip(files, _shapes(split, backbone), strict=True):
-            header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-        for images, _, indices in loader.epoch(0):  # in the order of the split
-            features = backbone.encode_image(under_view(images.to(device), view))
-            for file, values in zip(files, (features.pooled, features.regions), strict=True):
-                file.write(values.half().cpu().contiguous().numpy().data)
-            done(len(indices))
-    if loader.blank:
-        # Without the file's name: the entry serves other copies of it too.
-        problems = {row: message.removeprefix(f"{split.paths[row]}: ") for row, message in loader.blank.items()}
-        (folder / _UNREADABLE).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
-    describe(
-        folder,
-        About(
-            split=split.name,
-            images=len(split),
-            images_in=common_folder(split.paths),
-            view=view,
-            backbone=backbone.name,
-            image_size=backbone.image_size,
-            computed_on=environment(device),
-        ),
-    )
-
-
-def _key(backbone: Backbone, split: Split, view: View) -> str:
-    images = image_digests(split.paths)
-    content = [_FORMAT, backbone.fingerprint, backbone.image_size, view, "squash", images]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]

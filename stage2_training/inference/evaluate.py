@@ -67,12 +67,12 @@ def evaluate_run(
     tuned = None
     if thresholds != "fixed":
         val = inputs.split("val")
-        inputs.keep_features([val], config.evaluation.views)
+        inputs.keep_features(([val], config.evaluation.views))
         tuned = {
             branch: choose_thresholds(thresholds, dataset.protocol.threshold, values, val.targets)
             for branch, values in score(recognizer, inputs.scoring(val)).items()
         }
-    inputs.keep_features([wanted], config.evaluation.views)
+    inputs.keep_features(([wanted], config.evaluation.views))
     probabilities = score(recognizer, inputs.scoring(wanted))
     metrics = metrics_by_branch(probabilities, wanted, dataset, tuned)
     if not resamples:

@@ -184,8 +184,7 @@ class _Training:
     def _keep_features(self) -> None:
         # Where there is no test, test is val.
         scored = [self.train, self.val, *([self.test] if self.test is not self.val else [])]
-        self.inputs.keep_features(scored, self.config.evaluation.views)
-        self.inputs.keep_features([self.train], self.config.training.views)
+        self.inputs.keep_features((scored, self.config.evaluation.views), ([self.train], self.config.training.views))
 
     def _initialise(self, batches: Batches) -> None:
         """Set data-dependent initial values, the same in every process; dropout then differs between processes."""

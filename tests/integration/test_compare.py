@@ -137,7 +137,7 @@ variants: {slow: {training.lr: 0.001}, fast: {training.lr: 0.01}}
     out = tmp_path / "folds"
     ended = sspa_train("compare", tmp_path / "folds.yaml", "--out", out, *inputs(squares))
     assert ended.code == 0, ended.messages
-    assert ended.messages.count("keeping the frozen tower's features of train, val (plain view)") == 1
+    assert ended.messages.count("keeping the frozen tower's features of train, val (plain, mirrored)") == 1
     scored = [json.loads((out / f"fold {number}-slow-seed0" / "test_ids.json").read_text()) for number in (1, 2)]
     own = [f"train{number}" for number in range(96)] + [f"val{number}" for number in range(24)]
     assert sorted(scored[0] + scored[1]) == sorted(own)

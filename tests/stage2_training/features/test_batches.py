@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.data import loading
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.features.batches import FeatureBatches
-from sspa.stage2_training.features.kept_features import KeptFeatures, kept_features
+from sspa.stage2_training.features.kept_features import FeatureCache, KeptFeatures
 
 from ..model.small_models import small_backbone
 
@@ -33,9 +34,10 @@ def _views(count: int) -> list[KeptFeatures]:
     ]
 
 
-def _images(folder: Path, count: int) -> list[Path]:
+def _images(folder: Path, count: int, seed: int = 0) -> list[Path]:
     """Images of independent noise."""
-    generator = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    generator = np.random.default_rng(seed)
     paths = [folder / f"{number}.png" for number in range(count)]
     for path in paths:
         Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
@@ -87,7 +89,7 @@ def test_features_are_the_towers_and_are_computed_once(
     paths = _images(tmp_path, 5)
     split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
 
-    (kept,) = kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    (kept,) = FeatureCache(backbone, CPU, workers=0).kept([split], "mirrored")
     transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
     images = torch.stack([ImageDataset(split, transform)[index][0] for index in range(5)])
     with torch.no_grad():
@@ -97,36 +99,60 @@ def test_features_are_the_towers_and_are_computed_once(
     torch.testing.assert_close(taken.pooled, wanted.pooled[[3, 1]], atol=2e-3, rtol=2e-3)
 
     assert "MB" in capsys.readouterr().err
-    kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    FeatureCache(backbone, CPU, workers=0).kept([split], "mirrored")
     assert capsys.readouterr().err == ""
     few = Split("train", ("d", "b"), (paths[3], paths[1]), split.targets[[3, 1]], within=(split,))
-    (drawn,) = kept_features(backbone, [few], "mirrored", CPU, workers=0)
+    (drawn,) = FeatureCache(backbone, CPU, workers=0).kept([few], "mirrored")
     assert capsys.readouterr().err == ""  # those of the whole split serve
     assert len(drawn) == 2
     assert torch.equal(drawn.take(np.array([0, 1])).regions, taken.regions)
-    (alone,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    (alone,) = FeatureCache(backbone, CPU, workers=0).kept([few], "plain")
     assert "MB" in capsys.readouterr().err
     assert len(alone) == len(alone.pooled[0]) == 2
     Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(paths[0])  # a changed image is noticed
-    kept_features(backbone, [split], "mirrored", CPU, workers=0)
+    FeatureCache(backbone, CPU, workers=0).kept([split], "mirrored")
     assert "MB" in capsys.readouterr().err
+
+
+def test_an_image_is_decoded_once_for_all_views(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = (
+        Split(name, ("a", "b"), tuple(_images(tmp_path / name, 2, seed)), np.zeros((2, 2), dtype=np.int8))
+        for seed, name in enumerate(("train", "test"))
+    )
+    decoded: list[Path] = []
+    load = loading.load_image
+    monkeypatch.setattr(loading, "load_image", lambda path, **options: decoded.append(path) or load(path, **options))
+
+    FeatureCache(backbone, CPU, workers=0).keep(([train], ["plain", "mirrored"]), ([test], ["plain"]))
+
+    assert sorted(decoded) == sorted(train.paths + test.paths)
+    assert "image tower: 6/6 images" in capsys.readouterr().err
+    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    images = torch.stack([ImageDataset(train, transform)[index][0] for index in range(2)])
+    for view, shown in (("plain", images), ("mirrored", images.flip(-1))):
+        (kept,) = FeatureCache(backbone, CPU, workers=0).kept([train], view)
+        with torch.no_grad():
+            wanted = backbone.encode_image(shown).regions
+        torch.testing.assert_close(kept.take(np.arange(2)).regions, wanted, atol=2e-3, rtol=2e-3)
+    assert capsys.readouterr().err == ""
 
 
 def test_features_outlive_a_move_of_the_images(
     tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "before").mkdir()
     paths = _images(tmp_path / "before", 3)
     paths[1].write_bytes(b"broken")
     split = Split("test", tuple("abc"), tuple(paths), np.zeros((3, 2), dtype=np.int8))
-    (kept,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    (kept,) = FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     capsys.readouterr()
 
     (tmp_path / "before").rename(tmp_path / "after")
     for path in (tmp_path / "after").iterdir():
         os.utime(path, ns=(1, 1))
     moved = replace(split, paths=tuple(tmp_path / "after" / path.name for path in paths))
-    (again,) = kept_features(backbone, [moved], "plain", CPU, workers=0)
+    (again,) = FeatureCache(backbone, CPU, workers=0).kept([moved], "plain")
 
     assert not capsys.readouterr().err
     everything = np.arange(3)
@@ -160,11 +186,11 @@ def test_a_damaged_entry_is_computed_again(
     tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
 ) -> None:
     split = Split("test", tuple("abcd"), tuple(_images(tmp_path, 4)), np.zeros((4, 2), dtype=np.int8))
-    (first,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    (first,) = FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     wanted = first.take(np.arange(4))
     (entry,) = (tmp_path / "cache" / "features").iterdir()
     damage(entry)
-    (again,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    (again,) = FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     assert f"{entry}: damaged features in the cache" in capsys.readouterr().err
     assert torch.equal(again.take(np.arange(4)).regions, wanted.regions)
     assert torch.equal(again.take(np.arange(4)).pooled, wanted.pooled)
@@ -181,9 +207,9 @@ def test_folds_share_what_is_kept_of_the_whole(
 
     own = (split("train", [0, 1, 2, 3]), split("val", [4, 5]))
     folds = [split("train", [0, 2], own), split("val", [5], own), split("test", [1, 3, 4], own)]
-    parts = kept_features(backbone, folds, "plain", CPU, workers=0)
-    assert "features of train, val (plain view)" in capsys.readouterr().err  # the data set's own, whole
-    wholes = kept_features(backbone, own, "plain", CPU, workers=0)
+    parts = FeatureCache(backbone, CPU, workers=0).kept(folds, "plain")
+    assert "features of train, val (plain)" in capsys.readouterr().err  # the data set's own, whole
+    wholes = FeatureCache(backbone, CPU, workers=0).kept(own, "plain")
     assert capsys.readouterr().err == ""  # a run without folds has them already
     by_number = torch.cat([whole.take(np.arange(len(whole))).regions for whole in wholes])
     for part, fold in zip(parts, folds, strict=True):
@@ -198,7 +224,7 @@ def test_an_unreadable_image_costs_no_other_features_and_is_left_out_of_training
     paths = _images(tmp_path, 6)
     paths[4].write_bytes(b"broken")
     split = Split("train", tuple("abcdef"), tuple(paths), np.zeros((6, 2), dtype=np.int8))
-    (kept,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    (kept,) = FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     assert list(kept.unreadable) == [4]
     assert "4.png: not an image" in kept.unreadable[4]
     batches = FeatureBatches([kept], split.targets, 2, CPU, shuffle=True)
@@ -209,14 +235,14 @@ def test_an_unreadable_image_costs_no_other_features_and_is_left_out_of_training
     assert batches.unreadable() == [f"{kept.unreadable[4]} (left out)"]
     capsys.readouterr()
     few = Split("train", ("e", "b"), (paths[4], paths[1]), split.targets[:2], within=(split,))
-    (drawn,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    (drawn,) = FeatureCache(backbone, CPU, workers=0).kept([few], "plain")
     assert list(drawn.unreadable) == [0]
     (entry,) = (tmp_path / "cache" / "features").iterdir()
     (entry / "unreadable.json").write_text("[")
-    kept_features(backbone, [split], "plain", CPU, workers=0)
+    FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     assert "damaged features in the cache" in capsys.readouterr().err
     Image.new("RGB", (40, 50)).save(paths[4])  # replaced
-    assert not kept_features(backbone, [split], "plain", CPU, workers=0)[0].unreadable
+    assert not FeatureCache(backbone, CPU, workers=0).kept([split], "plain")[0].unreadable
 
 
 def test_a_large_split_is_kept_in_parts(
@@ -225,19 +251,19 @@ def test_a_large_split_is_kept_in_parts(
     paths = _images(tmp_path, 7)
     paths[5].write_bytes(b"broken")
     split = Split("train", tuple("abcdefg"), tuple(paths), np.zeros((7, 2), dtype=np.int8))
-    (whole,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    (whole,) = FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     monkeypatch.setattr("sspa.stage2_training.features.kept_features._PART", 3)
     capsys.readouterr()
     first_two = Split("train", split.ids[:3], split.paths[:3], split.targets[:3])
-    kept_features(backbone, [first_two], "plain", CPU, workers=0)
+    FeatureCache(backbone, CPU, workers=0).kept([first_two], "plain")
     capsys.readouterr()
-    (parts,) = kept_features(backbone, [split], "plain", CPU, workers=0)
+    (parts,) = FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
     assert len(parts) == 7
     assert len(parts.pooled) == 3
     rows = np.array([6, 0, 3, 5])
     torch.testing.assert_close(parts.take(rows).regions, whole.take(rows).regions)
     assert list(parts.unreadable) == [5]
     few = Split("train", ("f", "a"), (paths[5], paths[0]), split.targets[:2], within=(split,))
-    (drawn,) = kept_features(backbone, [few], "plain", CPU, workers=0)
+    (drawn,) = FeatureCache(backbone, CPU, workers=0).kept([few], "plain")
     torch.testing.assert_close(drawn.take(np.array([1, 0])).regions, whole.take(np.array([0, 5])).regions)
     assert list(drawn.unreadable) == [0]

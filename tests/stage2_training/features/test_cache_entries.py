@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sspa.stage2_training.cli.main import app
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.features.cache_entries import cache_entries, make_room
-from sspa.stage2_training.features.kept_features import kept_features
+from sspa.stage2_training.features.kept_features import FeatureCache
 
 from ..model.small_models import small_backbone
 
@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for image, path in enumerate(paths):
             Image.new("RGB", (40, 50), (number, image, 0)).save(path)
         split = Split(name, ("a", "b"), paths, np.zeros((2, 1), dtype=np.int8))
-        kept_features(backbone, [split], "plain", CPU, workers=0)
+        FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
         (entry,) = (entry for entry in folder.iterdir() if entry.stat().st_mtime > 1000)
         os.utime(entry, (10 * number, 10 * number))
     (folder / "old").mkdir()
@@ -72,7 +72,8 @@ def test_entries_of_other_versions_go_first_and_then_what_was_not_used_for_longe
 def test_an_entry_that_is_used_again_goes_last(cache: Path, tmp_path: Path) -> None:
     backbone = small_backbone(tmp_path / "backbone")
     paths = tuple(tmp_path / "data" / "train" / f"{image}.png" for image in range(2))
-    kept_features(backbone, [Split("x", ("a", "b"), paths, np.zeros((2, 1), dtype=np.int8))], "plain", CPU, workers=0)
+    split = Split("x", ("a", "b"), paths, np.zeros((2, 1), dtype=np.int8))
+    FeatureCache(backbone, CPU, workers=0).kept([split], "plain")
 
     assert _names().index("train") < _names().index("test")
     assert len(list(cache.iterdir())) == 3
