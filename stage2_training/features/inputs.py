@@ -14,6 +14,7 @@ from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, check_u
 from sspa.stage2_training.data.transforms import ImageTransform, make_transform
 from sspa.stage2_training.features.batches import Batches, FeatureBatches, ImageBatches
 from sspa.stage2_training.features.kept_features import FeatureCache, KeptFeatures
+from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.model.views import View
 
 
@@ -52,7 +53,7 @@ class Inputs:
         self.config, self.dataset, self.backbone, self.device = config, dataset, backbone, device
         self.frozen = config.backbone.tower == "frozen"
         self.processes = processes
-        self._cache = FeatureCache(backbone, device, config.data.workers)
+        self._cache = FeatureCache(backbone, device, config.data.workers, reads_regions(config.model))
 
     def keep_features(self, *wanted: tuple[Sequence[Split], tuple[View, ...]]) -> None:
         """If the tower is frozen, compute the missing features of splits, each with its views, all in one pass."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ from sspa.stage2_training.model.views import View, under_view
 
 _BATCH = 32
 _FORMAT = 3
-_FILES = ("pooled", "regions")
+# An array of an entry, and the part of the image features that it holds.
+_Kind = Literal["pooled", "regions"]
 _UNREADABLE = "unreadable.json"
 _PART = 4096
 
@@ -44,14 +45,14 @@ class KeptFeatures:
     """One split's features under one view, as stored in cache entries.
 
     Attributes:
-        pooled, regions: (N, d) and (N, M, d) of each entry, float16, memory-mapped.
+        pooled, regions: (N, d) and (N, M, d) of each entry, float16, memory-mapped; regions None if they were not kept.
         rows: the rows of the split's images in the concatenated entries; None if the split is all of them in order.
         unreadable: what is wrong with each image that could not be read, by its row in the split. Its features are
             those of a blank image.
     """
 
     pooled: tuple[NDArray[np.float16], ...]
-    regions: tuple[NDArray[np.float16], ...]
+    regions: tuple[NDArray[np.float16], ...] | None
     rows: NDArray[np.int64] | None = None
     unreadable: Mapping[int, str] = field(default_factory=dict)
 
@@ -59,9 +60,12 @@ class KeptFeatures:
         return sum(map(len, self.pooled)) if self.rows is None else len(self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
-        """The features of these images as float32 tensors."""
+        """The features of these images as float32 tensors; without regions, there are zero of them."""
         rows = indices if self.rows is None else self.rows[indices]
-        return ImageFeatures(*(torch.from_numpy(_gathered(kept, rows)).float() for kept in (self.pooled, self.regions)))
+        pooled = torch.from_numpy(_gathered(self.pooled, rows)).float()
+        if self.regions is None:
+            return ImageFeatures(pooled, pooled.new_empty(len(pooled), 0, pooled.shape[1]))
+        return ImageFeatures(pooled, torch.from_numpy(_gathered(self.regions, rows)).float())
 
 
 class FeatureCache:
@@ -72,12 +76,14 @@ class FeatureCache:
     from another split uses that one's entry if it exists. If it needs most of the other split's images, the entry is
     computed for the whole of that split, so that other draws can use it as well. A damaged entry is computed again. A
     large split has an entry for each `_PART` of its images, so that what was computed is kept when the run is stopped.
-    Images that cannot be read are recorded, and cost nothing else.
+    Images that cannot be read are recorded, and cost nothing else. An entry for a head that reads no regions has none,
+    which makes it a hundred times smaller; one with regions serves it too.
     """
 
-    def __init__(self, backbone: Backbone, device: torch.device, workers: int) -> None:
+    def __init__(self, backbone: Backbone, device: torch.device, workers: int, regions: bool = True) -> None:
         self._backbone, self._device, self._workers = backbone, device, workers
-        self._keys: dict[tuple[tuple[Path, ...], View], str] = {}
+        self._kinds: tuple[_Kind, ...] = ("pooled", "regions") if regions else ("pooled",)
+        self._keys: dict[tuple[tuple[Path, ...], View, tuple[_Kind, ...]], str] = {}
         self._digests: dict[tuple[Path, ...], list[str]] = {}
 
     def keep(self, *wanted: tuple[Sequence[Split], Sequence[View]]) -> None:
@@ -90,9 +96,8 @@ class FeatureCache:
         for splits, views in wanted:
             for view in views:
                 for source in self._sources_of_all(splits, view):
-                    folder = self._entry(source, view)
-                    if not _is_kept(folder, source, self._backbone):
-                        missing.setdefault(source.paths, (source, {}))[1][view] = folder
+                    if not _is_kept(self._entry(source, view), self._shapes(source)):
+                        missing.setdefault(source.paths, (source, {}))[1][view] = self._entry(source, view)
         if missing:
             self._check_room(missing.values())
             count = sum(len(source) * len(folders) for source, folders in missing.values())
@@ -114,17 +119,33 @@ class FeatureCache:
             folders = [self._entry(part, view) for part in parts]
             for folder in folders:
                 mark_used(folder)
-            opened.append(_opened(split, folders, None if sources[0] is split else _rows_of(split, parts)))
+            rows = None if sources[0] is split else _rows_of(split, parts)
+            opened.append(_opened(split, folders, self._kinds, rows))
         return opened
 
     def _entry(self, split: Split, view: View) -> Path:
-        if (split.paths, view) not in self._keys:
+        with_regions = cache_folder(CACHE) / self._key(split, view, ("pooled", "regions"))
+        if "regions" in self._kinds or with_regions.is_dir():
+            return with_regions
+        return cache_folder(CACHE) / self._key(split, view, self._kinds)
+
+    def _key(self, split: Split, view: View, kinds: tuple[_Kind, ...]) -> str:
+        asked = (split.paths, view, kinds)
+        if asked not in self._keys:
             if split.paths not in self._digests:
                 self._digests[split.paths] = image_digests(split.paths)
             images = self._digests[split.paths]
             content = [_FORMAT, self._backbone.fingerprint, self._backbone.image_size, view, "squash", images]
-            self._keys[split.paths, view] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-        return cache_folder(CACHE) / self._keys[split.paths, view]
+            if "regions" not in kinds:
+                content.append("pooled alone")
+            self._keys[asked] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+        return self._keys[asked]
+
+    def _shapes(self, split: Split) -> dict[_Kind, tuple[int, ...]]:
+        regions = self._backbone.grid[0] * self._backbone.grid[1]
+        width = self._backbone.width
+        shapes: dict[_Kind, tuple[int, ...]] = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
+        return {kind: shapes[kind] for kind in self._kinds}
 
     def _sources_of_all(self, splits: Sequence[Split], view: View) -> list[Split]:
         """The splits, or parts of them, that have entries of their own."""
@@ -147,7 +168,7 @@ class FeatureCache:
 
     def _check_room(self, missing: Collection[tuple[Split, Mapping[View, Path]]]) -> None:
         needed = 2 * sum(
-            len(folders) * math.prod(shape) for source, folders in missing for shape in _shapes(source, self._backbone)
+            len(folders) * math.prod(shape) for source, folders in missing for shape in self._shapes(source).values()
         )
         where = cache_folder(CACHE)
         free = shutil.disk_usage(where).free
@@ -174,13 +195,14 @@ class FeatureCache:
                 for view, folder in folders.items()
             }
             with ExitStack() as written:
-                files = {view: _new_arrays(place, split, backbone, written) for view, place in places.items()}
+                shapes = self._shapes(split)
+                files = {view: _new_arrays(place, shapes, written) for view, place in places.items()}
                 for images, _, indices in loader.epoch(0):  # in the order of the split
                     images = images.to(self._device)
                     for view, arrays in files.items():
                         features = backbone.encode_image(under_view(images, view))
-                        for file, values in zip(arrays, (features.pooled, features.regions), strict=True):
-                            file.write(values.half().cpu().contiguous().numpy().data)
+                        for kind, file in arrays.items():
+                            file.write(getattr(features, kind).half().cpu().contiguous().numpy().data)
                         done(len(indices))
             for view, place in places.items():
                 if loader.blank:
@@ -199,13 +221,14 @@ class FeatureCache:
                 describe(place, about)
 
 
-def _new_arrays(folder: Path, split: Split, backbone: Backbone, opened: ExitStack) -> list[BinaryIO]:
+def _new_arrays(folder: Path, shapes: Mapping[_Kind, tuple[int, ...]], opened: ExitStack) -> dict[_Kind, BinaryIO]:
     """The files of an entry, ready to be written to image by image."""
-    # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
-    files: list[BinaryIO] = [opened.enter_context((folder / f"{name}.npy").open("wb")) for name in _FILES]
-    for file, shape in zip(files, _shapes(split, backbone), strict=True):
+    files: dict[_Kind, BinaryIO] = {}
+    for kind, shape in shapes.items():
+        # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
+        files[kind] = opened.enter_context((folder / f"{kind}.npy").open("wb"))
         header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        np.lib.format.write_array_header_1_0(files[kind], header)
     return files
 
 
@@ -219,8 +242,11 @@ def _parts(split: Split) -> list[Split]:
     ]
 
 
-def _opened(split: Split, folders: Sequence[Path], rows: NDArray[np.int64] | None) -> KeptFeatures:
-    pooled, regions = (tuple(map_array(folder / f"{name}.npy") for folder in folders) for name in _FILES)
+def _opened(
+    split: Split, folders: Sequence[Path], kinds: Sequence[_Kind], rows: NDArray[np.int64] | None
+) -> KeptFeatures:
+    arrays = {kind: tuple(map_array(folder / f"{kind}.npy") for folder in folders) for kind in kinds}
+    pooled, regions = arrays["pooled"], arrays.get("regions")
     first = 0
     found: dict[int, str] = {}
     for folder, array in zip(folders, pooled, strict=True):
@@ -241,8 +267,8 @@ def _unreadable(folder: Path) -> dict[int, str]:
     return {int(row): str(problem) for row, problem in read_json(file).items()} if file.is_file() else {}
 
 
-def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
-    """Whether the entry exists; a damaged one is deleted.
+def _is_kept(folder: Path, shapes: Mapping[_Kind, tuple[int, ...]]) -> bool:
+    """Whether the entry exists, with arrays of these shapes; a damaged one is deleted.
 
     Raises:
         UserError: a damaged one cannot be deleted.
@@ -250,24 +276,15 @@ def _is_kept(folder: Path, split: Split, backbone: Backbone) -> bool:
     if not folder.is_dir():
         return False
     try:
-        found = {name: map_array(folder / f"{name}.npy") for name in _FILES}
-        whole = all(
-            (array.shape, array.dtype) == (shape, np.float16)
-            for array, shape in zip(found.values(), _shapes(split, backbone), strict=True)
-        )
-        whole = whole and all(0 <= row < len(split) for row in _unreadable(folder))
+        found = {kind: map_array(folder / f"{kind}.npy") for kind in shapes}
+        whole = all((found[kind].shape, found[kind].dtype) == (shape, np.float16) for kind, shape in shapes.items())
+        whole = whole and all(0 <= row < shapes["pooled"][0] for row in _unreadable(folder))
     except (*UNREADABLE, UserError, ValueError, AttributeError):
         whole = False
     if not whole:
         say(f"{folder}: damaged features in the cache; computing them again")
         delete_damaged(folder)
     return whole
-
-
-def _shapes(split: Split, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
-    """Those of the arrays in `_FILES`: pooled features and regions."""
-    regions = backbone.grid[0] * backbone.grid[1]
-    return (len(split), backbone.width), (len(split), regions, backbone.width)
 
 
 def _rows_of(split: Split, sources: Sequence[Split]) -> NDArray[np.int64]:

@@ -81,6 +81,8 @@ class Head(nn.Module, ABC):
     (`open_vocabulary`) can be bound again, to labels it has never seen."""
 
     open_vocabulary = False
+    # False if only the pooled feature is read: regions, which are far larger, need not be kept then.
+    reads_regions = True
     # Of each label of the bound knowledge; None if the head reads no descriptions.
     descriptions: tuple[tuple[UsedDescription, ...], ...] | None = None
     # What of the branches the prediction averages, and the share of each, in the order of the logits; no shares if

@@ -39,6 +39,11 @@ _HEADS: dict[type[Options], Any] = {
 }
 
 
+def reads_regions(options: Options) -> bool:
+    """Whether the head that `options` configures reads regions, or the pooled feature alone."""
+    return bool(_HEADS[type(options)].reads_regions)
+
+
 def create_head(options: Options, backbone_width: int) -> Head:
     """The head that `options` configures, for a joint space of `backbone_width`; not yet bound to labels."""
     head: Head = _HEADS[type(options)](options, backbone_width)

@@ -27,6 +27,8 @@ class LinearProbeOptions(Options):
 class LinearProbe(Head):
     """logits = W (x0 - training mean) / training deviation + b. Uses no label texts."""
 
+    reads_regions = False
+
     def __init__(self, options: LinearProbeOptions, backbone_width: int) -> None:
         super().__init__()
         self.options, self.backbone_width = options, backbone_width

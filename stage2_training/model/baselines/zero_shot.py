@@ -33,6 +33,7 @@ class ZeroShot(Head):
     """
 
     open_vocabulary = True
+    reads_regions = False
     texts: Tensor
 
     def __init__(self, options: ZeroShotOptions, backbone_width: int) -> None:

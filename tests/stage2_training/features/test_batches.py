@@ -1,6 +1,7 @@
 """Cached features, and batches of them."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.data import loading
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset
@@ -137,6 +138,33 @@ def test_an_image_is_decoded_once_for_all_views(
             wanted = backbone.encode_image(shown).regions
         torch.testing.assert_close(kept.take(np.arange(2)).regions, wanted, atol=2e-3, rtol=2e-3)
     assert capsys.readouterr().err == ""
+
+
+def test_heads_without_regions_keep_the_pooled_feature_alone(
+    tmp_path: Path, backbone: Backbone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = Split("test", tuple("abc"), tuple(_images(tmp_path / "images", 3)), np.zeros((3, 2), dtype=np.int8))
+    everything = np.arange(3)
+
+    def kept(regions: bool) -> ImageFeatures:
+        return FeatureCache(backbone, CPU, 0, regions).kept([split], "plain")[0].take(everything)
+
+    alone = kept(regions=False)
+    assert alone.regions.shape == (3, 0, backbone.width)
+    (entry,) = (tmp_path / "cache" / "features").iterdir()
+    assert not (entry / "regions.npy").exists()
+    both = kept(regions=True)
+    assert torch.equal(both.pooled, alone.pooled)
+    assert both.regions.shape[1] > 0
+
+    shutil.rmtree(entry)
+    capsys.readouterr()
+    assert torch.equal(kept(regions=False).pooled, alone.pooled)  # those with regions serve
+    assert capsys.readouterr().err == ""
+    (entry,) = (tmp_path / "cache" / "features").iterdir()
+    (entry / "pooled.npy").write_bytes(b"damaged")
+    assert torch.equal(kept(regions=False).pooled, alone.pooled)
+    assert kept(regions=True).regions.shape == both.regions.shape
 
 
 def test_features_outlive_a_move_of_the_images(

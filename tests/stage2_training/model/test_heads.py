@@ -12,7 +12,7 @@ from sspa.stage2_training.model.baselines.query2label import Query2LabelOptions
 from sspa.stage2_training.model.baselines.tip_adapter import TipAdapterOptions
 from sspa.stage2_training.model.baselines.zero_shot import ZeroShotOptions
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.heads import create_head
+from sspa.stage2_training.model.heads import create_head, reads_regions
 from sspa.stage2_training.model.options import Options, QsmOptions, SspaOptions
 
 from .small_models import LABELS, small_backbone, some_features, some_knowledge, some_targets
@@ -47,6 +47,21 @@ def _head(name: str, backbone: Backbone) -> Head:
         for parameter in head.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
     return head.eval()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_says_whether_it_reads_regions(name: str, backbone: Backbone) -> None:
+    head = _head(name, backbone)
+    features, labels = some_features(3), head.encode_labels(backbone)
+    others = ImageFeatures(features.pooled, some_features(3, seed=1).regions)
+
+    one, other = (head(given, labels).probabilities()["both"] for given in (features, others))
+
+    assert torch.equal(one, other) is not head.reads_regions
+    assert reads_regions(HEADS[name]) == head.reads_regions
+    if not head.reads_regions:
+        without = ImageFeatures(features.pooled, features.pooled.new_empty(3, 0, backbone.width))
+        assert torch.equal(head(without, labels).probabilities()["both"], one)
 
 
 @pytest.mark.parametrize("name", HEADS)
