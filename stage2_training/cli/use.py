@@ -45,7 +45,8 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="A Parquet file to write; resumes if it was interrupted.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     precision: Annotated[
-        ScoringPrecision, typer.Option(help="Precision of the image tower; auto: bf16 on a GPU, float32 on a CPU.")
+        ScoringPrecision,
+        typer.Option(help="Precision of the image tower; auto: bf16 on a GPU that has it, else float32."),
     ] = ScoringPrecision.auto,
     device: Device = "auto",
     allow_download: AllowDownload = False,

@@ -36,6 +36,16 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a GPU multiplies matrices in bf16: NVIDIA's from Ampere on, AMD's that torch supports.
+
+    torch itself says that older ones support it, since it emulates it there, more slowly than float32.
+    """
+    if device.type != "cuda":
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep up to 2 GiB of freed memory instead of returning every large block to the kernel.
 

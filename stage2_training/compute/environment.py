@@ -77,6 +77,8 @@ def _cuda() -> dict[str, str]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "driver": said[0] if said else None,
+        # Whether float32 is rounded to TF32 in matrix products and in convolutions.
+        "tf32": f"{torch.backends.cuda.matmul.allow_tf32}, {torch.backends.cudnn.allow_tf32}",
     }
     return {name: str(value) for name, value in versions.items() if value is not None}
 

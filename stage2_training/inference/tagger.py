@@ -17,7 +17,7 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, names_only
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.stage2_training.compute.device import choose_device
+from sspa.stage2_training.compute.device import choose_device, computes_bf16
 from sspa.stage2_training.data.image_files import load_image, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
@@ -97,8 +97,8 @@ class Tagger:
         Args:
             run: a folder that `sspa-train run` wrote.
             device: auto takes a GPU if there is one.
-            precision: of the image tower, however the run was trained; auto takes bf16 on a GPU and float32 on a
-                CPU. bf16 changes probabilities by a few thousandths.
+            precision: of the image tower, however the run was trained; auto takes bf16 on a GPU that computes
+                in it, else float32. bf16 changes probabilities by a few thousandths.
             knowledge: about labels other than those the run was trained on.
             threshold: the probability from which a label counts as predicted; None uses the thresholds that the run
                 tuned on val, one per label.
@@ -111,7 +111,7 @@ class Tagger:
         folder = open_run_folder(Path(run))
         where = choose_device(device)
         if precision == "auto":
-            precision = "bf16" if where.type == "cuda" else "float32"
+            precision = "bf16" if computes_bf16(where) else "float32"
         recognizer, config, own = load_recognizer(folder, where, precision, allow_download)
         if knowledge is not None:
             rebind(recognizer, knowledge)

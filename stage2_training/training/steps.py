@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures
-from sspa.stage2_training.compute.device import attention_kernels
+from sspa.stage2_training.compute.device import attention_kernels, computes_bf16
 from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.config.run_config import Precision, RunConfig
 from sspa.stage2_training.features.batches import Batches
@@ -41,8 +41,8 @@ def check_steps(config: RunConfig, device: torch.device) -> None:
         UserError: a precision that the device does not support, or a loss whose batch cannot be split.
     """
     options = config.training
-    if options.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("training.precision=bf16: this GPU has no bf16; take fp16 or float32")
+    if options.precision == "bf16" and device.type == "cuda" and not computes_bf16(device):
+        raise UserError("training.precision=bf16: this GPU would only emulate bf16; take fp16 or float32")
     if options.precision == "fp16" and device.type == "cpu":
         raise UserError("training.precision=fp16 needs a GPU; take bf16 or float32 on a CPU")
     if options.accumulate > 1 and config.loss.couples_images:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.compute.device import choose_device
+from sspa.stage2_training.compute.device import choose_device, computes_bf16
 
 # Page faults of ten buffers of 64 MiB, one after the other, before and after the choice.
 _FAULTS = """
@@ -69,3 +69,17 @@ def test_a_gpu_is_taken_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == torch.device("cuda")
     with pytest.raises(UserError, match="--device cuda:2: torch sees 2 CUDA devices; take cuda:0 to cuda:1"):
         choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "expected"),
+    [((7, 5), None, False), ((8, 0), None, True), ((9, 0), None, True), ((0, 0), "6", True)],
+)
+def test_bf16_is_what_the_gpu_computes_in_and_not_what_torch_emulates(
+    capability: tuple[int, int], hip: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    monkeypatch.setattr("torch.version.hip", hip)
+
+    assert computes_bf16(torch.device("cuda")) is expected
+    assert not computes_bf16(torch.device("cpu"))
