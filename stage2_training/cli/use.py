@@ -46,7 +46,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     precision: Annotated[
         ScoringPrecision,
-        typer.Option(help="Precision of the image tower; auto: bf16 on a GPU that has it, else float32."),
+        typer.Option(help="Precision of the image tower; auto: bf16 if the GPU has it."),
     ] = ScoringPrecision.auto,
     device: Device = "auto",
     allow_download: AllowDownload = False,
