@@ -19,8 +19,8 @@ from sspa.stage2_training.evaluation.average_precision import Floats, average_pr
 from sspa.stage2_training.evaluation.metrics import class_average_precisions
 from sspa.stage2_training.evaluation.protocol import Protocol
 
-# Resamples computed together: one label takes a few arrays of this many times N doubles.
-_AT_ONCE = 100
+# Resamples computed together: N times this many doubles, beside a few arrays for the positives of one label.
+_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,14 @@ def resampled_map(
     """(R,) mAP with each row of weights (R, N); nan for a resample without any positive."""
     maps = []
     for start in range(0, len(weights), _AT_ONCE):
-        part = weights[start : start + _AT_ONCE].astype(np.float64)
-        per_class = np.full((len(part), targets.shape[1]), np.nan)
+        part = np.ascontiguousarray(weights[start : start + _AT_ONCE].T, dtype=np.float64)  # (N, R)
+        per_class = np.full((part.shape[1], targets.shape[1]), np.nan)
         for label in range(targets.shape[1]):
             known = targets[:, label] >= 0
             if known.any():
                 scores, positive = probabilities[known, label], targets[known, label] == 1
-                per_class[:, label] = average_precision(scores, positive, part[:, known], protocol.average_precision)
+                drawn = (part if known.all() else part[known]).T
+                per_class[:, label] = average_precision(scores, positive, drawn, protocol.average_precision)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the mean over no classes is nan, as documented
             maps.append(np.nanmean(per_class, axis=1))
