@@ -32,7 +32,7 @@ def average_precision(
     Returns:
         (R,) average precisions; nan for a resample without positives.
     """
-    weights = np.ones((1, len(scores))) if weights is None else weights
+    resamples = 1 if weights is None else len(weights)
     order = np.argsort(-scores, kind="stable")
     sorted_scores, sorted_positive = scores[order], positive[order]
     last_of_score = np.flatnonzero(np.append(sorted_scores[1:] != sorted_scores[:-1], True))
@@ -40,7 +40,7 @@ def average_precision(
     positives_so_far = np.cumsum(sorted_positive)[last_of_score]
     ends = last_of_score[np.diff(positives_so_far, prepend=0) > 0] + 1  # (E,)
     if not len(ends):
-        return np.full(len(weights), np.nan)
+        return np.full(resamples, np.nan)
     found = _sums_up_to(ends, order, weights)  # (E, R)
     ranks = np.flatnonzero(sorted_positive)
     true_found = _sums_up_to(np.searchsorted(ranks, ends), order[ranks], weights)  # (E, R)
@@ -51,7 +51,7 @@ def average_precision(
     if form == "11-point":
         # Compares counts instead of recalls: 3/10 >= 0.3 must not depend on rounding.
         firsts = [(true_found * 10 >= tenths * positives).argmax(axis=0) for tenths in range(11)]  # 11 of (R,)
-        total = np.mean([precision[first, np.arange(len(weights))] for first in firsts], axis=0)
+        total = np.mean([precision[first, np.arange(resamples)] for first in firsts], axis=0)
     else:
         gained = np.diff(true_found, axis=0, prepend=0.0)
         total = np.divide(
@@ -60,8 +60,10 @@ def average_precision(
     return np.where(positives > 0, total, np.nan)
 
 
-def _sums_up_to(ends: NDArray[np.int64], images: NDArray[np.int64], weights: Floats) -> Floats:
+def _sums_up_to(ends: NDArray[np.int64], images: NDArray[np.int64], weights: Floats | None) -> Floats:
     """(E, R): in each of R resamples, the sum of the weights (R, N) of `images[: ends[e]]`; `ends` ascend."""
+    if weights is None:
+        return ends[:, None].astype(np.float64)
     # A sparse product reads the weights of each image in place, where sorting would copy all of them.
     rows = np.concatenate([[0], ends])
     between = csr_array((np.ones(ends[-1]), images[: ends[-1]], rows), shape=(len(ends), weights.shape[1]))

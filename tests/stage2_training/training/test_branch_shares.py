@@ -19,7 +19,7 @@ BRANCHES = {
     for name, strength in {"region": 0.7, "global": 1.0, "knowledge": 0.0}.items()
 }
 PROTOCOL = Protocol(name="custom", dataset="", splits="")
-IN_TENTHS = [(a / 10, b / 10, (10 - a - b) / 10) for a in range(11) for b in range(11 - a)]
+IN_FIFTHS = [(a / 5, b / 5, (5 - a - b) / 5) for a in range(6) for b in range(6 - a)]
 
 
 def _map(shares: tuple[float, ...], averaged: str) -> float:
@@ -30,12 +30,12 @@ def _map(shares: tuple[float, ...], averaged: str) -> float:
 
 @pytest.mark.parametrize("averaged", ["logits", "probabilities"])
 def test_the_mean_of_all_shares_within_half_a_point_of_the_best(averaged: Averaged) -> None:
-    maps = {shares: _map(shares, averaged) for shares in IN_TENTHS}
+    maps = {shares: _map(shares, averaged) for shares in IN_FIFTHS}
     near = [shares for shares, value in maps.items() if value >= max(maps.values()) - 0.005]
 
     found = fitting_shares(BRANCHES, TARGETS, averaged, PROTOCOL)
 
-    assert 1 < len(near) < len(IN_TENTHS)
+    assert 1 < len(near) < len(IN_FIFTHS)
     np.testing.assert_allclose(found, np.mean(near, axis=0))
     assert found[1] > found[0] > found[2]
 
@@ -56,9 +56,18 @@ def test_unknown_cells_decide_nothing() -> None:
     )
 
 
+def test_of_many_images_some_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    every_third = {name: values[::3] for name, values in BRANCHES.items()}
+    expected = fitting_shares(every_third, TARGETS[::3], "logits", PROTOCOL)
+
+    monkeypatch.setattr("sspa.stage2_training.training.branch_shares._ENOUGH", 25)
+
+    np.testing.assert_array_equal(fitting_shares(BRANCHES, TARGETS, "logits", PROTOCOL), expected)
+
+
 def test_all_shares_of_the_grid() -> None:
     assert {tuple(shares) for shares in shares_in_steps(2, steps=2)} == {(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)}
-    assert len(shares_in_steps(3)) == 66
+    assert len(shares_in_steps(3)) == 21
 
 
 def test_shares_are_fitted_within_the_block_and_restored_after_it(recognizer: Recognizer) -> None:
