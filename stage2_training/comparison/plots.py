@@ -6,18 +6,20 @@ from itertools import cycle
 from markupsafe import Markup
 
 from sspa.stage2_training.comparison.rows import Row
+from sspa.stage2_training.comparison.table import measured_map
 from sspa.stage2_training.pages.plots import plot
 
 
 def variant_dots(rows: Sequence[Row], title: str) -> Markup:
     """Test mAP of each variant, the first on top: a dot per seed, a bar at their mean."""
-    with plot(f"Test mAP: {title}", height=0.9 + 0.3 * len(rows)) as drawn:
+    measured = measured_map(rows)
+    with plot(f"{measured}: {title}", height=0.9 + 0.3 * len(rows)) as drawn:
         places = range(len(rows) - 1, -1, -1)
         for place, row in zip(places, rows, strict=True):
             drawn.axes.scatter(row.values, [place] * len(row.values), s=18, alpha=0.6, color="C0")
             drawn.axes.scatter([row.test_map], [place], marker="|", s=160, color="C1")
         drawn.axes.set_yticks(list(places), [row.variant for row in rows])
-        drawn.axes.set(xlabel="test mAP, % (dots: seeds, bar: mean)", ylim=(-0.6, len(rows) - 0.4))
+        drawn.axes.set(xlabel=f"{measured}, % (dots: seeds, bar: mean)", ylim=(-0.6, len(rows) - 0.4))
     return drawn.svg
 
 
@@ -65,7 +67,7 @@ def over_conditions(rows: Sequence[Row], title: str) -> Markup:
             drawn.axes.set_xticks(places, [f"{count:.0f}" for count in images])
             drawn.axes.minorticks_off()
             drawn.axes.set(xlabel="labelled training images")
-        drawn.axes.set(ylabel="test mAP, %")
+        drawn.axes.set(ylabel=f"{measured_map(rows)}, %")
         drawn.figure.legend(loc="outside upper center", ncols=2)
     return drawn.svg
 

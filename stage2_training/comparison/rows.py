@@ -35,6 +35,7 @@ class Row:
 
     Attributes:
         protocol: name and hash.
+        measured: the split that everything but `val_map` is of: val where the data has no test.
         values: test mAP of each seed, in the order of `seeds`; `test_map` and `test_deviation` summarise them.
         val_map: None if val has no positives of these labels.
         region_map, global_map: of each branch alone; None if the head has no such branch.
@@ -54,6 +55,7 @@ class Row:
     labels: Labels
     variant: str
     protocol: str
+    measured: str
     seeds: tuple[int, ...]
     values: tuple[float, ...]
     val_map: float | None
@@ -113,6 +115,7 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
                     labels=part,
                     variant=variant,
                     protocol=protocol,
+                    measured=next(iter(by_seed.values())).result().measured,
                     seeds=tuple(values),
                     values=tuple(values.values()),
                     val_map=_mean(_by_seed(by_seed, wanted, "val", "both")),
@@ -137,7 +140,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     import pyarrow.parquet as pq
 
     kinds = {
-        **dict.fromkeys(("data", "condition", "labels", "variant", "protocol"), pa.string()),
+        **dict.fromkeys(("data", "condition", "labels", "variant", "protocol", "measured"), pa.string()),
         **dict.fromkeys(("trained_parameters", "peak_memory_bytes"), pa.int64()),
         "seeds": pa.list_(pa.int64()),
         "values": pa.list_(pa.float64()),

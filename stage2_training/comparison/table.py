@@ -21,7 +21,8 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("labels", lambda row: row.labels, len({row.labels for row in rows}) > 1),
         ("variant", lambda row: row.variant, True),
         ("val", lambda row: number(row.val_map), True),
-        ("test mAP", lambda row: f"{row.test_map:.2f}{_deviation(row)}", True),
+        ("split", lambda row: row.measured, len({row.measured for row in rows}) > 1),
+        (measured_map(rows), lambda row: f"{row.test_map:.2f}{_deviation(row)}", True),
         ("region", lambda row: number(row.region_map), True),
         ("global", lambda row: number(row.global_map), True),
         ("difference [95%]", _difference, True),
@@ -32,6 +33,12 @@ def columns_of(rows: Sequence[Row]) -> list[Column]:
         ("memory", lambda row: _memory(row.peak_memory_bytes), True),
     ]
     return [(title, cell) for title, cell, shown in optional if shown]
+
+
+def measured_map(rows: Sequence[Row]) -> str:
+    """ "test mAP", or "val mAP" where the data has no test; "mAP" where rows differ in that."""
+    splits = {row.measured for row in rows}
+    return f"{splits.pop()} mAP" if len(splits) == 1 else "mAP"
 
 
 def headline_columns_of(rows: Sequence[Row]) -> list[Column]:
@@ -46,8 +53,8 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
     protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
     headline = "; the protocol's other headline figures at its threshold, and at thresholds tuned on val"
     return (
-        f"{comparison.about}; test mAP in percent, mean ± standard deviation of {seeds} seeds, difference to "
-        f"{comparison.reference} with its 95% interval over test images and seeds; protocol {protocols}"
+        f"{comparison.about}; {measured_map(rows)} in percent, mean ± standard deviation of {seeds} seeds, difference "
+        f"to {comparison.reference} with its 95% interval over images and seeds; protocol {protocols}"
         f"{headline if any(row.headline for row in rows) else ''}"
     )
 

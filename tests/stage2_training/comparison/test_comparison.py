@@ -1,5 +1,6 @@
 """Comparisons: their files, what is run and what is reused, and the table against its runs."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from sspa.stage2_training.comparison.definition import Comparison, Group, read_c
 from sspa.stage2_training.comparison.page import write_comparison_page
 from sspa.stage2_training.comparison.plan import plan_runs
 from sspa.stage2_training.comparison.rows import group_rows, write_rows
-from sspa.stage2_training.comparison.table import headline_columns_of, show_comparison
+from sspa.stage2_training.comparison.table import columns_of, headline_columns_of, show_comparison
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import setting_keys
 from sspa.stage2_training.runs.run_folder import RunFolder
@@ -259,6 +260,28 @@ def test_rows_are_those_of_the_runs_and_go_to_page_and_parquet(
     show_comparison(comparison, rows)
     shown = capsys.readouterr().out
     assert f"{better.difference:+.2f} [{better.difference_low:+.2f}, {better.difference_high:+.2f}]" in shown
+    assert "test mAP in percent" in shown
+
+
+def test_where_the_data_has_no_test_the_figures_are_those_of_val(
+    run: Callable[..., Any], made: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = two(seeds=(0,))
+    run(comparison)
+    for variant in ("plain", "better"):
+        file = tmp_path / "out" / f"{variant}-seed0" / "result.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "measured": "val"}))
+    rows, _ = run(comparison)
+
+    show_comparison(comparison, rows)
+    page = write_comparison_page(comparison, rows, tmp_path / "c.html").read_text()
+
+    shown = capsys.readouterr().out
+    assert {row.measured for row in rows} == {"val"}
+    assert "val mAP in percent" in shown
+    assert "test mAP" not in shown + page
+    mixed = [rows[0], replace(rows[1], measured="test")]
+    assert [title for title, _ in columns_of(mixed)][1:4] == ["val", "split", "mAP"]
 
 
 def test_a_page_over_conditions_escapes_what_it_is_given(
