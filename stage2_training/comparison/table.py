@@ -53,7 +53,8 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
     protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
     headline = "; the protocol's other headline figures at its threshold, and at thresholds tuned on val"
     return (
-        f"{comparison.about}; {measured_map(rows)} in percent, mean ± standard deviation of {seeds} seeds, difference "
+        f"{comparison.about}; {measured_map(rows)} in percent, mean ± standard deviation of {seeds} "
+        f"seed{'s' if seeds > 1 else ''}, difference "
         f"to {comparison.reference} with its 95% interval over images and seeds; protocol {protocols}"
         f"{headline if any(row.headline for row in rows) else ''}"
     )

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from sspa.stage2_training.evaluation.metrics import CALIBRATION_BINS
+from sspa.stage2_training.evaluation.metrics import CALIBRATION_BINS, branch_title
 from sspa.stage2_training.runs.records import EpochRecord
 
 Floats = NDArray[np.floating[Any]]
@@ -162,7 +162,9 @@ def training_curves(lines: Sequence[EpochRecord]) -> list[Markup]:
         loss.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     with plot("mAP on val") as val:
         for branch in lines[0].val:
-            val.axes.plot(epochs, [100 * line.val[branch].mAP for line in lines], marker="o", label=branch)
+            val.axes.plot(
+                epochs, [100 * line.val[branch].mAP for line in lines], marker="o", label=branch_title(branch)
+            )
         val.axes.set(xlabel="epoch (0: untrained)", ylabel="mAP on val, %")
         val.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         val.axes.legend()

@@ -39,6 +39,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     knowledge = folder.knowledge()
     names = {label.key: label.text for label in knowledge.labels}
     probabilities, targets = folder.read_predictions()
+    titled = {branch_title(branch): values for branch, values in probabilities.items()}
     protocol = get_protocol(about.protocol.name)
     return write_page(
         folder.file("report.html"),
@@ -63,8 +64,8 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
                 names,
             ),
             "training": plots.training_curves(folder.epochs()),
-            "precision_recall": plots.precision_recall_curves(probabilities, targets),
-            "reliability": plots.reliability_curve(probabilities, targets),
+            "precision_recall": plots.precision_recall_curves(titled, targets),
+            "reliability": plots.reliability_curve(titled, targets),
             "co_occurrence": _co_occurrence(probabilities["both"], targets, protocol.threshold, list(names.values())),
         },
         images=_images(folder, device, probabilities["both"], protocol.threshold),

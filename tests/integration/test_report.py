@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_run(trained_run: Path, page: str) -> None:
     about = RunFolder(trained_run).read_json("run.json")
     for said in (about["protocol"]["hash"], about["knowledge"]["hash"][:16], about["data"]["note"]):
         assert said in text
-    for branch in ("untrained", "region", "global", "both"):
+    for branch in ("untrained", "region", "global", "knowledge", "prediction"):
         assert branch in text
 
 
