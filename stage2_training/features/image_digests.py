@@ -34,7 +34,7 @@ def image_digests(paths: Sequence[Path]) -> list[str]:
     A file is read once: the cache remembers its digest for as long as its size and its time of change stay the same.
 
     Raises:
-        UserError: a file cannot be read, or the cache cannot be written.
+        UserError: a file cannot be read.
     """
     containers = [file_of(path) for path in paths]
     found: dict[Path, _Seen] = {}
@@ -112,5 +112,9 @@ def _remembered(folder: Path) -> dict[str, _Seen]:
 
 def _remember(folder: Path, files: Mapping[str, _Seen]) -> None:
     """Add to what is remembered. Of two processes that do so at once, one reads the files again next time."""
-    with replacing(_memory_of(folder)) as beside:
-        beside.write_text(json.dumps({**_remembered(folder), **files}), encoding="utf-8")
+    try:
+        with replacing(_memory_of(folder)) as beside:
+            beside.write_text(json.dumps({**_remembered(folder), **files}), encoding="utf-8")
+    except UserError as error:
+        # A cache that others share may be read-only; features that are in it serve all the same.
+        say(f"{error}; going on without keeping these checksums")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -97,3 +98,18 @@ def test_many_files_show_their_progress(
     image_digests(images)
 
     assert "checksums of images: 3/3 images" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_memory(
+    images: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> NoReturn:
+        raise UserError(f"{path}: cannot be written (Read-only file system)")
+
+    expected = image_digests(images)
+    image_digests(images)
+    monkeypatch.setattr(module, "replacing", refuse)
+    os.utime(images[0], ns=(1, 1))
+
+    assert image_digests(images) == expected
+    assert "going on without keeping these checksums" in capsys.readouterr().err
