@@ -27,7 +27,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def preset_settings(name: str) -> Tree:
-    """The settings of a preset, over those of the base that it names.
+    """The settings of a preset, over those of the base or other preset that it names.
 
     Raises:
         UserError: there is none of that name.
@@ -36,7 +36,10 @@ def preset_settings(name: str) -> Tree:
         raise UserError(f"there is no preset {name!r}; {nearest_or_all(name, preset_names())} --preset none takes none")
     own = read_yaml(_FOLDER / f"{name}.yaml")
     base = own.pop("base", None)
-    return own if base is None else overridden(read_yaml(_FOLDER / "bases" / f"{base}.yaml"), own)
+    if base is None:
+        return own
+    shared = preset_settings(base) if base in preset_names() else read_yaml(_FOLDER / "bases" / f"{base}.yaml")
+    return overridden(shared, own)
 
 
 def preset_of(tree: Mapping[str, Any]) -> str | None:

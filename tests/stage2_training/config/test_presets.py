@@ -6,9 +6,10 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.config.presets import preset_names
-from sspa.stage2_training.config.resolving import resolve_config
+from sspa.stage2_training.config.resolving import differing_keys, resolve_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.adapters import adapter_names
+from sspa.stage2_training.model.options import SspaOptions
 
 CLIP = {"knowledge": "k.parquet", "backbone.name": "open_clip:ViT-B-16"}
 
@@ -50,6 +51,18 @@ def test_the_embedded_backbone_keeps_the_defaults_for_its_scenes() -> None:
 def test_the_embedded_backbone_has_a_recipe_for_each_domain(data: str, recipe: str, size: tuple[int, int]) -> None:
     config = resolve_config(values={"knowledge": "k.parquet", "data.name": data})
     assert (config.preset, config.backbone.image_size, config.backbone.tower) == (recipe, size, "frozen")
+
+
+def test_the_fast_recipe_for_photos_is_that_for_photos_without_boxes() -> None:
+    known = {"knowledge": "k.parquet", "data.name": "voc2007"}
+    fast, usual = resolve_config(values=known, preset="embedded-photos-fast"), resolve_config(values=known)
+    differing = ["model.cap.learned", "model.dsf.enabled", "model.gdma.s_to_v", "model.gdma.v_to_s", "model.qsm.kind"]
+    assert sorted({*differing_keys(fast, usual)} - {"preset"}) == differing
+    assert isinstance(fast.model, SspaOptions)
+    assert not (fast.model.cap.learned)
+    assert not (fast.model.dsf.enabled)
+    assert not (fast.model.gdma.v_to_s)
+    assert not (fast.model.gdma.s_to_v)
 
 
 def test_a_preset_by_name_or_none() -> None:
