@@ -1,16 +1,20 @@
 """Faithfulness metrics on images whose answer is obvious."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.explanation import faithfulness
 from sspa.stage2_training.explanation.boxes import voc_boxes
 from sspa.stage2_training.explanation.faithfulness import STEPS, area_under, centres_inside, mixed_images
 from sspa.stage2_training.inference.region_maps import region_maps, strongest_region
-from sspa.stage2_training.model.contract import Evidence
+from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.model.contract import Evidence, Prediction
 
 
 def test_centres_inside_boxes() -> None:
@@ -59,3 +63,23 @@ def test_boxes_of_an_annotation(tmp_path: Path) -> None:
     annotation.write_text(annotation.read_text().replace("<xmax>10</xmax>", ""))
     with pytest.raises(UserError, match=r"000001\.xml: cannot be read as a VOC annotation \(no bndbox/xmax\)"):
         voc_boxes(image)
+
+
+def test_a_model_that_sees_one_region_loses_it_first_in_the_right_order() -> None:
+    """The score is the contrast within region 5 of 16: removing it first, or adding it last, leaves the least area."""
+    sharp = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def contrast(images: torch.Tensor, _: object) -> Prediction:
+        spread = images[:, :, 8:16, 8:16].std(dim=(1, 2, 3))[:, None]
+        return Prediction({"region": torch.cat([torch.zeros_like(spread), 20 * spread - 3], dim=1)})
+
+    tagger = SimpleNamespace(recognizer=contrast, label_features={}, device=torch.device("cpu"), grid=(4, 4))
+    others = [region for region in range(16) if region != 5]
+    orders = {"first": np.array([5, *others]), "last": np.array([*others, 5])}
+
+    areas = faithfulness._areas(cast(Tagger, tagger), sharp, orders, label=1)
+
+    (deletion, insertion), (late_deletion, late_insertion) = areas["first"], areas["last"]
+    assert deletion < late_deletion - 0.3
+    assert insertion > late_insertion + 0.3
+    assert set(faithfulness._areas(cast(Tagger, tagger), sharp, orders, label=0).values()) == {(0.5, 0.5)}
