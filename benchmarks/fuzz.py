@@ -44,6 +44,7 @@ from sspa.stage2_training.backbones.model_folders import check_model_folder
 from sspa.stage2_training.backbones.text_cache import cached_text_features
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.custom.reading import read_custom
 from sspa.stage2_training.data.dataset import Split, load_manifest
 from sspa.stage2_training.data.image_files import load_image
@@ -98,8 +99,8 @@ class Fuzzer:
         write_knowledge(self.good / "knowledge.parquet", rows)
         labels = LabelSet("pets", (Label("cat", "cat"), Label("dog", "dog")))
         marks = np.array([[1, 0], [0, 1], [1, -1]], np.int8)
-        ids = ("a", "b", "c")
-        write_manifest(Manifest("d", labels, "custom", "", ids, ids, ("train", "val", "test"), marks),
+        ids = Texts(("a", "b", "c"))
+        write_manifest(Manifest("d", labels, "custom", "", ids, ids, Texts(("train", "val", "test")), marks),
                        self.good / "manifest.parquet")  # fmt: skip
         (self.good / "labels.txt").write_text("# domain: natural\ncat\tcat\thint\ndog\n")
         (self.good / "rows.csv").write_text("label,sample,description\ncat,0,A cat has a tail.\n")

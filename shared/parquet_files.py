@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 
 MAX_ROWS = 5_000_000
 MAX_BYTES = 1 << 30
-_BATCH = 4096
+_BATCH = 16384
 # Of a page header in Thrift's compact protocol: the types i32 and stop, and the number of the field `crc`.
 _I32, _STOP, _CRC = 5, 0, 4
 
@@ -99,6 +99,8 @@ def read_parquet(path: Path, check: Callable[[Any], Found]) -> tuple["pa.Table",
         table = _read_bounded(file, strings, path).cast(schema)
         # Not before: on a damaged column, reading raises an error, but pyarrow's `column` aborts the process.
         _check_checksums(file.metadata, path)
+    # What the batches needed, which is more than the table.
+    pa.default_memory_pool().release_unused()
     return table, found
 
 

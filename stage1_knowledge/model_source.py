@@ -8,9 +8,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
-from sspa.shared.files import replacing
+from sspa.shared.file_digests import file_digests
 from sspa.shared.hub import hub_folder
 from sspa.shared.json_files import read_json
 from sspa.shared.terminal import say
@@ -91,7 +90,7 @@ def _find(spec: str | None, revision: str | None, code: bool) -> ModelSource:
         weights = embedded_model.weights_file()
         return ModelSource(
             name=embedded_model.NAME,
-            revision=_file_hash(weights),
+            revision=file_digests([weights], "weights")[0],
             quantisation=embedded_model.QUANTISATION,
             chat_template="",
             path=None,
@@ -125,8 +124,8 @@ def _from_folder(path: Path, name: str, code: bool, commit: str = "") -> ModelSo
     revision = commit
     if not revision:
         whole = hashlib.sha256()
-        for file in files:
-            whole.update(f"{file.name} {_file_hash(file)}\n".encode())
+        for file, digest in zip(files, file_digests(files, "model files"), strict=True):
+            whole.update(f"{file.name} {digest}\n".encode())
         revision = whole.hexdigest()
     quantised = config.get("quantization_config")
     quantisation = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
@@ -168,20 +167,3 @@ def _read_template(path: Path) -> str:
             f"--chat-template {path}: does not mention `messages`; a chat template (Jinja2) turns them to text"
         )
     return text
-
-
-def _file_hash(file: Path) -> str:
-    """SHA-256 of a file, cached by path, size and modification time."""
-    status = file.stat()
-    stamp = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
-    memory = cache_folder("file_hashes") / f"{hashlib.sha256(stamp.encode()).hexdigest()}.txt"
-    if memory.is_file() and len(known := memory.read_text()) == 64:
-        return known
-    with file.open("rb") as opened:
-        computed = hashlib.file_digest(opened, "sha256").hexdigest()
-    try:
-        with replacing(memory) as beside:
-            beside.write_text(computed)
-    except UserError as error:
-        say(f"{error}; going on without keeping this checksum")
-    return computed

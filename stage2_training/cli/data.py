@@ -89,13 +89,8 @@ def prepare(
     """Read a data set in its own layout, check it, write its manifest, and show what was understood."""
     from sspa.stage2_training.data.custom.understood import understood
     from sspa.stage2_training.data.dataset import load_manifest
-    from sspa.stage2_training.data.manifest import (
-        check_images,
-        check_manifest,
-        missing_images,
-        without_images,
-        write_manifest,
-    )
+    from sspa.stage2_training.data.images_on_disk import check_images, missing_images
+    from sspa.stage2_training.data.manifest import check_manifest, without_images, write_manifest
 
     if name == "custom":
         from sspa.shared.label_sets import read_label_set
@@ -157,7 +152,7 @@ def check(
     from sspa.stage2_training.data.adapters import get_adapter
     from sspa.stage2_training.data.checking import check_data, decoding_problems, duplicate_problems
     from sspa.stage2_training.data.dataset import load_manifest
-    from sspa.stage2_training.data.manifest import check_images
+    from sspa.stage2_training.data.images_on_disk import check_images
 
     if name.endswith(".parquet"):
         manifest, root = load_manifest(name, root, protocol)

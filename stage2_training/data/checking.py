@@ -9,7 +9,8 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.data.adapters.adapter import Adapter, Published
 from sspa.stage2_training.data.decoding import unreadable_images
 from sspa.stage2_training.data.duplicates import NEAR, duplicates, fingerprints
-from sspa.stage2_training.data.manifest import Manifest, check_images, check_manifest, resolve_paths
+from sspa.stage2_training.data.images_on_disk import check_images, resolve_paths
+from sspa.stage2_training.data.manifest import Manifest, check_manifest
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
 

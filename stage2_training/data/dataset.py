@@ -1,6 +1,6 @@
 """The input of training and evaluation: a Dataset of Splits, always created from a manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,17 +10,10 @@ from numpy.typing import NDArray
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet
 from sspa.shared.terminal import say
+from sspa.stage2_training.data.columns import Paths
 from sspa.stage2_training.data.decoding import unreadable_images
-from sspa.stage2_training.data.manifest import (
-    SPLITS,
-    Manifest,
-    check_manifest,
-    in_root,
-    missing_images,
-    read_manifest,
-    resolve_paths,
-    without_images,
-)
+from sspa.stage2_training.data.images_on_disk import check_images, in_root, missing_images
+from sspa.stage2_training.data.manifest import SPLITS, Manifest, check_manifest, read_manifest, without_images
 from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.protocol import Protocol
@@ -30,7 +23,7 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 _SHOWN = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """N images; targets (N, C) int8 with 1 present, 0 absent, -1 unknown.
 
@@ -38,8 +31,8 @@ class Split:
     """
 
     name: str
-    ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    ids: Sequence[str]
+    paths: Sequence[Path]
     targets: NDArray[np.int8]
     within: "tuple[Split, ...]" = ()
 
@@ -149,12 +142,11 @@ def dataset_from_manifest(manifest: Manifest, root: Path, leave_out_unreadable: 
     content_hash = manifest.content_hash
     if leave_out_unreadable:
         manifest = _readable(manifest, root)
-    paths = np.array(resolve_paths(manifest, root), dtype=object)
-    ids = np.array(manifest.ids, dtype=object)
+    check_images(manifest, root)
     splits = {}
-    for split in dict.fromkeys(manifest.splits):
-        rows = manifest.rows_of(split)
-        splits[split] = Split(split, tuple(ids[rows]), tuple(paths[rows]), manifest.targets[rows])
+    for split in manifest.splits.distinct():
+        of_split = manifest.only(manifest.rows_of(split))
+        splits[split] = Split(split, of_split.ids, Paths(root, of_split.paths), of_split.targets)
     return Dataset(
         name=manifest.dataset,
         root=root,
@@ -176,7 +168,7 @@ def _readable(manifest: Manifest, root: Path) -> Manifest:
     left = without_images(manifest, {path.relative_to(root).as_posix() for path in problems})
     counts = {
         split: f"{len(manifest.rows_of(split)) - len(left.rows_of(split))} of {len(manifest.rows_of(split))} {split}"
-        for split in dict.fromkeys(manifest.splits)
+        for split in manifest.splits.distinct()
         if len(manifest.rows_of(split)) > len(left.rows_of(split))
     }
     lacks = f"without images that cannot be read: {', '.join(counts.values())}"

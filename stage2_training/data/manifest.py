@@ -8,11 +8,8 @@ are in the table's metadata.
 
 import hashlib
 import json
-import os
-import stat
-from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +22,7 @@ from sspa.shared.files import replacing
 from sspa.shared.json_files import check_shape, parse_json
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.shared.parquet_files import read_parquet
-from sspa.stage2_training.data.shards import SHARD_ENDING, file_of, missing_in_shards
+from sspa.stage2_training.data.columns import Texts, as_numpy
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +30,10 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 FORMAT_VERSION = 1
 _TEXTS = ("id", "path", "split")
+# Found in all paths for which `leaves_root` is true, and in few others.
+_MAY_LEAVE_ROOT = r"^$|^/|\.\.|[:\\\x00]"
+# Strings at a time that are written as JSON.
+_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,18 @@ class Manifest:
         note: what a result must state about the data.
         ids, paths, splits: one entry per image, N each.
         targets: (N, C) int8; 1 present, 0 absent, -1 unknown.
-        groups: N names; images of one group stay in one split wherever a split is drawn. () if there are none.
+        groups: N names; images of one group stay in one split wherever a split is drawn. Empty if there are none.
     """
 
     dataset: str
     labels: LabelSet
     protocol: str
     note: str
-    ids: tuple[str, ...]
-    paths: tuple[str, ...]
-    splits: tuple[str, ...]
+    ids: Texts
+    paths: Texts
+    splits: Texts
     targets: NDArray[np.int8]
-    groups: tuple[str, ...] = ()
+    groups: Texts = field(default_factory=lambda: Texts(()))
 
     def __post_init__(self) -> None:
         sizes = {len(self.ids), len(self.paths), len(self.splits), len(self.targets), len(self.groups or self.ids)}
@@ -71,26 +72,30 @@ class Manifest:
         Label texts and domain are excluded: a run takes them from its knowledge, whose own hash covers the texts.
         """
         digest = hashlib.sha256()
-        head = [self.dataset, self.protocol, self.labels.keys, self.ids, self.paths, self.splits]
-        digest.update(json.dumps(head).encode())
-        digest.update(np.ascontiguousarray(self.targets).tobytes())
-        if self.groups:
-            digest.update(json.dumps(self.groups).encode())
+        # The bytes of one JSON list of it all, without ever holding that.
+        digest.update(json.dumps([self.dataset, self.protocol, self.labels.keys])[:-1].encode())
+        for column in (self.ids, self.paths, self.splits):
+            for part in (", ", *_json_list(column)):
+                digest.update(part.encode())
+        digest.update(b"]")
+        digest.update(np.ascontiguousarray(self.targets).data)
+        for part in _json_list(self.groups) if self.groups else ():
+            digest.update(part.encode())
         return digest.hexdigest()[:32]
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
         """The row numbers of one split, in order."""
-        return np.flatnonzero(np.array(self.splits) == split)
+        return np.flatnonzero(self.splits.equal_to(split))
 
     def only(self, rows: NDArray[np.int64]) -> "Manifest":
         """A manifest of only these rows, in this order."""
         return replace(
             self,
-            ids=tuple(self.ids[row] for row in rows),
-            paths=tuple(self.paths[row] for row in rows),
-            splits=tuple(self.splits[row] for row in rows),
+            ids=self.ids.take(rows),
+            paths=self.paths.take(rows),
+            splits=self.splits.take(rows),
             targets=self.targets[rows],
-            groups=tuple(self.groups[row] for row in rows) if self.groups else (),
+            groups=self.groups.take(rows) if self.groups else self.groups,
         )
 
 
@@ -101,87 +106,31 @@ def check_manifest(manifest: Manifest, where: str) -> None:
         UserError: a duplicate id, an unknown split or label value, a path that leaves the root, or a split in which
             no image has a label.
     """
-    doubled = [key for key, count in Counter(manifest.ids).items() if count > 1]
-    if doubled:
-        raise UserError(f"{where}: {len(doubled)} ids have two rows, the first is {doubled[0]!r}; keep one of each")
-    for split in sorted(set(manifest.splits)):
+    if repeated := manifest.ids.first_repeated():
+        raise UserError(f"{where}: {repeated[0]} ids have two rows, the first is {repeated[1]!r}; keep one of each")
+    for split in sorted(manifest.splits.distinct()):
         if split not in SPLITS:
             raise UserError(f"{where}: unknown split {split!r}; use {', '.join(SPLITS)}")
         if not (manifest.targets[manifest.rows_of(split)] == 1).any():
             raise UserError(f"{where}: no image of split {split!r} has a positive label; check its labels")
-    if not np.isin(manifest.targets, (-1, 0, 1)).all():
+    if not _are_marks(manifest.targets):
         row, label = np.argwhere(~np.isin(manifest.targets, (-1, 0, 1)))[0]
         raise UserError(
             f"{where}: label {manifest.labels.keys[label]!r} of {manifest.ids[row]!r} is"
             f" {manifest.targets[row, label]}; allowed are 1, 0 and -1"
         )
-    for path in manifest.paths:
+    for row in manifest.paths.rows_matching(_MAY_LEAVE_ROOT):
+        path = manifest.paths[int(row)]
         if leaves_root(path):
             raise UserError(f"{where}: the path {path!r} leaves the data root; write it relative, without '..'")
 
 
 def leaves_root(path: str) -> bool:
     """Whether the text of a manifest path is absolute, goes upwards, or is empty."""
-    # Of the text, since a hundred thousand Paths cost seconds; a colon comes second in a Windows drive.
+    # A colon comes second in a Windows drive.
     return (
         not path or path.startswith("/") or path[1:2] == ":" or "\\" in path or "\0" in path or ".." in path.split("/")
     )
-
-
-def in_root(root: Path, relative: str) -> bool:
-    """Whether an image, or the shard it is in, lies below `root`."""
-    return file_of(root / relative).is_file()
-
-
-def resolve_paths(manifest: Manifest, root: Path) -> tuple[Path, ...]:
-    """The paths of the images under `root`, all of which exist.
-
-    Raises:
-        UserError: `root` is not a folder, a link below it leads out of it, or images are missing.
-    """
-    check_images(manifest, root)
-    return tuple(root / relative for relative in manifest.paths)
-
-
-def check_images(manifest: Manifest, root: Path) -> None:
-    """Check that all images exist under `root`.
-
-    Raises:
-        UserError: see `resolve_paths`.
-    """
-    if missing := missing_images(manifest, root):
-        raise UserError(
-            f"{len(missing)} of {len(manifest.paths)} images are missing, the first is {missing[0]};"
-            " is the archive unpacked completely? (data prepare --missing leave-out does without them)"
-        )
-
-
-def missing_images(manifest: Manifest, root: Path) -> list[Path]:
-    """The paths under `root` that the manifest names and that do not exist.
-
-    Raises:
-        UserError: `root` is not a folder, or a link below it leads out of it.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root}: there is no such folder; give the data root with --root")
-    real_root = Path(os.path.realpath(root))
-    inside: dict[str, bool] = {}
-    missing = []
-    for relative in manifest.paths:
-        parent, _, _ = relative.rpartition("/")
-        # For an image in a shard, look up the shard.
-        path = f"{root}/{parent if parent.endswith(SHARD_ENDING) else relative}"
-        folder = os.path.dirname(path)  # noqa: PTH120 - a hundred thousand Paths cost seconds
-        if folder not in inside:
-            inside[folder] = Path(os.path.realpath(folder)).is_relative_to(real_root)
-        try:
-            linked = stat.S_ISLNK(os.lstat(path).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(root / relative)
-            continue
-        if not inside[folder] or (linked and not Path(os.path.realpath(path)).is_relative_to(real_root)):
-            raise UserError(f"{path}: a link leads out of the data root {root}; copy the images or move the root")
-    return missing or missing_in_shards([root / relative for relative in manifest.paths if SHARD_ENDING in relative])
 
 
 def without_images(manifest: Manifest, paths: Collection[str]) -> Manifest:
@@ -190,7 +139,7 @@ def without_images(manifest: Manifest, paths: Collection[str]) -> Manifest:
     Raises:
         UserError: no image is left.
     """
-    rows = np.array([row for row, path in enumerate(manifest.paths) if path not in paths], dtype=np.int64)
+    rows = np.flatnonzero([path not in paths for path in manifest.paths])
     if not rows.size:
         raise UserError(f"{manifest.dataset}: all {len(manifest.paths):,} images are missing; check --root")
     return manifest.only(rows)
@@ -203,13 +152,13 @@ def manifest_table(manifest: Manifest) -> "pa.Table":
     flat = pa.array(np.ascontiguousarray(manifest.targets).reshape(-1), pa.int8())
     offsets = pa.array(np.arange(len(manifest.ids) + 1, dtype=np.int32) * len(manifest.labels.keys))
     columns = {
-        "id": pa.array(manifest.ids, pa.string()),
-        "path": pa.array(manifest.paths, pa.string()),
-        "split": pa.array(manifest.splits, pa.string()),
+        "id": manifest.ids.array.cast(pa.string()),
+        "path": manifest.paths.array.cast(pa.string()),
+        "split": manifest.splits.array.cast(pa.string()),
         "labels": pa.ListArray.from_arrays(offsets, flat),
     }
     if manifest.groups:
-        columns["group"] = pa.array(manifest.groups, pa.string())
+        columns["group"] = manifest.groups.array.cast(pa.string())
     return pa.table(columns).replace_schema_metadata({"sspa_manifest": json.dumps(_head(manifest).model_dump())})
 
 
@@ -218,8 +167,11 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     import pyarrow.parquet as pq
 
     check_manifest(manifest, str(path))
+    table = manifest_table(manifest)
+    # A dictionary of strings that are all different only makes them slower to read.
+    repeated = [name for name in ("split", "group", "labels") if name in table.column_names]
     with replacing(path) as beside:
-        pq.write_table(manifest_table(manifest), beside, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True, use_dictionary=repeated)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -255,11 +207,11 @@ def read_manifest(path: Path) -> Manifest:
         ),
         protocol=head.protocol,
         note=head.note,
-        ids=tuple(table["id"].to_pylist()),
-        paths=tuple(table["path"].to_pylist()),
-        splits=tuple(table["split"].to_pylist()),
+        ids=Texts(table["id"]),
+        paths=Texts(table["path"]),
+        splits=Texts(table["split"]),
         targets=_targets(table["labels"].combine_chunks(), len(head.labels), path),
-        groups=tuple(table["group"].to_pylist()) if grouped else (),
+        groups=Texts(table["group"] if grouped else ()),
     )
     check_manifest(manifest, str(path))
     return manifest
@@ -325,13 +277,26 @@ def _check_columns(schema: "pa.Schema", path: Path) -> None:
 
 
 def _targets(column: Any, label_count: int, path: Path) -> NDArray[np.int8]:
-    lengths = np.diff(column.offsets.to_numpy())
+    lengths = np.diff(as_numpy(column.offsets))
     if (lengths != label_count).any():
         row = int(np.argmax(lengths != label_count))
         raise UserError(f"{path}: row {row} has {lengths[row]} labels, the manifest names {label_count}")
     flat = column.flatten()
-    marks = flat.to_numpy(zero_copy_only=False)
-    if flat.null_count or not np.isin(marks, (-1, 0, 1)).all():
+    if flat.null_count or not _are_marks(marks := as_numpy(flat)):
         raise UserError(f"{path}: the labels hold something else than 1, 0 and -1; make the manifest again")
-    targets: NDArray[np.int8] = marks.astype(np.int8)
+    # Without a copy where they are int8 already, as in each manifest of ours.
+    targets: NDArray[np.int8] = marks.astype(np.int8, copy=False)
     return targets.reshape(-1, label_count)
+
+
+def _are_marks(values: NDArray[Any]) -> bool:
+    """Whether all integers are -1, 0 or 1."""
+    return bool(not values.size or (values.min() >= -1 and values.max() <= 1))
+
+
+def _json_list(column: Texts) -> Iterator[str]:
+    """The JSON of a list of strings, in parts."""
+    yield "["
+    for start in range(0, len(column), _CHUNK):
+        yield (", " if start else "") + json.dumps(list(column[start : start + _CHUNK]))[1:-1]
+    yield "]"

@@ -6,7 +6,9 @@ from pathlib import Path
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing_folder
 from sspa.shared.terminal import progress
-from sspa.stage2_training.data.manifest import Manifest, resolve_paths, write_manifest
+from sspa.stage2_training.data.columns import Texts
+from sspa.stage2_training.data.images_on_disk import resolve_paths
+from sspa.stage2_training.data.manifest import Manifest, write_manifest
 from sspa.stage2_training.data.shards import SHARD_ENDING
 
 MANIFEST = "manifest.parquet"
@@ -33,7 +35,7 @@ def write_shards(manifest: Manifest, root: Path, folder: Path, per_shard: int) -
     paths = list(manifest.paths)
     shards = 0
     with replacing_folder(folder) as beside, progress("writing shards", len(paths), "images") as bar:
-        for split in dict.fromkeys(manifest.splits):
+        for split in manifest.splits.distinct():
             rows = manifest.rows_of(split)
             for number, start in enumerate(range(0, len(rows), per_shard)):
                 name = f"{split}-{number:06}{SHARD_ENDING}"
@@ -51,5 +53,5 @@ def write_shards(manifest: Manifest, root: Path, folder: Path, per_shard: int) -
                         paths[row] = f"{name}/{key}.{ending}"
                         bar.advance()
                 shards += 1
-        write_manifest(replace(manifest, paths=tuple(paths)), beside / MANIFEST)
+        write_manifest(replace(manifest, paths=Texts(paths)), beside / MANIFEST)
     return shards

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
 
 DEFAULT_VAL_FRACTION = 0.1
@@ -83,7 +84,7 @@ def _of_groups(manifest: Manifest) -> tuple[NDArray[np.int64], NDArray[np.int8]]
     """(N,) the group of every row, and (G, C) the labels that any image of a group has."""
     if not manifest.groups:
         return np.arange(len(manifest.ids)), manifest.targets
-    names, group = np.unique(np.array(manifest.groups), return_inverse=True)
+    names, group = np.unique(np.array(manifest.groups, dtype=object), return_inverse=True)
     targets = np.zeros((len(names), manifest.targets.shape[1]), dtype=np.int8)
     np.maximum.at(targets, group, (manifest.targets == 1).astype(np.int8))
     return group, targets
@@ -122,7 +123,7 @@ def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manif
         raise UserError(f"{len(rows)} training images are too few to hold out {fraction} of them for val")
     held_out = stratified_mask(manifest.only(rows), fraction, seed)
     splits[rows] = np.where(held_out, "val", "train")
-    return replace(manifest, splits=tuple(splits))
+    return replace(manifest, splits=Texts(splits.tolist()))
 
 
 def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
@@ -143,7 +144,7 @@ def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
     held_out = stratified_folds(remaining, fold.count) == fold.number
     remaining = replace(
         remaining,
-        splits=tuple(np.where(held_out, "test", "train")),
+        splits=Texts(np.where(held_out, "test", "train").tolist()),
         note=f"{manifest.note}; {fold} of its train and val in place of test, for choosing settings",
     )
     return hold_out_val(remaining, val_fraction, seed=0) if val_fraction else remaining

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from sspa.stage2_training.data.manifest import SPLITS, Manifest
 
+# Images whose labels are counted together.
+_BLOCK = 65_536
+
 
 @dataclass(frozen=True)
 class SplitFigures:
@@ -51,8 +54,11 @@ def split_figures(manifest: Manifest) -> dict[str, SplitFigures]:
 
 def co_occurrence(manifest: Manifest) -> NDArray[np.int64]:
     """(C, C): the number of images with both labels; on the diagonal, with that label."""
-    there = (manifest.targets == 1).astype(np.int64)
-    counts: NDArray[np.int64] = there.T @ there
+    counts = np.zeros((len(manifest.labels.keys),) * 2, dtype=np.int64)
+    for start in range(0, len(manifest.targets), _BLOCK):
+        # In floats, since numpy multiplies matrices of integers a hundred times slower; exact for this many images.
+        there = (manifest.targets[start : start + _BLOCK] == 1).astype(np.float32)
+        counts += (there.T @ there).astype(np.int64)
     return counts
 
 

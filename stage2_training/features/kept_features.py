@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +83,9 @@ class FeatureCache:
     def __init__(self, backbone: Backbone, device: torch.device, workers: int, regions: bool = True) -> None:
         self._backbone, self._device, self._workers = backbone, device, workers
         self._kinds: tuple[_Kind, ...] = ("pooled", "regions") if regions else ("pooled",)
-        self._keys: dict[tuple[tuple[Path, ...], View, tuple[_Kind, ...]], str] = {}
-        self._digests: dict[tuple[Path, ...], list[str]] = {}
+        self._parts: dict[Split, list[Split]] = {}
+        self._keys: dict[tuple[Split, View, tuple[_Kind, ...]], str] = {}
+        self._digests: dict[Split, list[str]] = {}
 
     def keep(self, *wanted: tuple[Sequence[Split], Sequence[View]]) -> None:
         """Compute what the cache lacks of these splits under their views; each image is decoded once for all views.
@@ -92,17 +93,17 @@ class FeatureCache:
         Raises:
             UserError: it does not fit on the disk.
         """
-        missing: dict[tuple[Path, ...], tuple[Split, dict[View, Path]]] = {}
+        missing: dict[Split, dict[View, Path]] = {}
         for splits, views in wanted:
             for view in views:
-                for source in self._sources_of_all(splits, view):
-                    if not _is_kept(self._entry(source, view), self._shapes(source)):
-                        missing.setdefault(source.paths, (source, {}))[1][view] = self._entry(source, view)
+                for entry, source in self._sources_of_all(splits, view).items():
+                    if not _is_kept(entry, self._shapes(source)):
+                        missing.setdefault(source, {})[view] = entry
         if missing:
-            self._check_room(missing.values())
-            count = sum(len(source) * len(folders) for source, folders in missing.values())
+            self._check_room(missing)
+            count = sum(len(source) * len(folders) for source, folders in missing.items())
             with progress("image tower", count, "images") as bar:
-                for source, folders in missing.values():
+                for source, folders in missing.items():
                     self._compute(source, folders, bar.advance)
 
     def kept(self, splits: Sequence[Split], view: View) -> list[KeptFeatures]:
@@ -115,7 +116,7 @@ class FeatureCache:
         opened = []
         for split in splits:
             sources = self._sources(split, splits, view)
-            parts = [part for source in sources for part in _parts(source)]
+            parts = [part for source in sources for part in self._parts_of(source)]
             folders = [self._entry(part, view) for part in parts]
             for folder in folders:
                 mark_used(folder)
@@ -130,16 +131,19 @@ class FeatureCache:
         return cache_folder(CACHE) / self._key(split, view, self._kinds)
 
     def _key(self, split: Split, view: View, kinds: tuple[_Kind, ...]) -> str:
-        asked = (split.paths, view, kinds)
+        asked = (split, view, kinds)
         if asked not in self._keys:
-            if split.paths not in self._digests:
-                self._digests[split.paths] = image_digests(split.paths)
-            images = self._digests[split.paths]
+            images = self._digests_of(split)
             content = [_FORMAT, self._backbone.fingerprint, self._backbone.image_size, view, "squash", images]
             if "regions" not in kinds:
                 content.append("pooled alone")
             self._keys[asked] = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
         return self._keys[asked]
+
+    def _digests_of(self, split: Split) -> list[str]:
+        if split not in self._digests:
+            self._digests[split] = image_digests(split.paths)
+        return self._digests[split]
 
     def _shapes(self, split: Split) -> dict[_Kind, tuple[int, ...]]:
         regions = self._backbone.grid[0] * self._backbone.grid[1]
@@ -147,10 +151,10 @@ class FeatureCache:
         shapes: dict[_Kind, tuple[int, ...]] = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
         return {kind: shapes[kind] for kind in self._kinds}
 
-    def _sources_of_all(self, splits: Sequence[Split], view: View) -> list[Split]:
-        """The splits, or parts of them, that have entries of their own."""
+    def _sources_of_all(self, splits: Sequence[Split], view: View) -> dict[Path, Split]:
+        """The splits, or parts of them, that have entries of their own, by these."""
         sources = [source for split in splits for source in self._sources(split, splits, view)]
-        return list({part.paths: part for source in sources for part in _parts(source)}.values())
+        return {self._entry(part, view): part for source in sources for part in self._parts_of(source)}
 
     def _sources(self, split: Split, wanted: Sequence[Split], view: View) -> tuple[Split, ...]:
         """The splits whose entries provide the features of `split`, one of the `wanted` ones."""
@@ -164,16 +168,33 @@ class FeatureCache:
         return (split,)
 
     def _is_there(self, split: Split, view: View) -> bool:
-        return all(self._entry(part, view).is_dir() for part in _parts(split))
+        return all(self._entry(part, view).is_dir() for part in self._parts_of(split))
 
-    def _check_room(self, missing: Collection[tuple[Split, Mapping[View, Path]]]) -> None:
+    def _parts_of(self, split: Split) -> list[Split]:
+        """The split, or its parts if it is large."""
+        if len(split) <= _PART:
+            return [split]
+        if split not in self._parts:
+            # All at once, since what is remembered of a folder is read as a whole.
+            digests = self._digests_of(split)
+            self._parts[split] = []
+            for start in range(0, len(split), _PART):
+                place = slice(start, start + _PART)
+                part = Split(split.name, split.ids[place], split.paths[place], split.targets[place], split.within)
+                self._parts[split].append(part)
+                self._digests[part] = digests[place]
+        return self._parts[split]
+
+    def _check_room(self, missing: Mapping[Split, Mapping[View, Path]]) -> None:
         needed = 2 * sum(
-            len(folders) * math.prod(shape) for source, folders in missing for shape in self._shapes(source).values()
+            len(folders) * math.prod(shape)
+            for source, folders in missing.items()
+            for shape in self._shapes(source).values()
         )
         where = cache_folder(CACHE)
         free = shutil.disk_usage(where).free
-        names = ", ".join(dict.fromkeys(source.name for source, _ in missing))
-        views = ", ".join(dict.fromkeys(view for _, folders in missing for view in folders))
+        names = ", ".join(dict.fromkeys(source.name for source in missing))
+        views = ", ".join(dict.fromkeys(view for folders in missing.values() for view in folders))
         say(f"keeping the frozen tower's features of {names} ({views}): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
@@ -230,16 +251,6 @@ def _new_arrays(folder: Path, shapes: Mapping[_Kind, tuple[int, ...]], opened: E
         header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(files[kind], header)
     return files
-
-
-def _parts(split: Split) -> list[Split]:
-    """The split, or its parts if it is large."""
-    if len(split) <= _PART:
-        return [split]
-    places = [slice(start, start + _PART) for start in range(0, len(split), _PART)]
-    return [
-        Split(split.name, split.ids[place], split.paths[place], split.targets[place], split.within) for place in places
-    ]
 
 
 def _opened(

@@ -7,6 +7,7 @@ from PIL import Image
 
 from sspa.shared.knowledge_format import write_knowledge
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
 
 from ..stage2_training.backbones.architectures import write_model
@@ -43,9 +44,9 @@ def write_inputs(folder: Path) -> None:
             labels=LABELS,
             protocol="custom",
             note="coloured squares, made for tests",
-            ids=tuple(ids),
-            paths=tuple(f"{key}.png" for key in ids),
-            splits=tuple(splits),
+            ids=Texts(ids),
+            paths=Texts(f"{key}.png" for key in ids),
+            splits=Texts(splits),
             targets=np.array(targets),
         ),
         folder / "squares.parquet",

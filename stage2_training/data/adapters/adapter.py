@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet, built_in_label_set, fold
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -127,9 +128,9 @@ class Adapter(ABC):
             labels=labels,
             protocol=protocol.name,
             note=self._note(splits, protocol),
-            ids=tuple(key for block in kept for key in block.ids),
-            paths=tuple(path for block in kept for path in block.paths),
-            splits=splits,
+            ids=Texts(key for block in kept for key in block.ids),
+            paths=Texts(path for block in kept for path in block.paths),
+            splits=Texts(splits),
             targets=np.concatenate([block.targets for block in kept]).astype(np.int8),
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet, fold
 from sspa.shared.terminal import say
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.custom.annotation_tools.finding import ImageFinder
 from sspa.stage2_training.data.custom.annotation_tools.recognition import annotated_folder_rows, file_rows
 from sspa.stage2_training.data.custom.folders import folder_rows
@@ -102,12 +103,12 @@ def read_custom(
         labels=labels,
         protocol="custom",
         note="",
-        ids=tuple(row.key or row.path for row in rows),
-        paths=tuple(row.path for row in rows),
-        splits=tuple(_checked_split(row, rows[0]) for row in rows),
+        ids=Texts(row.key or row.path for row in rows),
+        paths=Texts(row.path for row in rows),
+        splits=Texts(_checked_split(row, rows[0]) for row in rows),
         targets=targets,
         # An image without a group is one by itself.
-        groups=tuple(row.group or f"(alone) {row.path}" for row in rows) if columns.group else (),
+        groups=Texts((row.group or f"(alone) {row.path}" for row in rows) if columns.group else ()),
     )
     return manifest if rows[0].split else _with_drawn_splits(manifest, val, test, seed)
 
@@ -176,4 +177,4 @@ def _with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) -
     splits[stratified_mask(manifest, test, seed)] = "test"
     rest = np.flatnonzero(splits == "train")
     splits[rest[stratified_mask(manifest.only(rest), val / (1 - test), seed)]] = "val"
-    return replace(manifest, splits=tuple(splits))
+    return replace(manifest, splits=Texts(splits.tolist()))

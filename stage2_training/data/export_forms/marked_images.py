@@ -1,5 +1,6 @@
 """What every form is written from: images with marks, of a manifest or of a model's predictions."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -45,14 +46,17 @@ def manifest_images(manifest: Manifest) -> MarkedImages:
     keys = manifest.labels.keys
 
     def images() -> Iterator[MarkedImage]:
-        for row, marks in enumerate(manifest.targets.tolist()):
+        groups = manifest.groups or itertools.repeat("", len(manifest.ids))
+        columns = zip(manifest.paths, manifest.splits, manifest.ids, groups, manifest.targets, strict=True)
+        for path, split, key, group, targets in columns:
+            marks = targets.tolist()
             yield MarkedImage(
-                manifest.paths[row],
+                path,
                 tuple(key for key, mark in zip(keys, marks, strict=True) if mark == 1),
                 tuple(key for key, mark in zip(keys, marks, strict=True) if mark == -1),
-                manifest.splits[row],
-                manifest.ids[row],
-                manifest.groups[row] if manifest.groups else "",
+                split,
+                key,
+                group,
             )
 
     return MarkedImages(keys, images(), predicted=False)

@@ -9,6 +9,7 @@ import numpy as np
 from sspa.shared.files import replacing_folder
 from sspa.shared.label_sets import read_label_set
 from sspa.shared.terminal import progress
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
 from sspa.stage2_training.data.scenes.compose import Scene, draw_scene, plan_scene
 from sspa.stage2_training.data.scenes.drawings import ATTRIBUTION, rasterise
@@ -57,8 +58,8 @@ def scenes_manifest(scenes: list[Scene]) -> Manifest:
         labels=labels,
         protocol="scenes",
         note=NOTE,
-        ids=tuple(scene.name for scene in scenes),
-        paths=tuple(f"pictures/{scene.name}.jpg" for scene in scenes),
-        splits=tuple(scene.name.split("-")[0] for scene in scenes),
+        ids=Texts(scene.name for scene in scenes),
+        paths=Texts(f"pictures/{scene.name}.jpg" for scene in scenes),
+        splits=Texts(scene.name.split("-")[0] for scene in scenes),
         targets=targets,
     )

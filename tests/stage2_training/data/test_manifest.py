@@ -1,3 +1,5 @@
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,10 +8,12 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.data import manifest as manifest_module
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
+from sspa.stage2_training.data.images_on_disk import missing_images
 from sspa.stage2_training.data.manifest import (
     Manifest,
-    missing_images,
     read_manifest,
     without_images,
     write_manifest,
@@ -27,12 +31,12 @@ def manifest(**changes: object) -> Manifest:
         labels=LABELS,
         protocol="custom",
         note="a note",
-        ids=("a", "b", "c", "d"),
-        paths=("x/a.jpg", "x/b.jpg", "c.jpg", "d.jpg"),
-        splits=("train", "train", "val", "test"),
+        ids=Texts(("a", "b", "c", "d")),
+        paths=Texts(("x/a.jpg", "x/b.jpg", "c.jpg", "d.jpg")),
+        splits=Texts(("train", "train", "val", "test")),
         targets=np.array([[1, 0], [1, 1], [0, 1], [1, -1]], np.int8),
     )
-    return replace(whole, **changes)
+    return replace(whole, **{name: Texts(new) if isinstance(new, tuple) else new for name, new in changes.items()})
 
 
 def write_images(root: Path, paths: tuple[str, ...]) -> None:
@@ -71,6 +75,16 @@ def test_write_and_read_keep_everything(tmp_path: Path) -> None:
 )
 def test_the_hash_changes_with_the_data(changes: dict) -> None:
     assert manifest(**changes).content_hash != manifest().content_hash
+
+
+def test_the_hash_is_that_of_one_list_however_many_images_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_module, "_CHUNK", 3)
+    whole = manifest(groups=("one", "one", "two", "three"))
+    columns = [list(column) for column in (whole.ids, whole.paths, whole.splits)]
+    digest = hashlib.sha256(json.dumps([whole.dataset, whole.protocol, list(whole.labels.keys), *columns]).encode())
+    digest.update(whole.targets.tobytes())
+    digest.update(json.dumps(list(whole.groups)).encode())
+    assert whole.content_hash == digest.hexdigest()[:32]
 
 
 def test_the_hash_does_not_change_with_the_note() -> None:
@@ -154,8 +168,18 @@ def with_targets(targets: np.ndarray, groups: tuple[str, ...] = ()) -> Manifest:
     """A manifest of training images with these targets."""
     names = tuple(f"{row}.jpg" for row in range(len(targets)))
     keys = [Label(f"l{column}", f"l{column}") for column in range(targets.shape[1])]
-    splits = ("train",) * len(targets)
-    return Manifest("mine", LabelSet("mine", tuple(keys)), "custom", "", names, names, splits, targets, groups)
+    splits = Texts(("train",) * len(targets))
+    return Manifest(
+        "mine",
+        LabelSet("mine", tuple(keys)),
+        "custom",
+        "",
+        Texts(names),
+        Texts(names),
+        Texts(splits),
+        targets,
+        Texts(groups),
+    )
 
 
 def test_images_of_a_group_stay_together_in_every_draw_and_on_disk(tmp_path: Path) -> None:
@@ -229,7 +253,7 @@ def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val()
     targets = (rng.random((count, 2)) < 0.5).astype(np.int8)
     splits = ("train",) * 60 + ("val",) * 20 + ("test",) * 40
     ids = tuple(f"p{row:03}" for row in range(count))
-    whole = replace(manifest(), ids=ids, paths=tuple(f"{key}.jpg" for key in ids), splits=splits, targets=targets)
+    whole = manifest(ids=ids, paths=tuple(f"{key}.jpg" for key in ids), splits=splits, targets=targets)
     scored: list[str] = []
     for number in (1, 2):
         fold = hold_out_fold(whole, Fold(number, 2))
@@ -242,7 +266,7 @@ def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val()
         assert (fold.targets[row] == targets[ids.index(test[0])]).all()
         scored += test
     assert sorted(scored) == list(ids[:80])
-    without_val = hold_out_fold(replace(whole, splits=("train",) * 80 + ("test",) * 40), Fold(1, 2))
+    without_val = hold_out_fold(replace(whole, splits=Texts(("train",) * 80 + ("test",) * 40)), Fold(1, 2))
     assert set(without_val.splits) == {"train", "test"}
     with pytest.raises(UserError, match="3 images to train on do not make 4 folds"):
         hold_out_fold(manifest(ids=tuple("abcd")), Fold(1, 4))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.dataset import dataset_from_manifest
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
@@ -34,9 +35,9 @@ def loose(tmp_path: Path) -> tuple[Manifest, Path]:
             labels=LabelSet("two", (Label("cat", "cat"), Label("dog", "dog"))),
             protocol="custom",
             note="",
-            ids=tuple(ids),
-            paths=tuple(f"{key}.{'png' if k % 2 else 'jpg'}" for k, key in enumerate(ids)),
-            splits=("train",) * 5 + ("test",) * 2,
+            ids=Texts(ids),
+            paths=Texts(f"{key}.{'png' if k % 2 else 'jpg'}" for k, key in enumerate(ids)),
+            splits=Texts(("train",) * 5 + ("test",) * 2),
             targets=np.array([[1, 0], [0, 1], [1, -1], [0, 0], [1, 1], [0, 1], [1, 0]], np.int8),
         ),
         root,

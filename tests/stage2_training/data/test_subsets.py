@@ -7,6 +7,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.data.subsets import Subset, reduce_training
 
@@ -21,7 +22,7 @@ def manifest(count: int = 300) -> Manifest:
     splits = [("train", "train", "train", "train", "val", "test")[row % 6] for row in range(count)]
     ids = tuple(f"picture{row}" for row in range(count))
     labels = LabelSet("eight", tuple(Label(key, key) for key in KEYS))
-    return Manifest("custom", labels, "custom", "a note", ids, ids, tuple(splits), targets)
+    return Manifest("custom", labels, "custom", "a note", Texts(ids), Texts(ids), Texts(splits), targets)
 
 
 def part(whole: Manifest, split: str) -> dict[str, tuple[int, ...]]:
@@ -53,7 +54,7 @@ def test_a_draw_depends_on_seed_and_id_alone() -> None:
     order = np.random.default_rng(1).permutation(len(whole.ids))
     turned = replace(
         whole,
-        **{name: tuple(np.array(getattr(whole, name), dtype=object)[order]) for name in ("ids", "paths", "splits")},
+        **{name: getattr(whole, name).take(order) for name in ("ids", "paths", "splits")},
         targets=whole.targets[order],
     )
     for subset in (Subset(known_fraction=0.3), Subset(shots=2), Subset(unseen=3)):

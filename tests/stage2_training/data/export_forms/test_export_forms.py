@@ -15,6 +15,7 @@ from PIL import Image
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.cli.main import app
+from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.custom.reading import read_custom
 from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.export_forms.lists import write_csv
@@ -33,7 +34,7 @@ def manifest(tmp_path: Path) -> Manifest:
         Image.new("RGB", (10 + number, 20)).save(tmp_path / name)
     targets = np.array([[1, 0, -1], [0, 1, 1], [0, 0, 0], [1, 1, 0]], dtype=np.int8)
     splits, ids, groups = ("train", "train", "train", "val"), ("1", "2", "3", "4"), ("p", "p", "q", "r")
-    return Manifest("custom", LABELS, "custom", "", ids, names, splits, targets, groups)
+    return Manifest("custom", LABELS, "custom", "", Texts(ids), Texts(names), Texts(splits), targets, Texts(groups))
 
 
 def export(*arguments: object) -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.custom.reading import Source, read_custom
-from sspa.stage2_training.data.manifest import Manifest, missing_images
+from sspa.stage2_training.data.images_on_disk import missing_images
+from sspa.stage2_training.data.manifest import Manifest
 
 SPLIT_OF = {"a": "train", "b": "train", "c": "val", "d": "test", "e": "test"}
 LABELS_OF = {"a": ["cat"], "b": ["cat", "dog"], "c": ["dog"], "d": ["dog"], "e": []}
