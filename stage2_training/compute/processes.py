@@ -8,10 +8,12 @@ Legend: n images of this process, B of all of them.
 """
 
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +24,7 @@ from sspa.shared.terminal import messages, output
 
 Result = TypeVar("Result")
 
-# While process 0 computes features, the others wait; detecting a dead process is left to torchrun.
+# While one process reads every image for its checksum, the others wait; detecting a dead process is left to torchrun.
 _PATIENCE = timedelta(hours=24)
 # Gradients are reduced in chunks of this many elements.
 _PART = 16_000_000
@@ -34,11 +36,14 @@ class AgreedError(UserError):
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `world`; by default the only one, for which these operations do nothing."""
+    """This process among `world`; by default the only one, for which these operations do nothing.
+
+    `group` is torch's process group of these; None if they are all that there are.
+    """
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
+    group: Any = None
 
     def everywhere(self, action: Callable[[], Result]) -> Result:
         """Do something in every process; a UserError in one of them is raised in all, so that none waits forever."""
@@ -50,7 +55,7 @@ class Processes:
             result = action()
         except UserError as error:
             problem = error
-        problems = self._gather(None if problem is None else str(problem))
+        problems = self.of_each(None if problem is None else str(problem))
         for rank, message in enumerate(problems):
             if message is not None:
                 raise AgreedError(message if rank == 0 else f"process {rank}: {message}") from problem
@@ -61,18 +66,36 @@ class Processes:
         if self.world == 1:
             return action()
         result = self.everywhere(lambda: action() if self.rank == 0 else None)
-        return self._gather(result)[0]
+        of_first: Any = self.of_each(result)[0]
+        return of_first
 
-    def once_per_machine(self, action: Callable[[], None]) -> None:
-        """Do something in the first process of each machine, while the others wait."""
-        self.everywhere(lambda: action() if self.local_rank == 0 else None)
+    def sharing(self, folder: Path) -> "Processes":
+        """Those of the processes that see the same `folder` as this one: on one machine, or on a disk that machines
+        share.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self.world == 1:
+            return self
+        mark = folder / f".process-{self.rank}-{secrets.token_hex(8)}"
+        marks = self.everywhere(lambda: self.of_each(_touched(mark)))
+        seen = tuple(rank for rank, other in enumerate(marks) if (folder / other).exists())
+        all_seen = self.of_each(seen)  # after which nobody looks for a mark any more
+        mark.unlink()
+        own: Any = None
+        # torch wants every process to create every group.
+        for members in dict.fromkeys(all_seen):
+            group = torch.distributed.new_group(list(members), timeout=_PATIENCE, backend="gloo")
+            own = group if members == seen else own
+        return Processes(seen.index(self.rank), len(seen), own)
 
     def largest(self, number: int) -> int:
         """The maximum of the processes' numbers, in all of them."""
         if self.world == 1:
             return number
         largest = torch.tensor([number])
-        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(largest)
 
     def batch(self, own: Tensor) -> Tensor:
@@ -107,9 +130,13 @@ class Processes:
             for value in module.state_dict().values():
                 torch.distributed.broadcast(value, 0)
 
-    def states(self, own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    def of_each(self, own: Result) -> list[Result]:
         """The object that each process contributes, by rank."""
-        return self._gather(own) if self.world > 1 else [own]
+        if self.world == 1:
+            return [own]
+        received: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(received, own, group=self.group)
+        return received
 
     def share_of(self, batch_size: int) -> int:
         """This process's number of images per batch.
@@ -124,11 +151,6 @@ class Processes:
                 f"take {max(share, 1) * self.world} or {(share + 1) * self.world}"
             )
         return share
-
-    def _gather(self, own: Any) -> list[Any]:
-        received: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(received, own)
-        return received
 
 
 ALONE = Processes()
@@ -148,7 +170,7 @@ def processes_of_environment(device: torch.device) -> Iterator[Processes]:
         yield ALONE
         return
     local_rank, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    processes = Processes(int(os.environ["RANK"]), world, local_rank)
+    processes = Processes(int(os.environ["RANK"]), world)
     if processes.rank:
         messages.quiet = output.quiet = True
     if device.type == "cuda":
@@ -169,6 +191,14 @@ def processes_of_environment(device: torch.device) -> Iterator[Processes]:
         raise
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _touched(file: Path) -> str:
+    try:
+        file.touch()
+    except OSError as error:
+        raise UserError(f"{file.parent}: cannot be written ({error.strerror})") from error
+    return file.name
 
 
 def _sum(gradients: list[Tensor]) -> None:

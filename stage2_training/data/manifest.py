@@ -182,6 +182,16 @@ def read_manifest(path: Path) -> Manifest:
     """
     import pyarrow as pa
 
+    manifest = _read(path)
+    check_manifest(manifest, str(path))
+    # Reading needs several times the memory of what is read, which Arrow would keep.
+    pa.default_memory_pool().release_unused()
+    return manifest
+
+
+def _read(path: Path) -> Manifest:
+    import pyarrow as pa
+
     def check(file: Any) -> _Head:
         head = _read_head(file.metadata.metadata, path)
         _check_columns(file.schema_arrow, path)
@@ -200,7 +210,7 @@ def read_manifest(path: Path) -> Manifest:
     for name in (*_TEXTS, "labels", *(["group"] if grouped else [])):
         if table[name].null_count:
             raise UserError(f"{path}: a row of the manifest has no {name}; make it again")
-    manifest = Manifest(
+    return Manifest(
         dataset=head.dataset,
         labels=LabelSet(
             head.label_set, tuple(Label(one.key, one.text, one.hint) for one in head.labels), domain=head.domain
@@ -213,8 +223,6 @@ def read_manifest(path: Path) -> Manifest:
         targets=_targets(table["labels"].combine_chunks(), len(head.labels), path),
         groups=Texts(table["group"] if grouped else ()),
     )
-    check_manifest(manifest, str(path))
-    return manifest
 
 
 class _HeadLabel(BaseModel):

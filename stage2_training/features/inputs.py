@@ -53,10 +53,13 @@ class Inputs:
         self.config, self.dataset, self.backbone, self.device = config, dataset, backbone, device
         self.frozen = config.backbone.tower == "frozen"
         self.processes = processes
-        self._cache = FeatureCache(backbone, device, config.data.workers, reads_regions(config.model))
+        self._cache = FeatureCache(backbone, device, config.data.workers, reads_regions(config.model), processes)
 
     def keep_features(self, *wanted: tuple[Sequence[Split], tuple[View, ...]]) -> None:
-        """If the tower is frozen, compute the missing features of splits, each with its views, all in one pass."""
+        """If the tower is frozen, compute the missing features of splits, each with its views, all in one pass.
+
+        All processes take part.
+        """
         if self.frozen:
             self._cache.keep(*wanted)
 

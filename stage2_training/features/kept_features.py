@@ -7,11 +7,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -19,24 +17,18 @@ from numpy.typing import NDArray
 
 from sspa.shared.cache import cache_folder, delete_damaged
 from sspa.shared.errors import UserError
-from sspa.shared.files import replacing_folder
 from sspa.shared.json_files import read_json
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
-from sspa.stage2_training.compute.environment import environment
+from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.compute.tensor_files import UNREADABLE, map_array
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
-from sspa.stage2_training.data.transforms import make_transform
-from sspa.stage2_training.features.cache_entries import CACHE, About, common_folder, describe, mark_used
+from sspa.stage2_training.features.cache_entries import CACHE, mark_used
+from sspa.stage2_training.features.computing import PROBLEMS, EntryWriter, Kind, entry_shapes
 from sspa.stage2_training.features.image_digests import image_digests
-from sspa.stage2_training.model.views import View, under_view
+from sspa.stage2_training.model.views import View
 
-_BATCH = 32
 _FORMAT = 3
-# An array of an entry, and the part of the image features that it holds.
-_Kind = Literal["pooled", "regions"]
-_UNREADABLE = "unreadable.json"
 _PART = 4096
 
 
@@ -80,19 +72,43 @@ class FeatureCache:
     which makes it a hundred times smaller; one with regions serves it too.
     """
 
-    def __init__(self, backbone: Backbone, device: torch.device, workers: int, regions: bool = True) -> None:
-        self._backbone, self._device, self._workers = backbone, device, workers
-        self._kinds: tuple[_Kind, ...] = ("pooled", "regions") if regions else ("pooled",)
+    def __init__(
+        self,
+        backbone: Backbone,
+        device: torch.device,
+        workers: int,
+        regions: bool = True,
+        processes: Processes = ALONE,
+    ) -> None:
+        self._backbone, self._device, self._workers, self._processes = backbone, device, workers, processes
+        self._kinds: tuple[Kind, ...] = ("pooled", "regions") if regions else ("pooled",)
         self._parts: dict[Split, list[Split]] = {}
-        self._keys: dict[tuple[Split, View, tuple[_Kind, ...]], str] = {}
+        self._keys: dict[tuple[Split, View, tuple[Kind, ...]], str] = {}
         self._digests: dict[Split, list[str]] = {}
 
     def keep(self, *wanted: tuple[Sequence[Split], Sequence[View]]) -> None:
         """Compute what the cache lacks of these splits under their views; each image is decoded once for all views.
 
+        All processes take part; those that share the cache share the work.
+
         Raises:
             UserError: it does not fit on the disk.
         """
+        self._keep(wanted, self._processes.sharing(cache_folder(CACHE)))
+
+    def _keep(self, wanted: Sequence[tuple[Sequence[Split], Sequence[View]]], processes: Processes) -> None:
+        # One of them looks, since meanwhile another program may add to the cache.
+        missing = processes.first(lambda: self._missing(wanted))
+        if missing:
+            count = sum(len(source) * len(folders) for source, folders in missing)
+            with progress("image tower", count, "images") as bar:
+                writer = EntryWriter(self._backbone, self._kinds, self._device, self._workers, processes, bar.advance)
+                for source, folders in missing:
+                    writer.write(source, folders)
+
+    def _missing(
+        self, wanted: Sequence[tuple[Sequence[Split], Sequence[View]]]
+    ) -> list[tuple[Split, dict[View, Path]]]:
         missing: dict[Split, dict[View, Path]] = {}
         for splits, views in wanted:
             for view in views:
@@ -101,18 +117,15 @@ class FeatureCache:
                         missing.setdefault(source, {})[view] = entry
         if missing:
             self._check_room(missing)
-            count = sum(len(source) * len(folders) for source, folders in missing.items())
-            with progress("image tower", count, "images") as bar:
-                for source, folders in missing.items():
-                    self._compute(source, folders, bar.advance)
+        return list(missing.items())
 
     def kept(self, splits: Sequence[Split], view: View) -> list[KeptFeatures]:
-        """The features of each split under `view`, computed first if the cache lacks them.
+        """The features of each split under `view`, computed first, by this process alone, if the cache lacks them.
 
         Raises:
             UserError: it does not fit on the disk.
         """
-        self.keep((splits, [view]))
+        self._keep([(splits, [view])], ALONE)
         opened = []
         for split in splits:
             sources = self._sources(split, splits, view)
@@ -130,7 +143,7 @@ class FeatureCache:
             return with_regions
         return cache_folder(CACHE) / self._key(split, view, self._kinds)
 
-    def _key(self, split: Split, view: View, kinds: tuple[_Kind, ...]) -> str:
+    def _key(self, split: Split, view: View, kinds: tuple[Kind, ...]) -> str:
         asked = (split, view, kinds)
         if asked not in self._keys:
             images = self._digests_of(split)
@@ -145,11 +158,8 @@ class FeatureCache:
             self._digests[split] = image_digests(split.paths)
         return self._digests[split]
 
-    def _shapes(self, split: Split) -> dict[_Kind, tuple[int, ...]]:
-        regions = self._backbone.grid[0] * self._backbone.grid[1]
-        width = self._backbone.width
-        shapes: dict[_Kind, tuple[int, ...]] = {"pooled": (len(split), width), "regions": (len(split), regions, width)}
-        return {kind: shapes[kind] for kind in self._kinds}
+    def _shapes(self, split: Split) -> dict[Kind, tuple[int, ...]]:
+        return entry_shapes(self._backbone, self._kinds, len(split))
 
     def _sources_of_all(self, splits: Sequence[Split], view: View) -> dict[Path, Split]:
         """The splits, or parts of them, that have entries of their own, by these."""
@@ -203,58 +213,9 @@ class FeatureCache:
                 "(--set backbone.image_size=SIZE) or one view (--set training.views=[plain] evaluation.views=[plain])"
             )
 
-    @torch.inference_mode()
-    def _compute(self, split: Split, folders: Mapping[View, Path], done: Callable[[int], None]) -> None:
-        backbone = self._backbone
-        transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
-        # Whether there are too many is for those to say who use the features.
-        images_of = ImageDataset(split, transform, unreadable="blank")
-        loader = ImageLoader(images_of, _BATCH, workers=self._workers, unreadable_share=1.0)
-        with ExitStack() as opened:
-            places = {
-                view: opened.enter_context(replacing_folder(folder, keep_theirs=True))
-                for view, folder in folders.items()
-            }
-            with ExitStack() as written:
-                shapes = self._shapes(split)
-                files = {view: _new_arrays(place, shapes, written) for view, place in places.items()}
-                for images, _, indices in loader.epoch(0):  # in the order of the split
-                    images = images.to(self._device)
-                    for view, arrays in files.items():
-                        features = backbone.encode_image(under_view(images, view))
-                        for kind, file in arrays.items():
-                            file.write(getattr(features, kind).half().cpu().contiguous().numpy().data)
-                        done(len(indices))
-            for view, place in places.items():
-                if loader.blank:
-                    # Without the file's name: the entry serves other copies of it too.
-                    problems = {row: said.removeprefix(f"{split.paths[row]}: ") for row, said in loader.blank.items()}
-                    (place / _UNREADABLE).write_text(json.dumps(problems, indent=1) + "\n", encoding="utf-8")
-                about = About(
-                    split=split.name,
-                    images=len(split),
-                    images_in=common_folder(split.paths),
-                    view=view,
-                    backbone=backbone.name,
-                    image_size=backbone.image_size,
-                    computed_on=environment(self._device),
-                )
-                describe(place, about)
-
-
-def _new_arrays(folder: Path, shapes: Mapping[_Kind, tuple[int, ...]], opened: ExitStack) -> dict[_Kind, BinaryIO]:
-    """The files of an entry, ready to be written to image by image."""
-    files: dict[_Kind, BinaryIO] = {}
-    for kind, shape in shapes.items():
-        # Not through a memory map: on a full disk, writing to one ends the process with SIGBUS.
-        files[kind] = opened.enter_context((folder / f"{kind}.npy").open("wb"))
-        header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(files[kind], header)
-    return files
-
 
 def _opened(
-    split: Split, folders: Sequence[Path], kinds: Sequence[_Kind], rows: NDArray[np.int64] | None
+    split: Split, folders: Sequence[Path], kinds: Sequence[Kind], rows: NDArray[np.int64] | None
 ) -> KeptFeatures:
     arrays = {kind: tuple(map_array(folder / f"{kind}.npy") for folder in folders) for kind in kinds}
     pooled, regions = arrays["pooled"], arrays.get("regions")
@@ -274,11 +235,11 @@ def _unreadable(folder: Path) -> dict[int, str]:
     Raises:
         UserError, ValueError, AttributeError: it is damaged.
     """
-    file = folder / _UNREADABLE
+    file = folder / PROBLEMS
     return {int(row): str(problem) for row, problem in read_json(file).items()} if file.is_file() else {}
 
 
-def _is_kept(folder: Path, shapes: Mapping[_Kind, tuple[int, ...]]) -> bool:
+def _is_kept(folder: Path, shapes: Mapping[Kind, tuple[int, ...]]) -> bool:
     """Whether the entry exists, with arrays of these shapes; a damaged one is deleted.
 
     Raises:

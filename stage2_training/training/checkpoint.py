@@ -37,7 +37,7 @@ def save_checkpoint(folder: Path, optimization: Optimization, state: TrainState,
     Raises:
         UserError: the disk is full, or the folder cannot be written; earlier checkpoints are kept.
     """
-    random = processes.states(_random_state())
+    random = processes.of_each(_random_state())
     processes.first(lambda: _write(folder, optimization, state, random))
 
 

@@ -158,7 +158,7 @@ class _Training:
         started = time.monotonic()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        processes.once_per_machine(self._keep_features)
+        self._keep_features()
         batches = processes.everywhere(self.inputs.training)
         resumed = processes.first(lambda: has_checkpoint(checkpoints))
         if not resumed:
