@@ -6,11 +6,12 @@ and reassigns the block.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import say
+from sspa.shared.ray_cluster import check_resources, join_cluster, last_line
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request
 
 # A block is answered to its end before the next begins, so that small ones leave a GPU idle; a large one costs more if
@@ -34,7 +35,7 @@ class RayBlocks(Engine):
         """
         self._make_engine, self._workers, self._gpus, self._block = make_engine, workers, gpus, block
         self._identity: Identity | None = None
-        self._started = False
+        self._joined = ExitStack()
 
     @property
     def identity(self) -> Identity:
@@ -49,18 +50,11 @@ class RayBlocks(Engine):
         Raises:
             UserError: Ray is not installed, the cluster is too small, or an actor's engine fails.
         """
-        try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise UserError(f"--ray needs Ray ({error}); install the extra `ray`") from error
         asked = {request.key: request for request in requests}
-        if not ray.is_initialized():
-            say(f"starting Ray for {self._workers} engine actors")
-            ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
-            self._started = True
-        gpus = self._check_resources(ray.cluster_resources())
-        ray.data.DataContext.get_current().enable_progress_bars = False
+        cluster = self._joined.enter_context(join_cluster(f"{self._workers} engine actors"))
+        gpus = check_resources(cluster, self._workers, self._gpus)
+        import ray
+
         block = self._block or block_size(len(asked), self._workers)
         blocks = max(1, -(-len(asked) // block))
         rows = ray.data.from_items([_row(request) for request in asked.values()], override_num_blocks=blocks)
@@ -81,27 +75,12 @@ class RayBlocks(Engine):
                     yield request, Answer(**{name: values[name] for name in _ANSWER})
         except ray.exceptions.RayError as error:
             raise UserError(
-                f"--ray {self._workers}: {_last_line(error)}; the answers so far are kept, run the same command again"
+                f"--ray {self._workers}: {last_line(error)}; the answers so far are kept, run the same command again"
             ) from error
 
     def close(self) -> None:
         """Leave the cluster if this engine joined it; a local cluster shuts down."""
-        if self._started:
-            import ray
-
-            ray.shutdown()
-            self._started = False
-
-    def _check_resources(self, cluster: dict[str, float]) -> int | None:
-        """GPUs for each actor; None if the cluster has none at all."""
-        kind, each = ("GPU", self._gpus) if cluster.get("GPU") else ("CPU", 1)
-        needed = self._workers * each
-        if (there := int(cluster.get(kind, 0))) < needed:
-            # Ray would wait forever.
-            raise UserError(
-                f"--ray {self._workers}: the cluster has {there} {kind}s, and {self._workers} actors need {needed}"
-            )
-        return each if kind == "GPU" else None
+        self._joined.close()
 
 
 def block_size(requests: int, workers: int) -> int:
@@ -127,11 +106,6 @@ class _EngineActor:
         ]
         rows = [{"key": request.key, **asdict(answer)} for request, answer in self._engine.answer(requests)]
         return type(batch)(rows)
-
-
-def _last_line(error: BaseException) -> str:
-    """What went wrong in the actor, without the two tracebacks that Ray prepends."""
-    return str(error).strip().splitlines()[-1].strip()[:300]
 
 
 def _row(request: Request) -> dict[str, str | int]:

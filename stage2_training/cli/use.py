@@ -42,7 +42,17 @@ def predict(
     labels: OtherLabels = None,
     describe: Describe = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per image, with every label.")] = False,
-    out: Annotated[Path | None, typer.Option(help="A Parquet file to write; resumes if it was interrupted.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FOLDER/", help="A Parquet file, or for very many images a folder; resumes if interrupted."
+        ),
+    ] = None,
+    per_file: Annotated[int, typer.Option(min=1, help="Images of a list per file of the folder.")] = 10_000,
+    shard: Annotated[
+        str | None, typer.Option(metavar="K/N", help="With a folder: only the K-th of N parts, as in an array job.")
+    ] = None,
+    ray: Annotated[int, typer.Option(min=0, help="With a folder: tag in so many actors of a Ray cluster.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     precision: Annotated[
         ScoringPrecision,
@@ -55,12 +65,23 @@ def predict(
     from sspa.stage2_training.prediction.image_paths import find_images
     from sspa.stage2_training.prediction.job import show_predictions, write_predictions
 
-    paths = find_images(images)
     if out is not None and as_json:
         raise UserError("--out and --json: choose one of them")
+    if out is not None and _is_folder(out):
+        from sspa.stage2_training.prediction.folder_job.command import device_of_process, tag_into_folder
+
+        if ray and describe:
+            raise UserError("--describe with --ray: describe first (sspa-knowledge generate), then give --knowledge")
+        own = device_of_process(device)
+        load = partial(_load, run_path, threshold, knowledge, labels, describe, own, allow_download, precision)
+        tag_into_folder(load, images, out, per_file, batch_size, shard, ray)
+        return
+    if shard is not None or ray:
+        raise UserError("--shard and --ray write a folder of files: give --out FOLDER/, with the slash")
+    paths = find_images(images)
     tagger = _load(run_path, threshold, knowledge, labels, describe, device, allow_download, precision)
     if out is not None:
-        write_predictions(tagger, paths, out, batch_size)
+        write_predictions(tagger, paths, Path(out), batch_size)
     else:
         show_predictions(tagger, paths, batch_size, top, as_json)
 
@@ -149,6 +170,10 @@ def _load(
         threshold=start,
         allow_download=allow_download,
     )
+
+
+def _is_folder(out: str) -> bool:
+    return out.endswith("/") or "://" in out or Path(out).is_dir()
 
 
 def _label_set(text: str) -> "LabelSet":

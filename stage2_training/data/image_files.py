@@ -10,13 +10,16 @@ Unusual images are handled deliberately:
 - JPEGs are decoded at 1/2, 1/4 or 1/8 size if the caller needs no more (`at_least`).
 """
 
+import io
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
@@ -49,6 +52,8 @@ IMAGE_ENDINGS = frozenset(
 
 # What operating systems leave in folders.
 _NOT_DATA = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
+# EXIF orientations of images that lie on their side.
+_TURNED = (5, 6, 7, 8)
 _WIDE_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 
 
@@ -96,11 +101,28 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def load_image(path: Path, at_least: int | None = None) -> Image.Image:
-    """The image as RGB, upright.
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file that is not on a disk: in a stream, or in object storage. `read` returns its bytes, or raises
+    OSError."""
+
+    name: str
+    read: Callable[[], bytes]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def load_image(image: Path | EncodedImage, at_least: int | None = None) -> Image.Image:
+    """The image as RGB, upright; see `load_sized`."""
+    return load_sized(image, at_least)[0]
+
+
+def load_sized(image: Path | EncodedImage, at_least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The image as RGB, upright, and the width and height that it has upright before it is decoded smaller.
 
     Args:
-        path: the file, or its place in a shard (see shards.py).
+        image: the file, or its place in a shard (see shards.py).
         at_least: the length in pixels that the short side must keep; a larger JPEG may be decoded smaller.
 
     Raises:
@@ -110,19 +132,27 @@ def load_image(path: Path, at_least: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             # Between 89 and 178 megapixels Pillow only warns; such images are read.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(open_in_shard(path) or path) as opened:
-                if at_least is not None and min(opened.size) > at_least:
+            with Image.open(_encoded(image)) as opened:
+                size = opened.size
+                if at_least is not None and min(size) > at_least:
                     _draft(opened, at_least)
                 opened.load()
-                return upright_rgb(opened)
+                turned = opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
+                return upright_rgb(opened), size[::-1] if turned else size
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such image; the manifest or list names it") from None
+        raise UserError(f"{image}: there is no such image; the manifest or list names it") from None
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: too many pixels to decode ({error}); scale the image down first") from None
+        raise UserError(f"{image}: too many pixels to decode ({error}); scale the image down first") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image that Pillow can read; replace or remove it") from None
+        raise UserError(f"{image}: not an image that Pillow can read; replace or remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: damaged image ({error}); replace or remove it") from None
+        raise UserError(f"{image}: damaged image ({error}); replace or remove it") from None
+
+
+def _encoded(image: Path | EncodedImage) -> Path | io.BytesIO:
+    if isinstance(image, EncodedImage):
+        return io.BytesIO(image.read())
+    return open_in_shard(image) or image
 
 
 def _draft(opened: Image.Image, at_least: int) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data.image_files import EncodedImage, load_sized
 from sspa.stage2_training.inference.region_maps import strongest_region
 from sspa.stage2_training.inference.tagger import Tagger
 
@@ -29,7 +29,7 @@ class Tagged:
     """One image's probabilities (C,) and, per label, the box (left, top, right, bottom) of its strongest region, in
     pixels of the upright image; None if the head has no regions or boxes were not requested."""
 
-    path: Path
+    name: str
     probabilities: NDArray[np.float32]
     boxes: list[Box] | None
 
@@ -38,19 +38,19 @@ class Tagged:
 class Unreadable:
     """An image that could not be read, and why."""
 
-    path: Path
+    name: str
     reason: str
 
 
 def tag_images(
-    tagger: Tagger, paths: Iterable[Path], boxes: bool = False, batch_size: int = 32
+    tagger: Tagger, images: Iterable[Path | EncodedImage], boxes: bool = False, batch_size: int = 32
 ) -> Iterator[Tagged | Unreadable]:
     """Each image's tags, in the given order; threads read ahead, and a few batches are in memory at a time."""
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as readers:
-        left = iter(paths)
+    with ThreadPoolExecutor(reading_threads()) as readers:
+        left = iter(images)
 
         def read_next(count: int) -> list[Future[_Read | Unreadable]]:
-            return [readers.submit(_read, tagger, path) for path in islice(left, count)]
+            return [readers.submit(_read, tagger, image) for image in islice(left, count)]
 
         waiting: deque[Future[_Read | Unreadable]] = deque(read_next(2 * batch_size))
         while waiting:
@@ -59,29 +59,28 @@ def tag_images(
             yield from _tag(tagger, batch, boxes)
 
 
+def reading_threads() -> int:
+    """As many as this process may use cores, of which its machine's other processes (torchrun) have their share.
+
+    Pillow decodes outside Python's lock, so that threads serve as well as processes.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 @dataclass(frozen=True)
 class _Read:
-    path: Path
+    name: str
     image: Tensor
     size: tuple[int, int]
 
 
-def _read(tagger: Tagger, path: Path) -> _Read | Unreadable:
-    from sspa.stage2_training.data.image_files import load_image
-
+def _read(tagger: Tagger, image: Path | EncodedImage) -> _Read | Unreadable:
     try:
-        photo = load_image(path, tagger.transform.decode_at_least)
+        photo, size = load_sized(image, tagger.transform.decode_at_least)
     except UserError as error:
-        return Unreadable(path, str(error))
-    return _Read(path, tagger.transform(photo), _upright_size(path, photo))
-
-
-def _upright_size(path: Path, photo: Image.Image) -> tuple[int, int]:
-    """The upright file's own (width, height); the decoded image may be smaller."""
-    with Image.open(path) as opened:
-        width, height = opened.size
-    turned = (width > height) != (photo.width > photo.height) and width != height
-    return (height, width) if turned else (width, height)
+        return Unreadable(str(image), str(error))
+    return _Read(str(image), tagger.transform(photo), size)
 
 
 def _tag(tagger: Tagger, batch: list[_Read | Unreadable], boxes: bool) -> Iterator[Tagged | Unreadable]:
@@ -95,4 +94,4 @@ def _tag(tagger: Tagger, batch: list[_Read | Unreadable], boxes: bool) -> Iterat
             for index, (item, row) in enumerate(zip(read, probabilities, strict=True))
         )
     for item in batch:
-        yield Tagged(item.path, *next(rows)) if isinstance(item, _Read) else item
+        yield Tagged(item.name, *next(rows)) if isinstance(item, _Read) else item

@@ -9,10 +9,11 @@ from typing import TextIO
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
+from sspa.stage2_training.data.columns import Paths, Texts
 from sspa.stage2_training.data.image_files import files_below, is_utf8, say_left_out
 
 
-def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) -> list[Path]:
+def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) -> Paths:
     """The images that the arguments name, each once, in that order.
 
     Args:
@@ -23,7 +24,7 @@ def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) 
     Raises:
         UserError: an argument matches nothing.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, None] = {}
     for argument in arguments:
         if argument == "-":
             lines = (line.rstrip("\r\n") for line in standard_input or sys.stdin)
@@ -37,8 +38,8 @@ def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) 
         if not matches:
             where = "standard input" if argument == "-" else argument
             raise UserError(f"{where}: no images there; give image files, folders, a pattern, or - for a list")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        found.update(dict.fromkeys(map(str, matches)))
+    return Paths(Path(), Texts(found))
 
 
 def _matches(argument: str) -> list[Path]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import output, progress, say
+from sspa.stage2_training.data.columns import Paths, Texts
 from sspa.stage2_training.inference.image_stream import Tagged, Unreadable, tag_images
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.parquet import prediction_file
@@ -32,16 +33,16 @@ def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top
 def _show(tagger: Tagger, tagged: Tagged, top: int, as_json: bool) -> None:
     tags = tagger.tags_of(tagged.probabilities)
     if as_json:
-        line = {"path": str(tagged.path), "labels": tags.probabilities, "predicted": tags.predicted}
+        line = {"path": tagged.name, "labels": tags.probabilities, "predicted": tags.predicted}
         typer.echo(json.dumps(line, ensure_ascii=False))
         return
     shown = list(tags.probabilities.items())[:top]
     if not output.is_terminal:
         for label, probability in shown:
-            typer.echo(f"{tagged.path}\t{label}\t{probability:.4f}")
+            typer.echo(f"{tagged.name}\t{label}\t{probability:.4f}")
         return
     # Not as the table's title, which is wrapped if the table is narrow.
-    output.print(Text(str(tagged.path)))
+    output.print(Text(tagged.name))
     table = Table("label", "probability")
     for label, probability in shown:
         style = "bold green" if label in tags.predicted else "dim"
@@ -67,7 +68,7 @@ def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_si
     """
     with prediction_file(out, tagger) as file:
         done = file.done()
-        left = [path for path in paths if str(path) not in done]
+        left = Paths(Path(), Texts(name for name in map(str, paths) if name not in done))
         if done:
             say(f"{out}: resuming; {len(paths) - len(left):,} of {len(paths):,} images are tagged already")
         written = len(paths) - len(left)

@@ -60,7 +60,7 @@ class PredictionFile:
         self.path, self.tagger = path, tagger
         self.parts = path.with_name(f".{path.name}.parts")
         self._waiting: list[Tagged] = []
-        job = _job(tagger)
+        job = job_of(tagger)
         self._schema = prediction_schema().with_metadata({_JOB: hashlib.sha256(json.dumps(job).encode()).hexdigest()})
         if path.exists():
             self._delete_parts_of_finished()
@@ -163,7 +163,7 @@ class PredictionFile:
         nothing: list[tuple[int | None, ...]] = [(None,) * len(SIDES)] * len(labels)
         boxes = [side for tagged in self._waiting for box in tagged.boxes or nothing for side in box]
         columns = {
-            "path": [path for tagged in self._waiting for path in [str(tagged.path)] * len(labels)],
+            "path": [path for tagged in self._waiting for path in [tagged.name] * len(labels)],
             "label": [label.key for label in labels] * images,
             "probability": probabilities.ravel(),
             "above_threshold": (probabilities >= self.tagger.thresholds).ravel(),
@@ -172,7 +172,7 @@ class PredictionFile:
         return pa.table(columns, self._schema)
 
 
-def _job(tagger: Tagger) -> dict[str, Any]:
+def job_of(tagger: Tagger) -> dict[str, Any]:
     """What predictions depend on besides the image; parts of another job cannot be joined with ours."""
     with tagger.folder.file("weights.safetensors").open("rb") as weights:
         return {

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sspa.shared.errors import UserError
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request
 from sspa.stage1_knowledge.engines.ray_blocks import RayBlocks, block_size
 
@@ -39,19 +38,6 @@ class Mortal(Engine):
 )
 def test_blocks_grow_with_the_work(requests: int, workers: int, block: int) -> None:
     assert block_size(requests, workers) == block
-
-
-@pytest.mark.parametrize(
-    ("cluster", "gpus", "expected"),
-    [({"CPU": 8.0}, 4, None), ({"CPU": 8.0, "GPU": 8.0}, 4, 4), ({"CPU": 8.0, "GPU": 2.0}, 1, 1)],
-)
-def test_each_actor_gets_the_gpus_of_its_engine(cluster: dict[str, float], gpus: int, expected: int | None) -> None:
-    assert RayBlocks(partial(Mortal, Path()), 2, gpus)._check_resources(cluster) == expected
-
-
-def test_a_cluster_that_is_too_small_is_an_error() -> None:
-    with pytest.raises(UserError, match="--ray 2: the cluster has 7 GPUs, and 2 actors need 8"):
-        RayBlocks(partial(Mortal, Path()), 2, 4)._check_resources({"CPU": 64.0, "GPU": 7.0})
 
 
 @pytest.mark.slow
