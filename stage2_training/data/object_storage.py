@@ -13,6 +13,12 @@ def is_address(name: str) -> bool:
     return "://" in name
 
 
+def below(address: str, name: str) -> str:
+    """The path or address of a file in a folder; of an address with the folder's options."""
+    folder, mark, options = address.partition("?") if is_address(address) else (address, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{options}"
+
+
 def file_system(address: str) -> tuple[Any, str]:
     """pyarrow's file system of an address, and the path in it. Keys and regions come from the usual variables.
 
@@ -75,10 +81,8 @@ def files_under(address: str) -> Iterator[str]:
         found = system.get_file_info(fs.FileSelector(folder, recursive=True))
     except OSError as error:
         raise UserError(f"{address}: cannot be listed ({str(error).splitlines()[0][:200]})") from error
-    base, mark, options = address.partition("?")
-    prefix = base.rstrip("/")
     names = sorted(info.path for info in found if info.type == fs.FileType.File)
-    return (f"{prefix}{name.removeprefix(folder)}{mark}{options}" for name in names)
+    return (below(address, name.removeprefix(f"{folder}/")) for name in names)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from typing import Any
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.json_files import parse_json
-from sspa.stage2_training.data.object_storage import file_system, is_address, read_bytes, write_bytes
+from sspa.stage2_training.data.object_storage import below, file_system, is_address, read_bytes, write_bytes
 
 _ENDING = ".parquet"
 _JOB = "job.json"
@@ -70,7 +70,7 @@ class OutputFolder:
             return (Path(self.place) / name).is_file()
         import pyarrow.fs as fs
 
-        system, path = file_system(f"{self.place}/{name}")
+        system, path = file_system(below(self.place, name))
         info: Any = system.get_file_info(path)
         return bool(info.type == fs.FileType.File)
 
@@ -79,18 +79,20 @@ class OutputFolder:
             return None
         try:
             return (
-                read_bytes(f"{self.place}/{name}") if is_address(self.place) else (Path(self.place) / name).read_bytes()
+                read_bytes(below(self.place, name))
+                if is_address(self.place)
+                else (Path(self.place) / name).read_bytes()
             )
         except OSError as error:
-            raise UserError(f"{self.place}/{name}: cannot be read ({error.strerror or error})") from error
+            raise UserError(f"{below(self.place, name)}: cannot be read ({error.strerror or error})") from error
 
     def _write(self, name: str, content: bytes) -> None:
         if is_address(self.place):
             try:
-                write_bytes(f"{self.place}/{name}", content)
+                write_bytes(below(self.place, name), content)
             except OSError as error:
                 reason = str(error).splitlines()[0][:200]
-                raise UserError(f"{self.place}/{name}: cannot be written ({reason})") from error
+                raise UserError(f"{below(self.place, name)}: cannot be written ({reason})") from error
             return
         with replacing(Path(self.place) / name) as beside:
             beside.write_bytes(content)

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol, TextIO
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, EncodedImage
-from sspa.stage2_training.data.object_storage import files_under, is_address, open_stream, read_bytes
+from sspa.stage2_training.data.object_storage import below, files_under, is_address, open_stream, read_bytes
 from sspa.stage2_training.data.shards import SHARD_ENDING
 from sspa.stage2_training.prediction.image_paths import find_images
 
@@ -83,7 +83,7 @@ class ImagesInShard:
                         if member.isfile() and PurePosixPath(member.name).suffix.lower() in IMAGE_ENDINGS:
                             content = tar.extractfile(member)
                             assert content is not None  # a file has content
-                            yield _in_memory(f"{self.shard}/{member.name}", content.read())
+                            yield _in_memory(below(self.shard, member.name), content.read())
             except (tarfile.TarError, EOFError) as error:
                 yield _damaged(self.shard, error)
 
