@@ -13,6 +13,7 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.comparison.plan import PlannedRun, finished_runs, plan_runs, state_of
 from sspa.stage2_training.comparison.rows import Row, group_rows
+from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.training.run import run
 
 
@@ -38,14 +39,15 @@ def compare(
     if kept := states.count("finished"):
         say(f"{kept} of {len(planned)} runs exist already")
     failed: list[str] = []
-    for place, (wanted, state) in enumerate(zip(planned, states, strict=True)):
-        if state == "finished":
-            continue
-        say(f"run {place + 1} of {len(planned)}: {wanted.title}")
+    left = [(wanted, state) for wanted, state in zip(planned, states, strict=True) if state != "finished"]
+    # Heads that read regions first: what is kept for them serves the others too, but not the other way round.
+    left.sort(key=lambda run: not reads_regions(run[0].config.model))
+    for number, (wanted, state) in enumerate(left, start=kept + 1):
+        say(f"run {number} of {len(planned)}: {wanted.title}")
         try:
             _complete(wanted, unfinished=state == "unfinished", device=device)
         except UserError as error:
-            if place == 0:
+            if number == 1:
                 raise
             say(f"{wanted.title}: failed: {error}")
             failed.append(wanted.title)

@@ -45,7 +45,8 @@ def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
     command = ("compare", tmp_path / "own.yaml", "--out", out, *inputs(squares))
     ended = sspa_train(*command, "--seeds", "0")
     assert ended.code == 0, ended.messages
-    assert "run 4 of 4: one unseen, sspa shuffled, seed 0" in ended.messages
+    assert "run 4 of 4: one unseen, zero-shot, seed 0" in ended.messages
+    assert ended.messages.count("keeping the frozen tower's features") == 1
     ended = sspa_train(*command)
     assert ended.code == 0, ended.messages
     assert "4 of 8 runs exist already" in ended.messages
