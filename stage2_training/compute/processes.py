@@ -9,7 +9,7 @@ Legend: n images of this process, B of all of them.
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,8 +26,6 @@ Result = TypeVar("Result")
 
 # While one process reads every image for its checksum, the others wait; detecting a dead process is left to torchrun.
 _PATIENCE = timedelta(hours=24)
-# Gradients are reduced in chunks of this many elements.
-_PART = 16_000_000
 
 
 class AgreedError(UserError):
@@ -110,20 +108,6 @@ class Processes:
         parts[self.rank] = own
         return torch.cat(parts)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum every parameter's gradient over the processes."""
-        if self.world == 1:
-            return
-        part: list[Tensor] = []
-        held = 0
-        for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
-            part.append(gradient)
-            held += gradient.numel()
-            if held >= _PART:
-                _sum(part)
-                part, held = [], 0
-        _sum(part)
-
     def same_start(self, module: nn.Module) -> None:
         """Copy the parameters and buffers of process 0 to every process."""
         if self.world > 1:
@@ -199,12 +183,3 @@ def _touched(file: Path) -> str:
     except OSError as error:
         raise UserError(f"{file.parent}: cannot be written ({error.strerror})") from error
     return file.name
-
-
-def _sum(gradients: list[Tensor]) -> None:
-    if not gradients:
-        return
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    torch.distributed.all_reduce(flat)
-    for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(summed.view_as(gradient))

@@ -5,7 +5,7 @@ Legend: B images of a batch, C labels.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.compute.device import attention_kernels, computes_bf16
+from sspa.stage2_training.compute.gradient_sum import GradientSum, summed_gradients
 from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.config.run_config import Precision, RunConfig
 from sspa.stage2_training.features.batches import Batches
@@ -82,17 +83,18 @@ def train_steps(
         UserError: the loss is not finite, or diverges; that step is not made.
     """
     recognizer.train()
-    for inputs, targets, indices in batches.epoch(state.epoch, state.step):
-        loss = _backward(recognizer, optimization, inputs, targets, config, processes, shares)
-        if (reason := what_is_wrong(loss, state, config.training)) is not None:
-            raise diverged(reason, state)
-        processes.sum_gradients(optimization.trained.values())
-        norm = optimization.update()
-        if not math.isfinite(norm) and not optimization.scaler.is_enabled():
-            raise diverged(f"the gradient is {norm}", state)
-        state.step += 1
-        state.losses += loss
-        yield Step(loss, len(indices) * processes.world)
+    with summed_gradients(optimization.trained.values(), processes) as gradients:
+        for inputs, targets, indices in batches.epoch(state.epoch, state.step):
+            loss = _backward(recognizer, optimization, inputs, targets, config, processes, gradients, shares)
+            gradients.wait()
+            if (reason := what_is_wrong(loss, state, config.training)) is not None:
+                raise diverged(reason, state)
+            norm = optimization.update()
+            if not math.isfinite(norm) and not optimization.scaler.is_enabled():
+                raise diverged(f"the gradient is {norm}", state)
+            state.step += 1
+            state.losses += loss
+            yield Step(loss, len(indices) * processes.world)
 
 
 def _backward(
@@ -102,18 +104,22 @@ def _backward(
     targets: Tensor,
     config: RunConfig,
     processes: Processes,
+    gradients: GradientSum,
     shares: Tensor,
 ) -> float:
-    """The loss of the whole batch; accumulates the gradient of this process's share in the parameters."""
-    loss = 0.0
+    """The loss of the whole batch; accumulates the gradient of this process's share in the parameters, and starts to
+    sum it over the processes."""
+    loss, left = 0.0, len(targets)
     for part, part_targets in _parts(inputs, targets, config.training.accumulate):
+        left -= len(part_targets)
         with forward_context(targets.device, config.training.precision, config.backbone.tower):
             prediction = recognizer(part)
         logits = {branch: processes.batch(own) for branch, own in prediction.logits.items()}
         part_loss = total_loss(logits, processes.batch(part_targets), config.loss, shares)
         if len(part_targets) < len(targets):
             part_loss = part_loss * (len(part_targets) / len(targets))
-        optimization.backward(part_loss)
+        with nullcontext() if left else gradients.follow():
+            optimization.backward(part_loss)
         loss += part_loss.item()
     return loss
 

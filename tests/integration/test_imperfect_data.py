@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sspa.shared.errors import UserError
@@ -36,7 +37,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 def keep_only(inputs: Path, *splits: str) -> None:
     manifest = read_manifest(inputs / "squares.parquet")
     rows = [row for row, split in enumerate(manifest.splits) if split in splits]
-    write_manifest(manifest.only(rows), inputs / "squares.parquet")  # type: ignore[arg-type]
+    write_manifest(manifest.only(np.array(rows)), inputs / "squares.parquet")
 
 
 def test_without_a_test_split_figures_are_of_val_and_say_so(inputs: Path, command: Command) -> None:

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +203,7 @@ def odd_manifest(squares: Path) -> Path:
     manifest = read_manifest(squares / "squares.parquet")
     kept = [row for row, key in enumerate(manifest.ids) if key not in ("val5", "test7")]
     path = squares / "odd.parquet"
-    fields = {name: tuple(getattr(manifest, name)[row] for row in kept) for name in ("ids", "paths", "splits")}
-    write_manifest(replace(manifest, **fields, targets=manifest.targets[kept]), path)
+    write_manifest(manifest.only(np.array(kept)), path)
     return path
 
 
