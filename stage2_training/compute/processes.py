@@ -2,7 +2,7 @@
 
 A batch is split over the processes, so that together they see what one process would. Logits are gathered before the
 loss, since some losses couple the images of a batch; each process computes the gradient for its own images, and the
-gradients are summed.
+gradients are summed (`gradient_sum`). Only process 0 reads and writes the run folder: machines need not share a disk.
 
 Legend: n images of this process, B of all of them.
 """
@@ -108,11 +108,34 @@ class Processes:
         parts[self.rank] = own
         return torch.cat(parts)
 
-    def same_start(self, module: nn.Module) -> None:
+    def same_everywhere(self, module: nn.Module) -> None:
         """Copy the parameters and buffers of process 0 to every process."""
         if self.world > 1:
             for value in module.state_dict().values():
                 torch.distributed.broadcast(value, 0)
+
+    def tensors_of_first(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Process 0's tensors by name, on the CPU, in every process; those of the others are not looked at."""
+        if self.world == 1:
+            return tensors
+        # One after another: as one object each process would hold it several times.
+        forms = self.first(lambda: {name: (value.shape, value.dtype) for name, value in tensors.items()})
+        received = {}
+        for name, (shape, dtype) in forms.items():
+            value = tensors[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
+            torch.distributed.broadcast(value, 0)
+            received[name] = value
+        return received
+
+    def check_same(self, own: Any, what: str) -> None:
+        """Compare something in all processes.
+
+        Raises:
+            UserError: it is not the same; `what` says what differs between which processes.
+        """
+        of_all = self.of_each(own)
+        if others := [rank for rank, other in enumerate(of_all) if other != of_all[0]]:
+            raise AgreedError(f"{what} in process {others[0]} and in process 0; give all machines the same")
 
     def of_each(self, own: Result) -> list[Result]:
         """The object that each process contributes, by rank."""

@@ -42,16 +42,22 @@ def save_checkpoint(folder: Path, optimization: Optimization, state: TrainState,
 
 
 def load_checkpoint(folder: Path, optimization: Optimization, processes: Processes) -> TrainState:
-    """Restore everything from the newest intact checkpoint.
+    """Restore everything from the newest intact checkpoint. The first process reads it; the others receive it.
 
     Newer, damaged ones are reported and removed, since training writes them again.
 
     Raises:
         UserError: all are damaged, or one was written by a newer version.
     """
-    name = processes.first(lambda: _newest_whole(folder))
-    state, tensors = _read(folder / name)
-    _restore(optimization, state, tensors, processes.rank)
+    own: dict[str, Tensor] = {}
+
+    def read() -> dict[str, Any]:
+        state, tensors = _newest_whole(folder)
+        own.update(tensors)
+        return state
+
+    state = processes.first(read)
+    _restore(optimization, state, processes.tensors_of_first(own), processes.rank)
     return TrainState(**state["state"])
 
 
@@ -87,19 +93,19 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
         raise UserError(f"{error}; the checkpoint before is kept: fix that, then resume with --resume") from error
 
 
-def _newest_whole(folder: Path) -> str:
+def _newest_whole(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     found = _checkpoints(folder)
     damaged: list[Path] = []
     for path in found:
         try:
-            _read(path)
+            content = _read(path)
         except _DamagedError as error:
             say(f"{path}: is damaged ({error}); falling back to the previous one")
             damaged.append(path)
             continue
         for newer in damaged:
             rmtree(newer)
-        return path.name
+        return content
     raise UserError(f"{folder}: has no readable checkpoint; delete that folder to train from the start")
 
 

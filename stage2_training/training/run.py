@@ -82,6 +82,8 @@ def run(
     folder = processes.first(lambda: _folder_before(config, out, resume))
     with deterministic_algorithms(config.training.deterministic):
         training = processes.everywhere(lambda: _Training(config, device, processes))
+        processes.check_same(training.dataset.content_hash, "the data differ")
+        processes.check_same(training.knowledge.content_hash, "the knowledge differs")
         if folder is None:
             folder = processes.first(
                 lambda: create_run_folder(
@@ -96,9 +98,7 @@ def run(
             )
         else:
             found = folder
-            processes.everywhere(
-                lambda: check_same_inputs(found, training.dataset, training.knowledge, processes.world)
-            )
+            processes.first(lambda: check_same_inputs(found, training.dataset, training.knowledge, processes.world))
         with ExitStack() as held, interruptions(second_ends=processes.world == 1) as interruption:
             processes.first(lambda: _lock(folder, config, held))
             try:
@@ -169,7 +169,7 @@ class _Training:
             f"{len(batches)} steps: {describe_groups(optimization.optimizer.param_groups)}"
         )
         if resumed:
-            state = processes.everywhere(lambda: load_checkpoint(checkpoints, optimization, processes))
+            state = load_checkpoint(checkpoints, optimization, processes)
             processes.first(lambda: folder.cut_metrics(state.metrics_length))
             say(f"resuming in {folder.path} from epoch {state.epoch}, step {state.step}")
         else:
@@ -193,7 +193,7 @@ class _Training:
         with torch.no_grad():
             labels = self.recognizer.encode_labels()
         head.initialise(*self.inputs.sample(own, head.sample_images), labels)
-        self.processes.same_start(self.recognizer.trained_modules())
+        self.processes.same_everywhere(self.recognizer.trained_modules())
         if self.processes.rank:
             torch.manual_seed(self.config.training.seed + 1_000_003 * self.processes.rank)
 
@@ -320,7 +320,8 @@ class _Training:
         """Score test with the best epoch's weights, and write the results."""
         began = time.monotonic()
         processes, dataset, test, val = self.processes, self.dataset, self.test, self.val
-        processes.everywhere(lambda: folder.read_weights(optimization.modules))
+        processes.first(lambda: folder.read_weights(optimization.modules))
+        processes.same_everywhere(optimization.modules)
         untrained, _ = processes.first(lambda: folder.read_predictions(_UNTRAINED))
         of_test = self._score(test, test.name)
         of_val = of_test if test is val else self._score(val, "val")

@@ -197,6 +197,25 @@ def test_two_processes_killed_end_like_two_that_were_not(driver: Runs, tmp_path:
     assert "this run is finished" in said(out)
 
 
+def test_only_the_first_process_needs_the_run_folder(driver: Runs, tmp_path: Path) -> None:
+    """As on machines that share no disk, where the others' work was lost."""
+    out = tmp_path / "run"
+    codes = driver.run(out, world=2, own_disks=True, faults=[kill(STEP, 2, signal.SIGTERM)])
+    assert codes == [143, 143], said(out)
+    assert driver.run(out, world=2, own_disks=True, resume=True) == [0, 0], said(out)
+    assert "touched" not in said(out)
+
+
+def test_processes_that_read_different_data_are_told(driver: Runs, squares: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "run", tmp_path / "other.parquet"
+    manifest = read_manifest(squares / "squares.parquet")
+    write_manifest(manifest.only(np.arange(100)), other)
+    codes = driver.run(out, world=2, config_of_others=driver.config(f"data.name={other}"))
+    assert codes == [2, 2]
+    assert "the data differ in process 1 and in process 0; give all machines the same" in said(out)
+    assert not out.exists()
+
+
 @pytest.fixture(scope="module")
 def odd_manifest(squares: Path) -> Path:
     """The squares with 23 images in val and in test, which is not divisible by two processes."""
