@@ -1,4 +1,4 @@
-# make demo | test | check | setup. EXTRA=cpu or gpu overrides the choice of the vLLM build.
+# make demo | test | check | gpu-check | setup. EXTRA=cpu or gpu overrides the choice of the vLLM build.
 SHELL := /bin/bash
 comma := ,
 EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.sspa-$(EXTRA)
 export PYTHONDONTWRITEBYTECODE :=
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
-.PHONY: demo test check format setup constraints clean
+.PHONY: demo test check gpu-check format setup constraints clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ check: $(STAMP)
 	@mkdir -p .mypy/sspa && for f in prompts shared stage1_knowledge stage2_training; do ln -sfn ../../$$f .mypy/sspa/$$f; done
 	@for f in __init__.py py.typed; do ln -sfn ../../shared/sspa/$$f .mypy/sspa/$$f; done
 	$(BIN)/mypy
+
+# What only a GPU can show, as the page gpu-check.md.
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .
