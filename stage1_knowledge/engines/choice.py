@@ -68,7 +68,7 @@ def choose_engine(options: EngineOptions, sampling: Sampling, schema: Mapping[st
     if options.batch_in:
         from sspa.stage1_knowledge.engines.openai_batch import BatchAnswers
 
-        return BatchAnswers(options.batch_in, batch_model(options.model))
+        return BatchAnswers(options.batch_in, batch_model(options.model), sampling)
     from sspa.stage1_knowledge.engines.vllm_arguments import gpus_of
     from sspa.stage1_knowledge.engines.vllm_offline import VllmOffline, compute_dtype
     from sspa.stage1_knowledge.model_source import find_model

@@ -33,10 +33,7 @@ class Arguments:
             "top_p": sampling.top_p,
         }
         if not standard:
-            # Reasoning models would spend the token limit on their reasoning; other chat templates ignore it.
-            self._same["chat_template_kwargs"] = {"enable_thinking": False}
-        if sampling.repetition_penalty != 1.0 and not standard:
-            self._same["repetition_penalty"] = sampling.repetition_penalty
+            self._same |= beyond_standard(sampling)
         if schema:
             named = {"name": "fields", "schema": dict(schema), "strict": True}
             self._same["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -82,6 +79,15 @@ class Arguments:
                 self.left_out.append(name)
                 say(f"--endpoint {self._shown}: refuses {name}; it is left out")
             return True
+
+
+def beyond_standard(sampling: Sampling) -> dict[str, Any]:
+    """The arguments that vLLM and other servers know and OpenAI's own API does not."""
+    # Reasoning models would spend the token limit on their reasoning; other chat templates ignore it.
+    found: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
+    if sampling.repetition_penalty != 1.0:
+        found["repetition_penalty"] = sampling.repetition_penalty
+    return found
 
 
 def _default(refusal: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
-from sspa.stage1_knowledge.engines.openai_arguments import Arguments
+from sspa.stage1_knowledge.engines.openai_arguments import Arguments, beyond_standard
 from sspa.stage1_knowledge.engines.openai_endpoint import identity_of
 from sspa.stage1_knowledge.engines.openai_replies import LARGEST_REPLY, answer_of
 
@@ -39,13 +39,17 @@ def write_batch(
 class BatchAnswers(Engine):
     """Answers from a provider's results for a batch file."""
 
-    def __init__(self, path: Path, model: str) -> None:
+    def __init__(self, path: Path, model: str, sampling: Sampling) -> None:
         """Prepare; the file is read at the first question."""
-        self._path, self._model = path, model
+        self._path, self._model, self._sampling = path, model, sampling
 
     @property
     def identity(self) -> Identity:
         return identity_of(self._model)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return tuple(beyond_standard(self._sampling))
 
     def answer(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Answer]]:
         """Yield the answers that the file has.

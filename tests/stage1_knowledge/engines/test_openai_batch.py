@@ -50,7 +50,8 @@ def test_each_question_is_a_line_of_the_openai_api(tmp_path: Path) -> None:
 def test_answers_come_back_by_key_in_any_order(tmp_path: Path) -> None:
     results = _result("key1", "One.", finish_reason="length"), _result("unknown"), _result("key0", "Zero.")
 
-    engine = BatchAnswers(_write(tmp_path / "r.jsonl", *results), "m")
+    engine = BatchAnswers(_write(tmp_path / "r.jsonl", *results), "m", Sampling(repetition_penalty=1.1))
+    assert engine.left_out == ("chat_template_kwargs", "repetition_penalty")
     answers = {request.key: answer for request, answer in engine.answer(_requests(2))}
 
     assert [(answers[key].text, answers[key].finish) for key in ("key0", "key1")] == [
@@ -63,7 +64,7 @@ def test_answers_come_back_by_key_in_any_order(tmp_path: Path) -> None:
 
 def test_what_is_missing_or_failed_is_said_after_what_is_there(tmp_path: Path) -> None:
     refused = {"custom_id": "key1", "response": {"status_code": 400, "body": {"error": {"message": "too long"}}}}
-    answers = BatchAnswers(_write(tmp_path / "r.jsonl", _result("key0"), refused), "m").answer(_requests(3))
+    answers = BatchAnswers(_write(tmp_path / "r.jsonl", _result("key0"), refused), "m", Sampling()).answer(_requests(3))
 
     assert next(answers)[0].key == "key0"
     with pytest.raises(UserError, match=r"no answer to 2 of 3 questions \(1 failed, .*too long.*\); the others"):
@@ -85,7 +86,7 @@ def test_another_file_is_one_line(content: bytes | None, words: str, tmp_path: P
     if content is not None:
         (tmp_path / "r.jsonl").write_bytes(content)
     with pytest.raises(UserError) as refused:
-        list(BatchAnswers(tmp_path / "r.jsonl", "m").answer(_requests(1)))
+        list(BatchAnswers(tmp_path / "r.jsonl", "m", Sampling()).answer(_requests(1)))
     assert words in str(refused.value)
 
 
