@@ -4,8 +4,10 @@ Legend: B images of a batch, C labels.
 """
 
 import hashlib
-from collections.abc import Iterator
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,10 @@ from sspa.stage2_training.data.loading import ImageLoader, epoch_order
 from sspa.stage2_training.features.kept_features import KeptFeatures
 from sspa.stage2_training.model.views import View, under_view
 
+Read = TypeVar("Read")
+
+# Batches that are read while another is used.
+_AHEAD = 2
 # Images (B, 3, H, W) or their features; targets (B, C) int8; the images' indices in the split (B,).
 Batch = tuple[Tensor | ImageFeatures, Tensor, Tensor]
 
@@ -66,17 +72,24 @@ class FeatureBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         order = self._order(epoch)
         drawn = _views_of_epoch(len(self.targets), len(self.views), self.seed, epoch)
-        for batch in range(start, len(self)):
+
+        def read(batch: int) -> tuple[ImageFeatures, Tensor, Tensor]:
             # Sorted, so that the file is read sequentially; the order within a batch only affects rounding.
             indices = np.sort(order[batch * self.batch_size : (batch + 1) * self.batch_size])
             if self.shuffle:
                 indices = np.array_split(indices, self.world)[self.rank]
             features = self._take(indices, drawn[indices])
-            yield (
-                ImageFeatures(features.pooled.to(self.device), features.regions.to(self.device)),
-                torch.from_numpy(self.targets[indices]).to(self.device),
-                torch.from_numpy(indices),
+            if self.device.type == "cuda":
+                features = ImageFeatures(features.pooled.pin_memory(), features.regions.pin_memory())
+            return features, torch.from_numpy(self.targets[indices]), torch.from_numpy(indices)
+
+        for features, targets, indices in read_ahead(read, range(start, len(self))):
+            # Widened on the device, to which half the bytes go.
+            widened = ImageFeatures(
+                features.pooled.to(self.device, non_blocking=True).float(),
+                features.regions.to(self.device, non_blocking=True).float(),
             )
+            yield widened, targets.to(self.device), indices
 
     def unreadable(self) -> list[str]:
         found = dict.fromkeys(message for view in self.views for message in view.unreadable.values())
@@ -119,6 +132,23 @@ class ImageBatches:
 
     def unreadable(self) -> list[str]:
         return self.loader.report_substituted()
+
+
+def read_ahead(read: Callable[[int], Read], numbers: Sequence[int]) -> Iterator[Read]:
+    """`read` of each number, in order, the next few in a thread while the caller uses one."""
+    with ThreadPoolExecutor(1, "features") as reader:
+        waiting: deque[Future[Read]] = deque()
+        try:
+            for number in numbers:
+                waiting.append(reader.submit(read, number))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # The caller may stop within an epoch.
+            for future in waiting:
+                future.cancel()
 
 
 def _views_of_epoch(count: int, views: int, seed: int, epoch: int) -> NDArray[np.int64]:

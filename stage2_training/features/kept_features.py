@@ -52,12 +52,12 @@ class KeptFeatures:
         return sum(map(len, self.pooled)) if self.rows is None else len(self.rows)
 
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
-        """The features of these images as float32 tensors; without regions, there are zero of them."""
+        """The features of these images, in float16 as they are stored; without regions, there are zero of them."""
         rows = indices if self.rows is None else self.rows[indices]
-        pooled = torch.from_numpy(_gathered(self.pooled, rows)).float()
+        pooled = torch.from_numpy(_gathered(self.pooled, rows))
         if self.regions is None:
             return ImageFeatures(pooled, pooled.new_empty(len(pooled), 0, pooled.shape[1]))
-        return ImageFeatures(pooled, torch.from_numpy(_gathered(self.regions, rows)).float())
+        return ImageFeatures(pooled, torch.from_numpy(_gathered(self.regions, rows)))
 
 
 class FeatureCache:

@@ -16,7 +16,7 @@ from sspa.stage2_training.data import loading
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset
 from sspa.stage2_training.data.transforms import make_transform
-from sspa.stage2_training.features.batches import FeatureBatches
+from sspa.stage2_training.features.batches import FeatureBatches, read_ahead
 from sspa.stage2_training.features.kept_features import FeatureCache, KeptFeatures
 
 from ..model.small_models import small_backbone
@@ -60,6 +60,26 @@ def test_a_batch_holds_the_drawn_view_of_its_images_and_their_targets() -> None:
     assert 10 < mirrored < 38
 
 
+def test_batches_are_read_ahead_in_order_and_no_further_once_nobody_asks() -> None:
+    read: list[int] = []
+
+    def square(number: int) -> int:
+        read.append(number)
+        if number == 7:
+            raise OSError("the disk is gone")
+        return number * number
+
+    assert list(read_ahead(square, range(5))) == [0, 1, 4, 9, 16]
+    ahead = read_ahead(square, range(5, 100))
+    assert next(ahead) == 25
+    ahead.close()
+    assert max(read) <= 7
+    ahead = read_ahead(square, range(6, 9))
+    assert next(ahead) == 36
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(ahead)
+
+
 def test_epochs_differ_and_repeat() -> None:
     batches = FeatureBatches(_views(50), np.zeros((50, 1), dtype=np.int8), 8, CPU, shuffle=True, seed=3)
 
@@ -96,8 +116,9 @@ def test_features_are_the_towers_and_are_computed_once(
     with torch.no_grad():
         wanted = backbone.encode_image(images.flip(-1))
     taken = kept.take(np.array([3, 1]))
-    torch.testing.assert_close(taken.regions, wanted.regions[[3, 1]], atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(taken.pooled, wanted.pooled[[3, 1]], atol=2e-3, rtol=2e-3)
+    assert taken.regions.dtype == torch.float16
+    torch.testing.assert_close(taken.regions.float(), wanted.regions[[3, 1]], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(taken.pooled.float(), wanted.pooled[[3, 1]], atol=2e-3, rtol=2e-3)
 
     assert "MB" in capsys.readouterr().err
     FeatureCache(backbone, CPU, workers=0).kept([split], "mirrored")
@@ -136,7 +157,7 @@ def test_an_image_is_decoded_once_for_all_views(
         (kept,) = FeatureCache(backbone, CPU, workers=0).kept([train], view)
         with torch.no_grad():
             wanted = backbone.encode_image(shown).regions
-        torch.testing.assert_close(kept.take(np.arange(2)).regions, wanted, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(kept.take(np.arange(2)).regions.float(), wanted, atol=2e-3, rtol=2e-3)
     assert capsys.readouterr().err == ""
 
 
