@@ -39,7 +39,6 @@ class GradientSum:
     """
 
     def __init__(self, parameters: list[nn.Parameter], processes: Processes, bucket_bytes: int) -> None:
-        self._processes = processes
         self._buckets = _buckets(parameters, bucket_bytes) if processes.world > 1 else []
         self._bucket_of = {parameter: place for place, bucket in enumerate(self._buckets) for parameter in bucket}
         self._missing: list[int] = []

@@ -77,7 +77,7 @@ class Processes:
         if self.world == 1:
             return self
         mark = folder / f".process-{self.rank}-{secrets.token_hex(8)}"
-        marks = self.everywhere(lambda: self.of_each(_touched(mark)))
+        marks = self.of_each(self.everywhere(lambda: _touched(mark)))
         seen = tuple(rank for rank, other in enumerate(marks) if (folder / other).exists())
         all_seen = self.of_each(seen)  # after which nobody looks for a mark any more
         mark.unlink()

@@ -27,7 +27,8 @@ Box = tuple[int, int, int, int]
 @dataclass(frozen=True)
 class Tagged:
     """One image's probabilities (C,) and, per label, the box (left, top, right, bottom) of its strongest region, in
-    pixels of the upright image; None if the head has no regions or boxes were not requested."""
+    pixels of the upright image; None if the head has no regions or boxes were not requested. `name` is its path or
+    address."""
 
     name: str
     probabilities: NDArray[np.float32]

@@ -41,6 +41,8 @@ def tag_into_folder(
     tagger = load()
     folder = begin(tagger, units, out)
     left = left_of(units, folder, (number - 1) * world + rank, count * world)
+    if not left:
+        return  # which was said
     if ray_actors:
         from sspa.stage2_training.prediction.folder_job.ray_actors import tag_in_actors
 

@@ -21,8 +21,6 @@ def tag_in_actors(
     Raises:
         UserError: Ray is not installed, the cluster is too small, or an actor fails.
     """
-    if not units:
-        return
     with join_cluster(f"{workers} actors that tag images") as cluster:
         import ray
 

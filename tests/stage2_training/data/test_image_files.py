@@ -6,7 +6,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, load_image
+from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, EncodedImage, load_image, load_sized
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 
@@ -137,3 +137,29 @@ def test_a_png_with_megabytes_of_text_is_read(tmp_path: Path) -> None:
     settings.add_text("workflow", "node " * 1_000_000, zip=True)
     Image.new("RGB", (3, 3), "red").save(tmp_path / "a.png", pnginfo=settings)
     assert load_image(tmp_path / "a.png").getpixel((1, 1)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(1, (800, 400)), (3, (800, 400)), (6, (400, 800))])
+def test_the_size_is_that_of_the_upright_file_however_it_is_decoded(
+    tmp_path: Path, orientation: int, expected: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (800, 400), "teal").save(path := tmp_path / "x.jpg", exif=exif)
+    photo, size = load_sized(path, at_least=50)
+    assert size == expected
+    assert photo.width * expected[1] == photo.height * expected[0]
+    assert min(photo.size) == 50
+    in_memory, same = load_sized(EncodedImage("s3://bucket/x.jpg", path.read_bytes))
+    assert (in_memory.size, same) == (expected, expected)
+
+
+def test_an_image_that_is_not_on_a_disk_is_named_in_its_error() -> None:
+    with pytest.raises(UserError, match=r"s3://bucket/x\.jpg: not an image"):
+        load_image(EncodedImage("s3://bucket/x.jpg", lambda: b"no image"))
+
+    def lost() -> bytes:
+        raise OSError("connection reset")
+
+    with pytest.raises(UserError, match=r"s3://bucket/x\.jpg: damaged image \(connection reset\)"):
+        load_image(EncodedImage("s3://bucket/x.jpg", lost))
