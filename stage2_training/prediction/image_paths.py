@@ -28,17 +28,17 @@ def find_images(arguments: Sequence[str], standard_input: TextIO | None = None) 
     for argument in arguments:
         if argument == "-":
             lines = (line.rstrip("\r\n") for line in standard_input or sys.stdin)
-            matches = [Path(line) for line in lines if line]
+            matches = [str(Path(line)) for line in lines if line]
         else:
-            matches = _matches(argument)
-        if unnamed := [path for path in matches if not is_utf8(str(path))]:
+            matches = [str(path) for path in _matches(argument)]
+        if unnamed := [path for path in matches if not is_utf8(path)]:
             shown = ", ".join(os.fsencode(path).decode(errors="backslashreplace") for path in unnamed[:5])
             say(f"left out, since their names are not UTF-8: {shown}{' ...' if len(unnamed) > 5 else ''}")
-            matches = [path for path in matches if is_utf8(str(path))]
+            matches = [path for path in matches if is_utf8(path)]
         if not matches:
             where = "standard input" if argument == "-" else argument
             raise UserError(f"{where}: no images there; give image files, folders, a pattern, or - for a list")
-        found.update(dict.fromkeys(map(str, matches)))
+        found.update(dict.fromkeys(matches))
     return Paths(Path(), Texts(found))
 
 

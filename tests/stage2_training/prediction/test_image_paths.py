@@ -24,12 +24,12 @@ def test_a_folder_means_every_image_below_it_by_name(folder: Path) -> None:
 
 
 def test_patterns_files_and_lists_each_image_once(folder: Path) -> None:
-    assert find_images([f"{folder}/*.png", f"{folder}/**/*.webp"]) == [folder / "a.png", folder / "below/c.webp"]
+    assert find_images([f"{folder}/*.png", f"{folder}/**/*.webp"]) == (folder / "a.png", folder / "below/c.webp")
     # A file is meant although its name looks like a pattern, and whatever its ending.
     named = [str(folder / "below/[d].jpeg"), str(folder / "notes.txt")]
-    assert find_images(named) == [Path(name) for name in named]
+    assert find_images(named) == tuple(map(Path, named))
     listed = io.StringIO(f"{folder / 'a.png'}\n\n{folder / 'b.JPG'}\r\n")
-    assert find_images([str(folder / "b.JPG"), "-"], listed) == [folder / "b.JPG", folder / "a.png"]
+    assert find_images([str(folder / "b.JPG"), "-"], listed) == (folder / "b.JPG", folder / "a.png")
 
 
 @pytest.mark.parametrize(
