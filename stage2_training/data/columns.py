@@ -52,6 +52,10 @@ class Texts(Sequence[str]):
             return bool(self.array.equals(other.array))
         return isinstance(other, tuple) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
+    def __reduce__(self) -> tuple[type["Texts"], tuple[pa.Array]]:
+        # Joined to nothing, since a slice would be sent with all that it was cut from.
+        return Texts, (pa.concat_arrays([self.array, pa.nulls(0, self.array.type)]),)
+
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))
         return f"Texts({shown}{', ...' if len(self) > 3 else ''}; {len(self):,})"

@@ -39,7 +39,7 @@ class ListedImages:
     """Rows of a list of paths and addresses."""
 
     name: str
-    listed: tuple[str, ...]
+    listed: Texts
 
     def images(self) -> Iterator[AnyImage]:
         return map(_image, self.listed)
@@ -117,7 +117,7 @@ def find_units(arguments: Sequence[str], per_unit: int, standard_input: TextIO |
             listed.update(dict.fromkeys(map(str, find_images([argument], standard_input))))
     texts = Texts(listed)
     for number, start in enumerate(range(0, len(texts), per_unit)):
-        units.append(ListedImages(f"images-{number:06}", tuple(texts[start : start + per_unit])))
+        units.append(ListedImages(f"images-{number:06}", texts[start : start + per_unit]))
     if repeated := [name for name, count in Counter(unit.name for unit in units).items() if count > 1]:
         raise UserError(
             f"{repeated[0]}: {len(repeated)} names belong to two shards or tables; rename one, or tag apart"
@@ -132,7 +132,9 @@ def cut_of(units: Sequence[Unit]) -> str:
     """
     digest = hashlib.sha256()
     for unit in units:
-        if not isinstance(unit, ImagesInShard):
+        if isinstance(unit, ListedImages):
+            digest.update("\n".join((unit.name, *unit.listed)).encode())
+        elif not isinstance(unit, ImagesInShard):
             digest.update(repr(unit).encode())
     return digest.hexdigest()
 

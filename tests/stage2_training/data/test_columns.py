@@ -35,6 +35,7 @@ def test_it_is_made_of_anything_that_yields_strings(texts: Texts) -> None:
     chunked = pa.chunked_array([WORDS[:3], WORDS[3:]], pa.string())
     assert Texts(word for word in WORDS) == Texts(list(WORDS)) == Texts(chunked) == texts
     assert pickle.loads(pickle.dumps(texts[1:3])) == WORDS[1:3]
+    assert len(pickle.dumps(Texts(map(str, range(100_000)))[10:20])) < 1000
     with pytest.raises(UnicodeEncodeError):
         Texts(["lone surrogate \ud800"])
 
