@@ -41,9 +41,11 @@ def compare(
     conditions: Annotated[str | None, typer.Option(help="Only these conditions, separated by commas.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as in 0,1,2.")] = None,
     reference: Annotated[str | None, typer.Option(help="The variant to compare the others with.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. [default: one per GPU]")] = None,
     device: Device = "auto",
 ) -> None:
     """Run variants over seeds and compare them, with confidence intervals; runs only what is missing."""
+    from sspa.stage2_training.comparison.at_once import jobs_of
     from sspa.stage2_training.comparison.compare import compare as run_comparison
     from sspa.stage2_training.comparison.definition import read_comparison
     from sspa.stage2_training.comparison.page import write_comparison_page
@@ -60,7 +62,8 @@ def compare(
     on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
     folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
     with held(folder, "wait for it, or compare into another --out"):
-        rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, command_device(device))
+        where = command_device(device)
+        rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, where, jobs_of(jobs, where))
         write_rows(rows, folder / "comparison.parquet")
         page = write_comparison_page(defined, rows, folder / "comparison.html")
     show_comparison(defined, rows)

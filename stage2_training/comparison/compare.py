@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
+from sspa.stage2_training.comparison.at_once import make_at_once
 from sspa.stage2_training.comparison.definition import Comparison
-from sspa.stage2_training.comparison.plan import PlannedRun, finished_runs, plan_runs, state_of
+from sspa.stage2_training.comparison.plan import PlannedRun, State, finished_runs, plan_runs, state_of
 from sspa.stage2_training.comparison.rows import Row, group_rows
 from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.training.run import run
@@ -24,8 +25,9 @@ def compare(
     settings: Sequence[str],
     given: Mapping[str, Any],
     device: torch.device,
+    jobs: int = 1,
 ) -> tuple[list[Row], list[str]]:
-    """Make every run that is not yet in `out`, and the table from all finished runs.
+    """Make every run that is not yet in `out`, `jobs` of them at a time, and the table from all finished runs.
 
     Returns:
         The rows, and which runs failed. A failure does not stop the others, unless it is the first run: then all
@@ -38,18 +40,18 @@ def compare(
     states = [state_of(wanted) for wanted in planned]
     if kept := states.count("finished"):
         say(f"{kept} of {len(planned)} runs exist already")
-    failed: list[str] = []
     left = [(wanted, state) for wanted, state in zip(planned, states, strict=True) if state != "finished"]
     # Heads that read regions first: what is kept for them serves the others too, but not the other way round.
     left.sort(key=lambda run: not reads_regions(run[0].config.model))
-    for number, (wanted, state) in enumerate(left, start=kept + 1):
-        say(f"run {number} of {len(planned)}: {wanted.title}")
-        try:
-            _complete(wanted, unfinished=state == "unfinished", device=device)
-        except UserError as error:
+    made = make_at_once(left, jobs, device, out / "logs") if jobs > 1 else _one_by_one(left, device, len(planned))
+    failed: list[str] = []
+    for number, (wanted, problem) in enumerate(made, start=kept + 1):
+        if jobs > 1:
+            say(f"run {number} of {len(planned)} has ended: {wanted.title}")
+        if problem is not None:
             if number == 1:
-                raise
-            say(f"{wanted.title}: failed: {error}")
+                raise UserError(problem)
+            say(f"{wanted.title}: failed: {problem}")
             failed.append(wanted.title)
     rows = [
         row
@@ -59,9 +61,19 @@ def compare(
     return rows, failed
 
 
-def _complete(wanted: PlannedRun, unfinished: bool, device: torch.device) -> None:
-    _forget_peak_memory(device)
-    run(wanted.config, wanted.path, device, resume=unfinished)
+def _one_by_one(
+    left: Sequence[tuple[PlannedRun, State]], device: torch.device, total: int
+) -> Iterator[tuple[PlannedRun, str | None]]:
+    """Make the runs in this process; yields as `make_at_once` does."""
+    for number, (wanted, state) in enumerate(left, start=total - len(left) + 1):
+        say(f"run {number} of {total}: {wanted.title}")
+        _forget_peak_memory(device)
+        try:
+            run(wanted.config, wanted.path, device, resume=state == "unfinished")
+        except UserError as error:
+            yield wanted, str(error)
+        else:
+            yield wanted, None
 
 
 def _forget_peak_memory(device: torch.device) -> None:
