@@ -156,23 +156,20 @@ def test_runs_made_at_once_are_those_made_one_by_one(
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "own.yaml").write_text(OWN)
+    command = ("compare", tmp_path / "own.yaml", *inputs(squares), "--seeds", "0", "--conditions", "half known")
     tables = []
     for out, jobs in (("one", "1"), ("two", "2")):
-        ended = sspa_train(
-            "compare", tmp_path / "own.yaml", "--out", tmp_path / out, *inputs(squares), "--seeds", "0", "--jobs", jobs
-        )
+        ended = sspa_train(*command, "--out", tmp_path / out, "--jobs", jobs)
         assert ended.code == 0, ended.messages
         found = duckdb.sql(f"SELECT condition, labels, variant, test_map FROM '{tmp_path / out}/comparison.parquet'")
         tables.append(found.fetchall())
     assert tables[0] == tables[1]
     assert "2 runs at a time; what each says is in" in ended.messages
-    assert "run 4 of 4 has ended: " in ended.messages
-    assert len(list((tmp_path / "two" / "logs").glob("*.log"))) == 4
+    assert "run 2 of 2 has ended: " in ended.messages
+    assert len(list((tmp_path / "two" / "logs").glob("*.log"))) == 2
     # What stops the first run stops all, and is one line.
-    ended = sspa_train(
-        *("compare", tmp_path / "own.yaml", "--out", tmp_path / "three", *inputs(squares), "--seeds", "0"),
-        *("--jobs", "2", "--set", "training.batch_size=4000", "--set", "backbone.tower=last:1"),
-    )
+    wrong = ("--set", "training.batch_size=4000", "--set", "backbone.tower=last:1")
+    ended = sspa_train(*command, "--out", tmp_path / "three", "--jobs", "2", *wrong)
     assert ended.code == 2
     assert "error: the train split has" in ended.messages
     assert len(list((tmp_path / "three" / "logs").glob("*.log"))) == 1
