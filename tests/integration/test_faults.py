@@ -157,7 +157,7 @@ def test_a_part_that_was_damaged_is_made_again(place: Place) -> None:
 
 def test_features_killed_half_way_are_deleted_by_the_next(place: Place, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    fault = kill(f"{STAGE}.features.kept_features:under_view", 2)
+    fault = kill(f"{STAGE}.features.computing:under_view", 2)
     asked = {"environment": {"SSPA_CACHE": str(cache)}}
     assert place.start("run", faults=[fault], **asked)[0] == -signal.SIGKILL
     assert {path.suffix for path in (cache / "features").iterdir()} == {".tmp"}
