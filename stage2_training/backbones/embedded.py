@@ -58,7 +58,9 @@ def load_embedded() -> LoadedModel:
     image_folder, text_folder = _package_folder(*_IMAGE_PACKAGE), _package_folder(*_TEXT_PACKAGE)
     versions = [_RECIPE, *(f"{name}=={_version(name)}" for _, name in (_IMAGE_PACKAGE, _TEXT_PACKAGE))]
     folder = cache_folder("backbones") / f"embedded-{hashlib.sha256(' '.join(versions).encode()).hexdigest()[:12]}"
-    built_once(folder, partial(_build, image_folder, text_folder / "model"))
+    # Building draws random numbers: the run that builds is to be the same as those that find the backbone there.
+    with torch.random.fork_rng(devices=[]):
+        built_once(folder, partial(_build, image_folder, text_folder / "model"))
     model = _load(folder)
     model.visual.image_mean = model.visual.image_std = _MEAN_AND_STD
     return LoadedModel(

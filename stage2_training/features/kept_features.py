@@ -210,7 +210,8 @@ class FeatureCache:
             raise UserError(
                 f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; free some room "
                 "(sspa-train cache --keep GB), set SSPA_CACHE to a larger disk, or take smaller images "
-                "(--set backbone.image_size=SIZE) or one view (--set training.views=[plain] evaluation.views=[plain])"
+                "(--set backbone.image_size=[HEIGHT,WIDTH]) or one view "
+                "(--set training.views=[plain] evaluation.views=[plain])"
             )
 
 

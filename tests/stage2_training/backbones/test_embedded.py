@@ -109,6 +109,19 @@ def test_a_damaged_cache_is_built_again(
     assert f"{copy}: is damaged, or of another version of sspa; building it again" in capsys.readouterr().err
 
 
+def test_building_it_leaves_the_random_state_as_reading_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout follows: the first run of a machine would be another than those after it."""
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path))
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        embedded.load_embedded()
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda module: None)
 
