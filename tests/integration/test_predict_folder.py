@@ -1,5 +1,6 @@
 """`predict --out FOLDER/`: every image once, however many processes, restarts and machines write the folder."""
 
+import io
 import json
 import os
 import shutil
@@ -159,6 +160,25 @@ def test_shards_are_read_as_streams_and_a_damaged_one_is_a_row(
     added = {path: row for path, row in rows_of(out).items() if "added.tar" in path}
     assert "the shard ends here" in str(added.pop(f"{shards}/added.tar")[0])
     assert 5 < len(added) < 24
+
+
+def test_a_member_of_any_name_or_claimed_size_is_a_row(
+    trained_run: Path, pictures: Path, tmp_path: Path, sspa_train: Command
+) -> None:
+    picture = (pictures / "test0.png").read_bytes()
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("odd-\udcff.png", "fine.png"):
+            about = tarfile.TarInfo(name)
+            about.size = len(picture)
+            tar.addfile(about, io.BytesIO(picture))
+        about = tarfile.TarInfo("huge.png")
+        about.size = 1 << 40
+        tar.addfile(about)  # the header alone
+    ended = sspa_train("predict", trained_run, tmp_path / "x.tar", "--out", f"{tmp_path}/out/")
+    assert ended.code == 0, ended.messages
+    found = rows_of(tmp_path / "out")
+    assert found[f"{tmp_path}/x.tar/odd-\\udcff.png"] == found[f"{tmp_path}/x.tar/fine.png"]
+    assert "1,099,511,627,776 bytes; 268,435,456 is the limit" in str(found[f"{tmp_path}/x.tar/huge.png"][0])
 
 
 def test_a_table_of_paths_and_images_that_cannot_be_read(

@@ -17,6 +17,8 @@ from sspa.stage2_training.data.shards import SHARD_ENDING
 from sspa.stage2_training.prediction.image_paths import find_images
 
 AnyImage = Path | EncodedImage
+# Bytes of an image in a shard: a sparse member of a small file can claim any number, and a few dozen are read ahead.
+_LARGEST = 1 << 28
 
 
 class Unit(Protocol):
@@ -80,12 +82,21 @@ class ImagesInShard:
             try:
                 with tarfile.open(fileobj=stream, mode="r|") as tar:
                     for member in tar:
-                        if member.isfile() and PurePosixPath(member.name).suffix.lower() in IMAGE_ENDINGS:
+                        # Names of other bytes than UTF-8 cannot be kept in a table.
+                        shown = member.name.encode(errors="backslashreplace").decode()
+                        if member.size > _LARGEST:
+                            # Not skipped: what a false size claims would be looked for, block after block.
+                            reason = (
+                                f"{member.size:,} bytes; {_LARGEST:,} is the limit, and the shard is read no further"
+                            )
+                            yield _failing(below(self.shard, shown), reason)
+                            return
+                        if member.isfile() and PurePosixPath(shown).suffix.lower() in IMAGE_ENDINGS:
                             content = tar.extractfile(member)
                             assert content is not None  # a file has content
-                            yield _in_memory(below(self.shard, member.name), content.read())
+                            yield _in_memory(below(self.shard, shown), content.read())
             except (tarfile.TarError, EOFError) as error:
-                yield _damaged(self.shard, error)
+                yield _failing(self.shard, f"the shard ends here: {error}")
 
 
 def find_units(arguments: Sequence[str], per_unit: int, standard_input: TextIO | None = None) -> list[Unit]:
@@ -189,10 +200,10 @@ def _in_memory(name: str, content: bytes) -> EncodedImage:
     return EncodedImage(name, lambda: content)
 
 
-def _damaged(shard: str, error: Exception) -> EncodedImage:
-    """Stands for the images that a damaged shard no longer has."""
+def _failing(name: str, reason: str) -> EncodedImage:
+    """An image that cannot be read; of a damaged shard, it stands for those that the shard no longer has."""
 
     def read() -> bytes:
-        raise OSError(f"the shard ends here: {error}")
+        raise OSError(reason)
 
-    return EncodedImage(shard, read)
+    return EncodedImage(name, read)
