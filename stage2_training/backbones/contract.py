@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 TowerPrecision = Literal["float32", "bf16"]
 
-_TEXTS_AT_ONCE = 128
+_TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,10 @@ class Backbone(nn.Module):
         """Word or prompt vectors (C, L, w) with their ids (C, L) -> (C, d), not normalised.
 
         Gradients flow to `embeddings`. A learnable context position has any ordinary id (the id of
-        padding, start or end would move the end of the text). Prompts are cut after the last end token, and
-        more than `_TEXTS_AT_ONCE` are processed in chunks whose activations the backward pass recomputes.
+        padding, start or end would move the end of the text). Prompts cost less when cut to their
+        `used_length`; that is the caller's to do, once, since asking for it waits for the device. More than
+        `_TEXTS_AT_ONCE` are processed in chunks whose activations the backward pass recomputes.
         """
-        used = self.used_length(ids)
-        embeddings, ids = embeddings[:, :used], ids[:, :used]
         if len(ids) <= _TEXTS_AT_ONCE:
             return self.text_tower(embeddings, ids)
         chunks = zip(embeddings.split(_TEXTS_AT_ONCE), ids.split(_TEXTS_AT_ONCE), strict=True)

@@ -4,6 +4,8 @@ text tower. With `learned=false` they stay what they were, and the text tower ha
 Legend: C labels, L text tokens, w width of the tower's word embeddings, d width of the joint space.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -53,17 +55,28 @@ class ContextAwarePrompting(nn.Module):
         if not self.options.learned:
             self.context.requires_grad_(False)
             with torch.no_grad():
-                self.fixed = self._encoded(backbone)
+                self.fixed = backbone.encode_prompts(self.embeddings(backbone), self.token_ids)
 
     def forward(self, backbone: Backbone) -> Tensor:
         """T (C, d), with gradients to the context vectors if they are learned."""
-        return self._encoded(backbone) if self.fixed is None else self.fixed
+        return encode_together(backbone, self)[0]
 
-    def _encoded(self, backbone: Backbone) -> Tensor:
-        words = backbone.embed_tokens(self.token_ids)  # (C, L, w)
+    def embeddings(self, backbone: Backbone) -> Tensor:
+        """The prompts' vectors, (C, L, w)."""
+        words = backbone.embed_tokens(self.token_ids)
         context = self.context.expand(len(words), -1, -1).to(words.dtype)
-        embeddings = words.masked_scatter(self.is_context[..., None], context)
-        return backbone.encode_prompts(embeddings, self.token_ids)
+        return words.masked_scatter(self.is_context[..., None], context)
+
+
+def encode_together(backbone: Backbone, *sets: ContextAwarePrompting) -> list[Tensor]:
+    """T (C, d) of each set of prompts for the same labels; those that are learned pass the text tower in one batch."""
+    learned = [prompts for prompts in sets if prompts.fixed is None]
+    if not learned:
+        return [cast(Tensor, prompts.fixed) for prompts in sets]
+    embeddings = torch.cat([prompts.embeddings(backbone) for prompts in learned])
+    ids = torch.cat([prompts.token_ids for prompts in learned])
+    encoded = iter(backbone.encode_prompts(embeddings, ids).chunk(len(learned)))
+    return [next(encoded) if prompts.fixed is None else prompts.fixed for prompts in sets]
 
 
 def _slots(backbone: Backbone, names: list[str], length: int) -> tuple[Tensor, Tensor]:

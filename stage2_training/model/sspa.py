@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
-from sspa.stage2_training.model.cap import ContextAwarePrompting
+from sspa.stage2_training.model.cap import ContextAwarePrompting, encode_together
 from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
 from sspa.stage2_training.model.dsf import DynamicSemanticFiltering
 from sspa.stage2_training.model.gdma import GatedDualModalAlignments
@@ -84,10 +84,8 @@ class SSPA(Head):
 
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         """T_ka (S, d), T (C, d) and T_g (C, d), in the backbone's joint space."""
-        features = {"T_ka": self.t_ka, "T": self.cap(backbone)}
-        if self.global_cap is not None:
-            features["T_g"] = self.global_cap(backbone)
-        return features
+        sets = {"T": self.cap} if self.global_cap is None else {"T": self.cap, "T_g": self.global_cap}
+        return {"T_ka": self.t_ka, **dict(zip(sets, encode_together(backbone, *sets.values()), strict=True))}
 
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         x0 = self.joint_space.of_image(features.pooled)  # (B, w)

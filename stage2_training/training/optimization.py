@@ -1,5 +1,6 @@
 """Parameter groups, learning rates and the averaged weights."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,28 +77,34 @@ class Optimization:
         """Accumulate the gradients of one part of a batch."""
         self.scaler.scale(loss).backward()
 
-    def update(self) -> float:
-        """Update from the accumulated gradients; returns their norm before clipping.
-
-        If it is not finite, no parameter changes: with fp16 the loss scale is reduced and the step counts, otherwise
-        it does not.
-        """
+    def clip(self) -> torch.Tensor:
+        """Clip the accumulated gradients; their norm before that, (), on the device."""
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
-        if torch.isfinite(norm) or self.scaler.is_enabled():
+        return nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+
+    def update(self, norm: float) -> bool:
+        """Update from the clipped gradients; whether it did.
+
+        If their norm is not finite, no parameter changes: with fp16 the loss scale is reduced and the step counts,
+        otherwise it does not.
+        """
+        updates = math.isfinite(norm) or self.scaler.is_enabled()
+        if updates:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.step_count += 1
             self.schedule.step_update(self.step_count)
             self.ema.update(self.trained, step=self.step_count)
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return updates
 
     def step(self, loss: torch.Tensor) -> float:
-        """Update from the loss of a whole batch."""
+        """Update from the loss of a whole batch; the norm of its gradient."""
         self.backward(loss)
-        return self.update()
+        norm = float(self.clip())
+        self.update(norm)
+        return norm
 
     @property
     def learning_rate(self) -> float:

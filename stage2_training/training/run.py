@@ -46,6 +46,7 @@ from sspa.stage2_training.training.without_gradient import leave_out_without_gra
 
 # The untrained model's scores of the test split, saved until the result is written.
 _UNTRAINED = "checkpoints/untrained.safetensors"
+_MOST_STEPS_BETWEEN_SIGNALS = 50
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,7 @@ class _Training:
         log: EventLog,
     ) -> None:
         options, every = self.config.training, self.config.training.checkpoint_every
+        asked = self.processes.first(lambda: self._steps_between_signals(optimization, state))
         last = time.monotonic()
         left = (len(batches) - state.step) * min(options.batch_size, len(self.train))
         with progress(f"epoch {state.epoch}/{options.epochs}", left, "images") as bar:
@@ -270,9 +272,17 @@ class _Training:
                 )
                 log.add_scalar("loss", step.loss, optimization.step_count)
                 log.add_scalar("learning rate", rate, optimization.step_count)
-                interruption.stop_if(self.processes.largest(interruption.requested))
+                if state.step % asked == 0:
+                    interruption.stop_if(self.processes.largest(interruption.requested))
                 if every is not None and state.step % every == 0 and state.step < len(batches):
                     save_checkpoint(folder.file("checkpoints"), optimization, state, self.processes)
+
+    def _steps_between_signals(self, optimization: Optimization, state: TrainState) -> int:
+        """How many steps pass until the processes ask each other for a signal: about a second's worth, as each
+        question costs a trip over the network."""
+        if self.processes.world == 1 or not state.seconds:
+            return 1
+        return min(max(int(optimization.step_count / state.seconds), 1), _MOST_STEPS_BETWEEN_SIGNALS)
 
     def _score_epoch(
         self,

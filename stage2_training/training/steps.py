@@ -3,7 +3,6 @@
 Legend: B images of a batch, C labels.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -85,12 +84,14 @@ def train_steps(
     recognizer.train()
     with summed_gradients(optimization.trained.values(), processes) as gradients:
         for inputs, targets, indices in batches.epoch(state.epoch, state.step):
-            loss = _backward(recognizer, optimization, inputs, targets, config, processes, gradients, shares)
+            parts = _backward(recognizer, optimization, inputs, targets, config, processes, gradients, shares)
             gradients.wait()
+            # The one time in a step that the CPU waits for the GPU.
+            *losses, norm = torch.stack([*parts, optimization.clip()]).tolist()
+            loss = float(sum(losses))
             if (reason := what_is_wrong(loss, state, config.training)) is not None:
                 raise diverged(reason, state)
-            norm = optimization.update()
-            if not math.isfinite(norm) and not optimization.scaler.is_enabled():
+            if not optimization.update(norm):
                 raise diverged(f"the gradient is {norm}", state)
             state.step += 1
             state.losses += loss
@@ -106,10 +107,10 @@ def _backward(
     processes: Processes,
     gradients: GradientSum,
     shares: Tensor,
-) -> float:
-    """The loss of the whole batch; accumulates the gradient of this process's share in the parameters, and starts to
-    sum it over the processes."""
-    loss, left = 0.0, len(targets)
+) -> list[Tensor]:
+    """The loss of the whole batch, as the losses () of its parts; accumulates the gradient of this process's share in
+    the parameters, and starts to sum it over the processes."""
+    losses, left = [], len(targets)
     for part, part_targets in _parts(inputs, targets, config.training.accumulate):
         left -= len(part_targets)
         with forward_context(targets.device, config.training.precision, config.backbone.tower):
@@ -120,8 +121,8 @@ def _backward(
             part_loss = part_loss * (len(part_targets) / len(targets))
         with nullcontext() if left else gradients.follow():
             optimization.backward(part_loss)
-        loss += part_loss.item()
-    return loss
+        losses.append(part_loss.detach())
+    return losses
 
 
 def _parts(

@@ -35,9 +35,24 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
 
 
-def arguments(squares: Path, out: Path, *settings: str) -> list[str]:
+def walk(sspa_train: Command, squares: Path, run: Path, head: str, device: str) -> None:
+    """Train and use a run of this head on the device, with each command that takes one."""
+    epochs = "0" if head in ("zero-shot", "tip-adapter") else "2"
+    context = ["model.context=4"] if head == "dualcoop" else []
+    given = arguments(squares, run, f"model.head={head}", *context, device=device)
+    ended = sspa_train(*given, "--epochs", epochs)
+    assert ended.code == 0, ended.messages
+    np.testing.assert_allclose(probabilities(run, squares, device), probabilities(run, squares, "cpu"), atol=2e-3)
+    assert sspa_train("evaluate", run, "--device", device).code == 0
+    out = run.with_name("tags")
+    ended = sspa_train("predict", run, squares / "pictures", "--out", f"{out}/", "--per-file", 100, "--device", device)
+    assert ended.code == 0, ended.messages
+    assert duckdb.sql(f"SELECT count(*), count(error) FROM '{out}/*.parquet'").fetchall() == [(144, 0)]
+
+
+def arguments(squares: Path, out: Path, *settings: str, device: str = DEVICE) -> list[str]:
     given = [word for setting in settings for word in ("--set", setting)]
-    return [*train_arguments(squares, out), "--device", DEVICE, *given]
+    return [*train_arguments(squares, out), "--device", device, *given]
 
 
 def probabilities(run: Path, squares: Path, device: str) -> np.ndarray:
@@ -48,22 +63,9 @@ def probabilities(run: Path, squares: Path, device: str) -> np.ndarray:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_run_is_trained_used_and_exported(sspa_train: Command, squares: Path, tmp_path: Path, head: str) -> None:
-    run = tmp_path / "run"
-    own = {
-        "zero-shot": ["training.epochs=0"],
-        "tip-adapter": ["training.epochs=0"],
-        "dualcoop": ["training.epochs=2", "model.context=4"],
-    }
-    ended = sspa_train(*arguments(squares, run, f"model.head={head}", *own.get(head, ["training.epochs=2"])))
-    assert ended.code == 0, ended.messages
-    np.testing.assert_allclose(probabilities(run, squares, DEVICE), probabilities(run, squares, "cpu"), atol=2e-3)
-    assert sspa_train("evaluate", run, "--device", DEVICE).code == 0
-    out = tmp_path / "tags"
-    ended = sspa_train("predict", run, squares / "pictures", "--out", f"{out}/", "--per-file", 100, "--device", DEVICE)
-    assert ended.code == 0, ended.messages
-    assert duckdb.sql(f"SELECT count(*), count(error) FROM '{out}/*.parquet'").fetchall() == [(144, 0)]
-    assert sspa_train("report", run, "--device", DEVICE).code == 0
-    assert sspa_train("export", run, "--to", "torch").code == 0
+    walk(sspa_train, squares, tmp_path / "run", head, DEVICE)
+    assert sspa_train("report", tmp_path / "run", "--device", DEVICE).code == 0
+    assert sspa_train("export", tmp_path / "run", "--to", "torch").code == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
-from sspa.stage2_training.model.cap import ContextAwarePrompting
+from sspa.stage2_training.model.cap import ContextAwarePrompting, encode_together
 from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
 from sspa.stage2_training.model.options import CapOptions, Options
 
@@ -63,7 +63,8 @@ class DualCoOp(Head):
 
     def encode_labels(self, backbone: Backbone) -> LabelFeatures:
         """T_pos and T_neg (C, d)."""
-        return {"T_pos": self.positive(backbone), "T_neg": self.negative(backbone)}
+        positive, negative = encode_together(backbone, self.positive, self.negative)
+        return {"T_pos": positive, "T_neg": negative}
 
     def forward(self, features: ImageFeatures, labels: LabelFeatures, explain: bool = False) -> Prediction:
         regions = features.regions
