@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sspa.shared.errors import UserError
+from sspa.shared.liveness import liveness
 
 # Wide enough for every table, so that nothing is cut off in a pipe or a file.
 _PIPED_WIDTH = 160
@@ -41,6 +42,7 @@ def printable(text: str, instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
 
 def say(message: str) -> None:
     """Print one line to standard error; markup in `message` is shown literally."""
+    liveness.note(message)
     messages.print(escape(printable(message)))
 
 
@@ -75,11 +77,15 @@ class Progress:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more items as done; `note` is shown after the figures."""
-        self.done += count
+        self._count(count)
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_S and self.done < self.total:
             self._last_line = now
             say(self._line(now, note))
+
+    def _count(self, count: int) -> None:
+        self.done += count
+        liveness.note(f"{self.description}: {self.done}/{self.total} {self.unit}")
 
     def finish(self) -> None:
         """Print the last line."""
@@ -114,7 +120,7 @@ class _BarProgress(Progress):
         self._bar.start()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self.done += count
+        self._count(count)
         rate = self.done / max(time.monotonic() - self._started, 1e-9)
         self._bar.update(self._task, advance=count, rate=f"{rate:.1f} {self.unit}/s", note=escape(note))
 

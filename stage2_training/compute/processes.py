@@ -10,7 +10,7 @@ Legend: n images of this process, B of all of them.
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import messages, output
+from sspa.stage2_training.compute.watch import Watch, patience_s, watched
 
 Result = TypeVar("Result")
 
-# While one process reads every image for its checksum, the others wait; detecting a dead process is left to torchrun.
+# While one process reads every image for its checksum, the others wait. Dead processes are torchrun's business, those
+# that hang `watch`'s.
 _PATIENCE = timedelta(hours=24)
 
 
@@ -42,6 +44,11 @@ class Processes:
     rank: int = 0
     world: int = 1
     group: Any = None
+    watch: Watch | None = None
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Within the block, this process waits for the others, and does not count as hanging."""
+        return nullcontext() if self.watch is None else self.watch.waiting()
 
     def everywhere(self, action: Callable[[], Result]) -> Result:
         """Do something in every process; a UserError in one of them is raised in all, so that none waits forever."""
@@ -84,16 +91,18 @@ class Processes:
         own: Any = None
         # torch wants every process to create every group.
         for members in dict.fromkeys(all_seen):
-            group = torch.distributed.new_group(list(members), timeout=_PATIENCE, backend="gloo")
+            with self.waiting():
+                group = torch.distributed.new_group(list(members), timeout=_PATIENCE, backend="gloo")
             own = group if members == seen else own
-        return Processes(seen.index(self.rank), len(seen), own)
+        return Processes(seen.index(self.rank), len(seen), own, self.watch)
 
     def largest(self, number: int) -> int:
         """The maximum of the processes' numbers, in all of them."""
         if self.world == 1:
             return number
         largest = torch.tensor([number])
-        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self.group)
+        with self.waiting():
+            torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(largest)
 
     def batch(self, own: Tensor) -> Tensor:
@@ -104,15 +113,17 @@ class Processes:
         if self.world == 1:
             return own
         parts = [torch.empty_like(own) for _ in range(self.world)]
-        torch.distributed.all_gather(parts, own.detach().contiguous())
+        with self.waiting():
+            torch.distributed.all_gather(parts, own.detach().contiguous())
         parts[self.rank] = own
         return torch.cat(parts)
 
     def same_everywhere(self, module: nn.Module) -> None:
         """Copy the parameters and buffers of process 0 to every process."""
         if self.world > 1:
-            for value in module.state_dict().values():
-                torch.distributed.broadcast(value, 0)
+            with self.waiting():
+                for value in module.state_dict().values():
+                    torch.distributed.broadcast(value, 0)
 
     def tensors_of_first(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Process 0's tensors by name, on the CPU, in every process; those of the others are not looked at."""
@@ -123,7 +134,8 @@ class Processes:
         received = {}
         for name, (shape, dtype) in forms.items():
             value = tensors[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
-            torch.distributed.broadcast(value, 0)
+            with self.waiting():
+                torch.distributed.broadcast(value, 0)
             received[name] = value
         return received
 
@@ -142,7 +154,8 @@ class Processes:
         if self.world == 1:
             return [own]
         received: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(received, own, group=self.group)
+        with self.waiting():
+            torch.distributed.all_gather_object(received, own, group=self.group)
         return received
 
     def share_of(self, batch_size: int) -> int:
@@ -170,15 +183,15 @@ def processes_of_environment(device: torch.device) -> Iterator[Processes]:
     All but the first are silent, unless only one of them encounters a user's mistake (an image that only it reads).
 
     Raises:
-        UserError: more processes than GPUs.
+        UserError: more processes than GPUs, or a patience (see `watch`) that is no number.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield ALONE
         return
     local_rank, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    processes = Processes(int(os.environ["RANK"]), world)
-    if processes.rank:
+    rank, patience = int(os.environ["RANK"]), patience_s()
+    if rank:
         messages.quiet = output.quiet = True
     if device.type == "cuda":
         if here > torch.cuda.device_count():
@@ -188,13 +201,16 @@ def processes_of_environment(device: torch.device) -> Iterator[Processes]:
             )
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=_PATIENCE)
+    store, *_ = next(torch.distributed.rendezvous("env://", timeout=_PATIENCE))
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
+    watch = Watch(torch.distributed.PrefixStore("watch", store.clone()), rank, world, patience)
     try:
-        yield processes
+        with watched(watch, patience):
+            yield Processes(rank, world, watch=watch)
     except UserError as error:
-        if processes.rank and not isinstance(error, AgreedError):
+        if rank and not isinstance(error, AgreedError):
             messages.quiet = False
-            raise UserError(f"process {processes.rank}: {error}") from error
+            raise UserError(f"process {rank}: {error}") from error
         raise
     finally:
         torch.distributed.destroy_process_group()

@@ -1,20 +1,19 @@
 """Gathers the scores of all processes by sample index, without duplicates, gaps or padding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def gather_by_index(indices: NDArray[np.int64], values: NDArray[Any], total: int) -> NDArray[Any]:
-    """The rows of every process in sample order, the same on each process.
+def gather_by_index(parts: Sequence[tuple[NDArray[np.int64], NDArray[Any]]], total: int) -> NDArray[Any]:
+    """The rows of all processes in sample order.
 
-    Without torch.distributed this only sorts. Processes may have different numbers of rows, and a sample that two of
-    them have (a sampler's padding) counts once.
+    Processes may have different numbers of rows, and a sample that two of them have (a sampler's padding) counts once.
 
     Args:
-        indices: (n,) sample indices of this process, 0 to total - 1.
-        values: (n, ...), one row per index.
+        parts: each process's (n,) sample indices, 0 to total - 1, and its (n, ...) values, one row per index.
         total: N, the number of samples.
 
     Returns:
@@ -23,13 +22,7 @@ def gather_by_index(indices: NDArray[np.int64], values: NDArray[Any], total: int
     Raises:
         ValueError: no process has some sample, or an index is out of range.
     """
-    import torch.distributed as dist
-
-    parts: list[tuple[NDArray[np.int64], NDArray[Any]]] = [(indices, values)]
-    if dist.is_available() and dist.is_initialized():
-        received: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(received, (indices, values))
-        parts = received
+    values = parts[0][1]
     gathered = np.empty((total, *values.shape[1:]), dtype=values.dtype)
     seen = np.zeros(total, dtype=bool)
     for part_indices, part_values in parts:

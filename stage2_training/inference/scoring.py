@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.gathering import gather_by_index
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, evaluate_scores
@@ -31,11 +32,18 @@ def score(
 
 
 def score_together(
-    recognizer: Recognizer, views: Sequence[Batches], total: int, done: Callable[[int], None] = lambda count: None
+    recognizer: Recognizer,
+    views: Sequence[Batches],
+    total: int,
+    processes: Processes,
+    done: Callable[[int], None] = lambda count: None,
 ) -> Probabilities:
     """`score` for `total` images split over the processes; every process gets all the scores."""
-    indices, probabilities = _score(recognizer, views, done)
-    return {branch: gather_by_index(indices, values, total) for branch, values in probabilities.items()}
+    parts = processes.of_each(_score(recognizer, views, done))
+    return {
+        branch: gather_by_index([(indices, of_one[branch]) for indices, of_one in parts], total)
+        for branch in parts[0][1]
+    }
 
 
 @torch.inference_mode()

@@ -397,7 +397,7 @@ class _Training:
                 bar.advance(count)
                 after_batch()
 
-            return score_together(self.recognizer, views, len(split), done)
+            return score_together(self.recognizer, views, len(split), self.processes, done)
 
 
 def _stops_early(state: TrainState, options: TrainingOptions) -> bool:

@@ -85,9 +85,10 @@ def train_steps(
     with summed_gradients(optimization.trained.values(), processes) as gradients:
         for inputs, targets, indices in batches.epoch(state.epoch, state.step):
             parts = _backward(recognizer, optimization, inputs, targets, config, processes, gradients, shares)
-            gradients.wait()
-            # The one time in a step that the CPU waits for the GPU.
-            *losses, norm = torch.stack([*parts, optimization.clip()]).tolist()
+            with processes.waiting():
+                gradients.wait()
+                # The one time in a step that the CPU waits for the GPU.
+                *losses, norm = torch.stack([*parts, optimization.clip()]).tolist()
             loss = float(sum(losses))
             if (reason := what_is_wrong(loss, state, config.training)) is not None:
                 raise diverged(reason, state)

@@ -11,7 +11,7 @@ from typing import Any
 
 def kill(where: str, count: int, number: int = signal.SIGKILL, **options: Any) -> dict[str, Any]:
     """A fault: a signal at the `count`-th call of `where` (module:attribute)."""
-    return {"where": where, "count": count, "signal": int(number), **options}
+    return {"where": where, "count": count, "number": int(number), **options}
 
 
 class Driver:

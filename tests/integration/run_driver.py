@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import socket
 import sys
 import traceback
@@ -36,8 +37,18 @@ def main() -> None:
             port = free.getsockname()[1]
         world = request.get("world", 1)
         children = [_start(request, rank, world, port) for rank in range(world)]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        codes = _ends(children)
         print(json.dumps(codes), flush=True)
+
+
+def _ends(children: list[int]) -> list[int]:
+    """Exit codes; a process that a fault has stopped is killed once the others have ended, as torchrun does."""
+    statuses = {child: os.waitpid(child, os.WUNTRACED)[1] for child in children}
+    for child, status in statuses.items():
+        if os.WIFSTOPPED(status):
+            os.kill(child, signal.SIGKILL)
+            statuses[child] = os.waitpid(child, 0)[1]
+    return [os.waitstatus_to_exitcode(statuses[child]) for child in children]
 
 
 def _start(request: dict[str, Any], rank: int, world: int, port: int) -> int:
@@ -100,7 +111,7 @@ def _forbid(folder: str) -> None:
     sys.addaudithook(look)
 
 
-def _put_in(where: str, count: int, signal: int, half: bool = False) -> None:
+def _put_in(where: str, count: int, number: int, half: bool = False) -> None:
     """Send this process a signal once `where` (module:attribute) has been called `count` times.
 
     With `half`, `where` writes a file (its second argument), of which half is taken away first.
@@ -120,7 +131,7 @@ def _put_in(where: str, count: int, signal: int, half: bool = False) -> None:
         if calls == count:
             if half:
                 os.truncate(arguments[1], Path(arguments[1]).stat().st_size // 2)
-            os.kill(os.getpid(), signal)
+            os.kill(os.getpid(), number)
         return result
 
     setattr(owner, name, faulty)

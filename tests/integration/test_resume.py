@@ -206,6 +206,16 @@ def test_only_the_first_process_needs_the_run_folder(driver: Runs, tmp_path: Pat
     assert "touched" not in said(out)
 
 
+def test_a_process_that_hangs_is_named(driver: Runs, tmp_path: Path) -> None:
+    out = tmp_path / "hangs"
+    patience = {"SSPA_PATIENCE_MINUTES": "0.2"}
+    codes = driver.run(out, world=2, environment=patience, faults=[kill(STEP, 17, signal.SIGSTOP, rank=1)])
+    assert codes == [1, -signal.SIGKILL], said(out)
+    assert "error: process 1 on " in said(out)
+    assert "has done nothing for 0.2 minutes; its last: epoch " in said(out)
+    assert driver.run(out, world=2, resume=True) == [0, 0], said(out)
+
+
 def test_processes_that_read_different_data_are_told(driver: Runs, squares: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "run", tmp_path / "other.parquet"
     manifest = read_manifest(squares / "squares.parquet")

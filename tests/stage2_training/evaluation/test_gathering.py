@@ -6,6 +6,7 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.evaluation.gathering import gather_by_index
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
@@ -25,7 +26,7 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
     probabilities, _ = sample_scores()
     mine = np.append(np.arange(rank, TOTAL, WORLD), (rank + 1) % WORLD)
-    np.save(f"{folder}/{rank}.npy", gather_by_index(mine, probabilities[mine], TOTAL))
+    np.save(f"{folder}/{rank}.npy", gather_by_index(Processes(rank, WORLD).of_each((mine, probabilities[mine])), TOTAL))
     dist.destroy_process_group()
 
 
@@ -41,8 +42,9 @@ def test_three_processes_give_what_one_gives(tmp_path: Path) -> None:
 
 def test_one_process_sorts_and_misses_nothing() -> None:
     values = np.array([[30.0], [10.0], [20.0], [10.0]])
-    assert gather_by_index(np.array([2, 0, 1, 0]), values, 3).ravel().tolist() == [10, 20, 30]
+    parts = [(np.array([2, 0, 1, 0]), values)]
+    assert gather_by_index(parts, 3).ravel().tolist() == [10, 20, 30]
     with pytest.raises(ValueError, match="1 of 4 samples were scored by no process, the first is 3"):
-        gather_by_index(np.array([2, 0, 1, 0]), values, 4)
+        gather_by_index(parts, 4)
     with pytest.raises(ValueError, match="of 2"):
-        gather_by_index(np.array([2, 0, 1, 0]), values, 2)
+        gather_by_index(parts, 2)
