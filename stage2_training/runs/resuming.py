@@ -66,16 +66,16 @@ def finished_run(out: Path | None, config: RunConfig) -> RunFolder | None:
 
 
 def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge, processes: int) -> None:
-    """Compare what the run was started with to the present; other library versions only cause a warning.
+    """Compare what the run was started with to the present; other libraries or processes only cause a warning.
 
     Raises:
-        UserError: images, labels, knowledge or the number of processes have changed.
+        UserError: images, labels or knowledge have changed.
     """
     started = folder.record()
     if (before := started.processes) != processes:
-        raise UserError(
-            f"{folder.path}: was started with {before} processes and cannot resume with {processes}; "
-            f"start {before} again (torchrun --nproc-per-node={before}), or train into another folder"
+        say(
+            f"{folder.path}: was started with {before} processes and resumes with {processes}: the batches stay the "
+            "same, dropout does not, so the result is another than that of an uninterrupted run"
         )
     if started.data.hash != dataset.content_hash:
         raise UserError(

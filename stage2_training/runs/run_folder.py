@@ -55,7 +55,7 @@ class RunFolder:
     run.json: version, environment, hashes, label order. config.json: the resolved configuration.
     knowledge.parquet: the knowledge that was used. metrics.jsonl: one line per epoch, the same however often the
     run was interrupted. descriptions.json: which descriptions KAP uses, with their scores, where the head reads any.
-    times.jsonl: the duration of each epoch. checkpoints/: what an unfinished run resumes from.
+    times.jsonl: each epoch's duration and number of processes. checkpoints/: what an unfinished run resumes from.
     weights.safetensors: the averaged weights of the best epoch. result.json: test metrics by branch.
     predictions.safetensors: probabilities and targets of the test split. thresholds.json: per label, tuned on
     val. report.html: a readable summary.

@@ -57,7 +57,7 @@ def load_checkpoint(folder: Path, optimization: Optimization, processes: Process
         return state
 
     state = processes.first(read)
-    _restore(optimization, state, processes.tensors_of_first(own), processes.rank)
+    _restore(optimization, state, processes.tensors_of_first(own), processes)
     return TrainState(**state["state"])
 
 
@@ -143,7 +143,9 @@ def _tensors(optimization: Optimization, random: list[dict[str, Tensor]]) -> dic
     return tensors
 
 
-def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[str, Tensor], rank: int) -> None:
+def _restore(
+    optimization: Optimization, content: dict[str, Any], tensors: dict[str, Tensor], processes: Processes
+) -> None:
     by_part: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}, "random": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
@@ -153,10 +155,20 @@ def _restore(optimization: Optimization, content: dict[str, Any], tensors: dict[
     _restore_optimizer(optimization, content["groups"], by_part["optimizer"])
     optimization.scaler.load_state_dict(content["scaler"])
     optimization.step_count = content["optimizer_steps"]
-    torch.set_rng_state(by_part["random"][f"{rank}.cpu"])
-    # A run that started without a GPU and resumes with one has no such state, and is not bit-identical.
-    if torch.cuda.is_available() and f"{rank}.cuda" in by_part["random"]:
-        torch.cuda.set_rng_state(by_part["random"][f"{rank}.cuda"])
+    _restore_random_state(by_part["random"], processes, optimization.step_count)
+
+
+def _restore_random_state(saved: dict[str, Tensor], processes: Processes, step: int) -> None:
+    """As saved; a run that goes on with another number of processes, or with a GPU, is not bit-identical."""
+    of_each, rank = sum(name.endswith(".cpu") for name in saved), processes.rank
+    if of_each != processes.world:
+        # The processes must not drop the same things, and none may repeat what it drew before.
+        seed = hashlib.sha256(f"{step}\0{rank}\0{processes.world}".encode()).digest()[:8]
+        torch.manual_seed(int.from_bytes(seed, "little"))
+        return
+    torch.set_rng_state(saved[f"{rank}.cpu"])
+    if torch.cuda.is_available() and f"{rank}.cuda" in saved:
+        torch.cuda.set_rng_state(saved[f"{rank}.cuda"])
 
 
 def _restore_optimizer(optimization: Optimization, saved: list[dict[str, Any]], moments: dict[str, Tensor]) -> None:

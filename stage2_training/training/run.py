@@ -307,7 +307,11 @@ class _Training:
         trained = {"loss": loss, "learning_rate": optimization.learning_rate}
         line = _epoch_line(state.epoch, trained, val)
         state.metrics_length = self.processes.first(lambda: folder.append("metrics.jsonl", line))
-        times = {"epoch": state.epoch, "train_seconds_so_far": round(state.seconds, 2)}
+        times = {
+            "epoch": state.epoch,
+            "processes": self.processes.world,
+            "train_seconds_so_far": round(state.seconds, 2),
+        }
         self.processes.first(lambda: folder.append("times.jsonl", times))
         log.add_scalar("val mAP", val["both"].mAP, optimization.step_count)
         figures = ", ".join(f"{branch_title(branch)} {100 * metrics.mAP:.2f}" for branch, metrics in val.items())
