@@ -27,6 +27,17 @@ Unseen = Annotated[
 ]
 
 
+def _height_and_width(value: object) -> object:
+    """(n, n) of n or "n", (h, w) of "HxW", anything else as it is."""
+    if isinstance(value, int | str) and re.fullmatch(r"[0-9]+(x[0-9]+)?", str(value)):
+        height, _, width = str(value).partition("x")
+        return int(height), int(width or height)
+    return value
+
+
+ImageSize = Annotated[tuple[Pixels, Pixels], BeforeValidator(_height_and_width)]
+
+
 def _checked_fold(text: str) -> str:
     Fold.parse(text)
     return text
@@ -113,7 +124,7 @@ class BackboneOptions(Options):
 
     name: str = Field("embedded", description="`embedded`, `open_clip:ViT-B-16`, `hf-hub:OWNER/NAME`")
     weights: str | None = Field(None, description="open_clip's pretrained tag, a local weights file, or `random`")
-    image_size: tuple[Pixels, Pixels] | None = Field(None, description="height, width; null: its own")
+    image_size: ImageSize | None = Field(None, description="[height, width], 256x128 or 448; null: its own")
     regions: Literal["default", "projected", "value"] = Field(
         "default", description="projected tokens, or the last layer's value path; default: depends on the tower"
     )

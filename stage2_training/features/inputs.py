@@ -63,19 +63,28 @@ class Inputs:
         if self.frozen:
             self._cache.keep(*wanted)
 
+    def check_batch_size(self) -> int:
+        """The number of images of a training batch that are this process's.
+
+        Raises:
+            UserError: the train split is smaller than one batch, or a batch cannot be divided among the processes.
+        """
+        images, size = len(self.split("train")), self.config.training.batch_size
+        share = self.processes.share_of(size)
+        if images < size and not (self.frozen and self.processes.world == 1):
+            raise UserError(
+                f"the train split has {images} images, less than one batch; "
+                f"take --set training.batch_size={max(images // self.processes.world, 1) * self.processes.world}"
+            )
+        return share
+
     def training(self) -> Batches:
         """The train split, shuffled and augmented; this process's share of each batch.
 
         Raises:
-            UserError: the split is smaller than one batch, or a batch cannot be divided among the processes.
+            UserError: see `check_batch_size`.
         """
-        options, split = self.config.training, self.split("train")
-        share = self.processes.share_of(options.batch_size)
-        if len(split) < options.batch_size and not (self.frozen and self.processes.world == 1):
-            raise UserError(
-                f"the train split has {len(split)} images, less than one batch; "
-                f"take --set training.batch_size={max(len(split) // self.processes.world, 1) * self.processes.world}"
-            )
+        options, split, share = self.config.training, self.split("train"), self.check_batch_size()
         rank, world = self.processes.rank, self.processes.world
         allowed = self.config.data.unreadable_share
         if self.frozen:

@@ -150,6 +150,7 @@ class _Training:
         if config.training.compile:
             compile_model(self.recognizer.head, image_tower, device)
         self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
+        self.inputs.check_batch_size()
         self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", self.dataset.measured))
         self.shares = positive_shares(torch.from_numpy(self.train.targets)).to(device)
 

@@ -113,6 +113,20 @@ def test_a_loss_has_its_own_options_only() -> None:
         resolve_config(settings=["loss.kind=two-way", "loss.smoothing=0.1"], values=KNOWLEDGE)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("448", (448, 448)), ("256x128", (256, 128)), ("[256, 128]", (256, 128)), ("null", None)]
+)
+def test_an_image_size_is_one_number_or_two(text: str, size: tuple[int, int] | None) -> None:
+    config = resolve_config(settings=[f"backbone.image_size={text}"], values=KNOWLEDGE)
+    assert config.backbone.image_size == size
+
+
+@pytest.mark.parametrize("text", ["0", "9000", "256x", "axb", "1x2x3", "true"])
+def test_another_image_size_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"backbone\.image_size"):
+        resolve_config(settings=[f"backbone.image_size={text}"], values=KNOWLEDGE)
+
+
 def test_a_configuration_survives_being_written_and_read() -> None:
     config = resolve_config(settings=["model.head=csra", "backbone.image_size=[256, 128]"], values=KNOWLEDGE)
     assert validated(config.model_dump(mode="json")) == config
