@@ -10,12 +10,11 @@ from statistics import fmean, median, stdev
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.stage2_training.comparison.definition import Group
-from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
+from sspa.stage2_training.comparison.resampled import resampled_test_map
 from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
 from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocol import Protocol
@@ -95,7 +94,9 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
             for seed, hidden in unseen.items()
         }
         of_reference = variants.get(reference, {})
-        drawn = {seed: _resampled(folder, keys, wanted[seed], resamples) for seed, folder in of_reference.items()}
+        drawn = {
+            seed: resampled_test_map(folder, keys, wanted[seed], resamples) for seed, folder in of_reference.items()
+        }
         for variant, by_seed in variants.items():
             values = _by_seed(by_seed, wanted, "test", "both")
             if not values:
@@ -106,7 +107,7 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
                 common = [seed for seed in values if seed in compared]
                 if common:
                     difference = fmean(values[seed] - compared[seed] for seed in common)
-                    ours = [_resampled(by_seed[seed], keys, wanted[seed], resamples) for seed in common]
+                    ours = [resampled_test_map(by_seed[seed], keys, wanted[seed], resamples) for seed in common]
                     interval = difference_interval(np.stack(ours), np.stack([drawn[seed] for seed in common]))
             rows.append(
                 Row(
@@ -173,15 +174,6 @@ def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
                 f"{other.path}: was evaluated on other test images than {first.path}; has the data changed?"
             )
     return f"{about.protocol.name} ({about.protocol.hash})", list(about.labels)
-
-
-def _resampled(folder: RunFolder, keys: Sequence[str], wanted: Sequence[str], resamples: int) -> NDArray[np.float64]:
-    """(R,) mAP in percent of the prediction over the wanted labels; resample r has the same images in every run."""
-    probabilities, targets = folder.read_predictions()
-    protocol = get_protocol(folder.record().protocol.name)
-    columns = [place for place, key in enumerate(keys) if key in wanted]
-    weights = resampling_weights(len(targets), resamples)
-    return 100 * resampled_map(probabilities["both"][:, columns], targets[:, columns], protocol, weights)
 
 
 def _by_seed(by_seed: BySeed, wanted: Mapping[int, Sequence[str]], split: str, branch: str) -> dict[int, float]:
