@@ -17,8 +17,7 @@ TARGETS = (np.random.default_rng(1).random((30, len(KEYS))) < 0.4).astype(np.int
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+def folder(tmp_path: Path) -> RunFolder:
     config = resolve_config(values={"knowledge": str(write_knowledge_file(tmp_path / "k.parquet")), "data.name": "d"})
     return write_run(tmp_path / "run", config, SCORES, TARGETS)
 
