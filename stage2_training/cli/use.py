@@ -156,7 +156,7 @@ def _load(
         other = read_knowledge(knowledge)
     elif labels is not None:
         domain = open_run_folder(run_path).knowledge().domain
-        given = replace(_label_set(labels), domain=domain)
+        given = replace(label_set_of(labels), domain=domain)
         if describe:
             other = described(given)
         else:
@@ -176,7 +176,7 @@ def _is_folder(out: str) -> bool:
     return out.endswith("/") or "://" in out or Path(out).is_dir()
 
 
-def _label_set(text: str) -> "LabelSet":
+def label_set_of(text: str) -> "LabelSet":
     """A label file, a built-in set, or names separated by commas."""
     from sspa.shared.label_sets import built_in_names, parse_label_set, read_label_set
 

@@ -1,8 +1,10 @@
-"""A trained run as a function: images in, labels with probabilities out.
+"""A trained run, or the untrained model, as a function: images in, labels with probabilities out.
 
 Legend: B images, M regions, C labels.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,14 @@ from torch import Tensor
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, names_only
-from sspa.shared.label_sets import Label, LabelSet
+from sspa.shared.label_sets import Label, LabelSet, parse_label_set
 from sspa.stage2_training.compute.device import choose_device, computes_bf16
+from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.data.image_files import load_image, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.region_maps import region_maps
+from sspa.stage2_training.inference.untrained import shift_to_expect, untrained_recognizer
 from sspa.stage2_training.model.contract import Prediction, UsedDescription, all_used, most_used_first
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.views import View, mean_over_views, under_view
@@ -30,6 +34,9 @@ from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 AnyImage = str | Path | Image.Image | NDArray[Any]
 
 _AT_ONCE = 32
+# The size at which the embedded backbone is best on photos (docs/results.md).
+_EMBEDDED_PIXELS = (384, 384)
+_CLOSEST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Tags:
 
 
 class Tagger:
-    """Tags images with a trained run: the one class that most users need. See docs/using.md.
+    """Tags images with a trained run, or without one: the one class that most users need. See docs/using.md.
 
     Example:
         tagger = Tagger.load("runs/voc2007-sspa-seed0")
@@ -67,10 +74,10 @@ class Tagger:
         recognizer: Recognizer,
         knowledge: Knowledge,
         views: Sequence[View],
-        folder: RunFolder,
+        folder: RunFolder | None,
         threshold: float | None,
     ) -> None:
-        self.recognizer, self.knowledge, self.views, self.folder = recognizer, knowledge, tuple(views), folder
+        self.recognizer, self.knowledge, self.views, self._folder = recognizer, knowledge, tuple(views), folder
         self.threshold = threshold
         self.thresholds = self._thresholds_for(knowledge)
         backbone = recognizer.backbone
@@ -116,6 +123,93 @@ class Tagger:
         if knowledge is not None:
             rebind(recognizer, knowledge)
         return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
+
+    @classmethod
+    def zero_shot(
+        cls,
+        labels: Knowledge | Sequence[str],
+        *,
+        backbone: str = "embedded",
+        weights: str | None = None,
+        image_size: tuple[int, int] | None = None,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bf16"] = "auto",
+        threshold: float = 0.5,
+        allow_download: bool = True,
+    ) -> "Tagger":
+        """SSPA before training: tags with any labels, without a data set. Its probabilities are rough; see `expect`.
+
+        Example:
+            tagger = Tagger.zero_shot(["dog", "bicycle", "red umbrella"])
+
+        Args:
+            labels: what `sspa-knowledge` wrote about them (`read_knowledge`), or their names.
+            backbone: "embedded", or a model as for `backbone.name`.
+            weights: as `backbone.weights`.
+            image_size: (height, width) in pixels; None: 384 for "embedded", else the model's own.
+            device: auto takes a GPU if there is one.
+            precision: see `load`.
+            threshold: the probability from which a label counts as predicted.
+            allow_download: get a model from the hub that is not there yet.
+
+        Raises:
+            UserError: there is no such backbone, or a label is too long for its text tower.
+        """
+        where = choose_device(device)
+        if precision == "auto":
+            precision = "bf16" if computes_bf16(where) else "float32"
+        if not isinstance(labels, Knowledge):
+            named = "\n".join(labels).encode()
+            labels = names_only(parse_label_set(named, "labels", "labels"))
+        if image_size is None and backbone == "embedded":
+            image_size = _EMBEDDED_PIXELS
+        options = BackboneOptions(name=backbone, weights=weights, image_size=image_size)
+        recognizer = untrained_recognizer(labels, options, where, precision, allow_download)
+        return cls(recognizer, labels, ("plain",), None, threshold)
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's folder.
+
+        Raises:
+            UserError: this is no run's tagger.
+        """
+        if self._folder is None:
+            raise UserError("this needs a trained run; without one there are only tags (sspa-train tag)")
+        return self._folder
+
+    @property
+    def identity(self) -> str:
+        """A hash of the model's weights: of the run's file, or of the untrained towers and their calibration."""
+        if self._folder is not None:
+            with self._folder.file("weights.safetensors").open("rb") as weights:
+                return hashlib.file_digest(weights, "sha256").hexdigest()
+        biases = {name: float(bias) for name, bias in self.recognizer.head.logit_biases().items()}
+        return hashlib.sha256(json.dumps([self.recognizer.backbone.fingerprint, biases]).encode()).hexdigest()
+
+    def expect(self, labels_per_image: float, probabilities: NDArray[np.float32]) -> None:
+        """From now on, predict so many labels per image, on average over some typical images.
+
+        One number is added to every logit, so the ranking of labels and images stays as it was. It is rough: a single
+        label's frequency may be anything.
+
+        Args:
+            labels_per_image: how many labels you expect, above 0 and below C.
+            probabilities: of the typical images, a few hundred, until now (N, C).
+
+        Raises:
+            UserError: the number is out of range.
+        """
+        if not 0 < labels_per_image < len(self.labels):
+            raise UserError(
+                f"{labels_per_image:g} expected labels per image: give a number above 0 and below {len(self.labels)}, "
+                "the number of labels"
+            )
+        logits = torch.from_numpy(probabilities).double().logit(_CLOSEST)
+        shift = shift_to_expect(logits - torch.from_numpy(self.thresholds).logit(_CLOSEST), labels_per_image)
+        with torch.no_grad():
+            for bias in self.recognizer.head.logit_biases().values():
+                bias.add_(shift)
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +19,8 @@ from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.parquet import prediction_file
 
 _LISTED = 20
+# So many images tell how probabilities lie.
+_TYPICAL = 300
 
 
 def show_predictions(tagger: Tagger, paths: Sequence[Path], batch_size: int, top: int, as_json: bool) -> None:
@@ -58,6 +62,18 @@ def _progress_unless_shown(images: int, batch_size: int) -> Iterator[Callable[[i
     else:
         with progress("tagging", images, "images") as bar:
             yield bar.advance
+
+
+def typical_probabilities(tagger: Tagger, paths: Sequence[Path], batch_size: int) -> NDArray[np.float32]:
+    """(N, C): the probabilities of some of the images, evenly chosen.
+
+    Raises:
+        UserError: none of these can be read.
+    """
+    chosen = paths[:: -(-len(paths) // _TYPICAL)]
+    with progress("looking at typical images", len(chosen), "images") as bar:
+        tagged = list(_readable(tagger, chosen, batch_size, boxes=False, advance=bar.advance))
+    return np.stack([one.probabilities for one in tagged])
 
 
 def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_size: int) -> None:

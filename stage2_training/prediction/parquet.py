@@ -174,13 +174,12 @@ class PredictionFile:
 
 def job_of(tagger: Tagger) -> dict[str, Any]:
     """What predictions depend on besides the image; parts of another job cannot be joined with ours."""
-    with tagger.folder.file("weights.safetensors").open("rb") as weights:
-        return {
-            "weights": hashlib.file_digest(weights, "sha256").hexdigest(),
-            "labels": [label.key for label in tagger.labels],
-            "knowledge": tagger.knowledge.content_hash,
-            "thresholds": tagger.thresholds.tolist(),
-        }
+    return {
+        "weights": tagger.identity,
+        "labels": [label.key for label in tagger.labels],
+        "knowledge": tagger.knowledge.content_hash,
+        "thresholds": tagger.thresholds.tolist(),
+    }
 
 
 def prediction_schema() -> Any:
