@@ -184,7 +184,7 @@ class Tagger:
         if self._folder is not None:
             with self._folder.file("weights.safetensors").open("rb") as weights:
                 return hashlib.file_digest(weights, "sha256").hexdigest()
-        biases = {name: float(bias) for name, bias in self.recognizer.head.logit_biases().items()}
+        biases = {name: bias.tolist() for name, bias in self.recognizer.head.logit_biases().items()}
         return hashlib.sha256(json.dumps([self.recognizer.backbone.fingerprint, biases]).encode()).hexdigest()
 
     def expect(self, labels_per_image: float, probabilities: NDArray[np.float32]) -> None:
