@@ -32,6 +32,7 @@ FLOORS = (
     "export",
     "demo",
     "comparison",
+    "audit",
     "cli",
 )
 FRONT = ROOT / "shared" / "sspa"

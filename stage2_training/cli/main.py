@@ -3,6 +3,7 @@
 import typer
 
 from sspa.shared.terminal import run_command
+from sspa.stage2_training.cli import audit  # noqa: F401 - adds its command to data_app
 from sspa.stage2_training.cli.backbone import backbone_app
 from sspa.stage2_training.cli.bench import bench_app
 from sspa.stage2_training.cli.cache import cache_app

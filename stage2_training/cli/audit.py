@@ -1,0 +1,83 @@
+"""`sspa-train data audit`: marks that are probably wrong. Heavy imports happen inside the command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sspa.shared.errors import UserError
+from sspa.shared.tables import print_table
+from sspa.shared.terminal import say
+from sspa.stage2_training.cli.data import Name, data_app
+from sspa.stage2_training.cli.options import ConfigFiles, Device, Root, Settings, command_device, given_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sspa.shared.label_sets import Label
+    from sspa.stage2_training.audit.marks import Expected, LabelAudit
+
+# SSPA without what takes most of the time, as in the preset embedded-photos-fast: three models are trained.
+_FAST = (
+    "model.cap.learned=false",
+    "model.dsf.enabled=false",
+    "model.qsm.kind=none",
+    "model.gdma.v_to_s=false",
+    "model.gdma.s_to_v=false",
+)
+
+
+@data_app.command()
+def audit(
+    name: Name,
+    knowledge: Annotated[Path, typer.Option(help="The knowledge file that sspa-knowledge wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder for the models, the table and the page; resumes.")],
+    root: Root = None,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Number of models, each of which misses a part.")] = 3,
+    config: ConfigFiles = None,
+    set_: Settings = None,
+    device: Device = "auto",
+) -> None:
+    """Find marks that are probably wrong: train and val are judged by models that did not see the image.
+
+    Writes suspects.parquet (path, label, mark, probability, quality, probably_wrong; the most doubtful first) and
+    audit.html.
+    """
+    try:
+        import cleanlab as _  # noqa: F401 - the extra's only package
+    except ImportError as error:
+        raise UserError(f"data audit needs cleanlab ({error}); install the extra `audit`") from error
+    from sspa.stage2_training.audit.marks import audit_labels, probably_wrong
+    from sspa.stage2_training.audit.out_of_fold import out_of_fold
+    from sspa.stage2_training.audit.page import write_audit_page
+    from sspa.stage2_training.audit.suspects import find_suspects, without_any_label, write_suspects
+    from sspa.stage2_training.config.resolving import resolve_config
+
+    given = given_settings(knowledge, name, root)
+    fast = () if any(setting.startswith("model.head=") for setting in set_ or ()) else _FAST
+    configs = [
+        resolve_config(config or [], [*fast, *(set_ or ()), f"data.fold={number}/{folds}"], given)
+        for number in range(1, folds + 1)
+    ]
+    predicted = out_of_fold(configs, out, command_device(device))
+    wrong = probably_wrong(predicted.probabilities, predicted.targets)
+    audits, suspects = audit_labels(predicted.targets, wrong), find_suspects(predicted, wrong)
+    unlabelled = len(without_any_label(predicted.targets))
+    write_suspects(suspects, out / "suspects.parquet")
+    page = write_audit_page(predicted, audits, suspects, unlabelled, out / "audit.html")
+    _show(predicted.labels, audits)
+    say(f"{len(predicted.paths):,} images, {unlabelled:,} of them without any label; `data check` finds duplicates")
+    say(f"{len(suspects):,} marks are contradicted, {wrong.sum():,} of them probably wrong: {out / 'suspects.parquet'}")
+    say(f"page: {page}")
+
+
+def _show(labels: "Sequence[Label]", audits: "Sequence[LabelAudit]") -> None:
+    rows = [
+        [label.key, audit.present, _range(audit.wrongly_present), audit.absent, _range(audit.wrongly_absent)]
+        for label, audit in zip(labels, audits, strict=True)
+    ]
+    print_table(["label", "present", "of these wrong", "absent", "of these present"], [rows], left={"label"})
+
+
+def _range(expected: "Expected | None") -> str | None:
+    return None if expected is None else f"{expected.count} ({expected.low:.0f} to {expected.high:.0f})"
