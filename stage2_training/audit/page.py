@@ -39,6 +39,7 @@ def write_audit_page(
     Args:
         unlabelled: the number of images without any label.
     """
+    first = predicted.folders[0]
     labels = zip([label.text for label in predicted.labels], audits, strict=True)
     return write_page(
         path,
@@ -46,7 +47,9 @@ def write_audit_page(
         images=len(predicted.paths),
         marks=int((predicted.targets >= 0).sum()),
         folds=len(predicted.folders),
-        about=predicted.folders[0].record(),
+        data=Path(first.config().data.name).name,
+        backbone=first.config().backbone.name,
+        about=first.record(),
         labels=sorted(labels, key=lambda row: -_wrong(row[1])),
         wrong=sum(_wrong(audit) for audit in audits),
         unlabelled=unlabelled,

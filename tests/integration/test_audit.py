@@ -53,6 +53,7 @@ def test_flipped_marks_are_found(audit: Callable[..., tuple[Ended, Path]], squar
     assert len(planted & found) >= 0.7 * len(planted)
     page = (out / "audit.html").read_text(encoding="utf-8")
     assert page.count('class="card"') == min(len(rows), 60)
+    assert "<h1>Audit of flipped.parquet</h1>" in page
     assert "<b>red</b>" not in page  # a label's name is text
     assert re.search(r"120 images, \d+ of them without any label", ended.messages)
 
