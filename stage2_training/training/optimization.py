@@ -118,7 +118,8 @@ def make_optimization(recognizer: Recognizer, options: TrainingOptions, steps_pe
     optimizer = torch.optim.AdamW(parameter_groups(recognizer, options))
     schedule = CosineLRScheduler(
         optimizer,
-        t_initial=max(1, options.epochs * steps_per_epoch),
+        # Of one step timm warns, and a run of no epochs has none.
+        t_initial=max(2, options.epochs * steps_per_epoch),
         warmup_t=round(options.warmup_epochs * steps_per_epoch),
         warmup_lr_init=0.0,
         warmup_prefix=False,
