@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sspa.shared.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -65,6 +67,19 @@ def command_device(wanted: str) -> "torch.device":
     elif device.index is not None:
         torch.cuda.set_device(device)
     return device
+
+
+def check_prediction_file(out: Path) -> None:
+    """Refuse a file name that promises another form than is written.
+
+    Raises:
+        UserError: it does not end in .parquet.
+    """
+    if out.suffix != ".parquet":
+        raise UserError(
+            f"--out {out}: predictions are written as Parquet; take {out.with_suffix('.parquet')}, "
+            "which `data export` turns into CSV and other forms"
+        )
 
 
 def given_settings(knowledge: Path | None, data: str | None, root: Path | None, **others: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
-from sspa.stage2_training.cli.options import Device, ScoringPrecision, command_device
+from sspa.stage2_training.cli.options import Device, ScoringPrecision, check_prediction_file, command_device
 from sspa.stage2_training.cli.use import label_set_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def tag(
         raise UserError("give your labels: either --labels or --knowledge")
     if out is not None and as_json:
         raise UserError("--out and --json: choose one of them")
+    if out is not None:
+        check_prediction_file(out)
     from sspa.stage2_training.prediction.image_paths import find_images
 
     paths = find_images(images)

@@ -19,6 +19,7 @@ from sspa.stage2_training.cli.options import (
     RunArgument,
     ScoringPrecision,
     Threshold,
+    check_prediction_file,
     command_device,
 )
 
@@ -78,6 +79,8 @@ def predict(
         return
     if shard is not None or ray:
         raise UserError("--shard and --ray write a folder of files: give --out FOLDER/, with the slash")
+    if out is not None:
+        check_prediction_file(Path(out))
     paths = find_images(images)
     tagger = _load(run_path, threshold, knowledge, labels, describe, device, allow_download, precision)
     if out is not None:

@@ -102,6 +102,10 @@ def test_a_file_is_written(tag: Command, squares: Path, tmp_path: Path) -> None:
         (("--labels", "red,green", "--expect", "2"), "--expect 2: give a number above 0 and below 2"),
         (("--labels", "red,green", "--expect", "0"), "--expect 0"),
         (("--labels", "red,green", "--out", "x.parquet", "--json"), "choose one of them"),
+        (
+            ("--labels", "red,green", "--out", "x.csv"),
+            "--out x.csv: predictions are written as Parquet; take x.parquet",
+        ),
         (("--knowledge", "k.parquet", "--describe"), "--describe is for --labels"),
     ],
 )
