@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sspa.shared.label_sets import Label
     from sspa.stage2_training.audit.marks import Expected, LabelAudit
 
-# SSPA without what takes most of the time, as in the preset embedded-photos-fast: three models are trained.
+# SSPA without what takes most of the time, as in the preset embedded-photos-fast, since three models are trained; for
+# whoever says nothing of the model.
 _FAST = (
     "model.cap.learned=false",
     "model.dsf.enabled=false",
@@ -54,7 +55,7 @@ def audit(
     from sspa.stage2_training.config.resolving import resolve_config
 
     given = given_settings(knowledge, name, root)
-    fast = () if any(setting.startswith("model.head=") for setting in set_ or ()) else _FAST
+    fast = () if config or any(setting.startswith("model.") for setting in set_ or ()) else _FAST
     configs = [
         resolve_config(config or [], [*fast, *(set_ or ()), f"data.fold={number}/{folds}"], given)
         for number in range(1, folds + 1)
