@@ -12,6 +12,7 @@ import torch
 from sspa import Tagger
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.factory import create_backbone
+from sspa.stage2_training.prediction import job
 
 from .conftest import Ended
 from .tiny_run import COLOURS
@@ -75,6 +76,13 @@ def test_as_many_labels_as_expected_are_predicted(tag: Command, squares: Path, e
     assert np.mean([len(line["predicted"]) for line in moved]) == pytest.approx(expected, abs=0.01)
     for before, after in zip(plain, moved, strict=True):
         assert list(before["labels"]) == list(after["labels"])  # the order stays
+
+
+def test_some_of_the_images_are_looked_at(tag: Command, squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "_TYPICAL", 10)
+    ended = tag(squares / "pictures", "--labels", "red,green", "--json", "--expect", "1")
+    assert ended.code == 0, ended.messages
+    assert "looking at typical images: 10/10 images" in ended.messages
 
 
 def test_an_unreadable_image_is_skipped(tag: Command, squares: Path, tmp_path: Path) -> None:
