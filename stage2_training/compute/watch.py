@@ -11,9 +11,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import NoReturn, TypeVar
 
 from torch.distributed import Store
 
@@ -21,7 +22,10 @@ from sspa.shared.errors import UserError
 from sspa.shared.liveness import Liveness, liveness
 from sspa.shared.terminal import messages, say
 
+Answer = TypeVar("Answer")
+
 _VARIABLE, _DEFAULT_MINUTES = "SSPA_PATIENCE_MINUTES", 30.0
+_LONGEST_PAUSE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Watch:
 def watched(watch: Watch, patience: float) -> Iterator[None]:
     """Within the block, a thread tells and looks, and ends this process if another hangs."""
     over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(watch, min(10.0, patience / 10), over), name="watch", daemon=True)
+    thread = threading.Thread(target=_watch, args=(watch, patience, over), name="watch", daemon=True)
     thread.start()
     try:
         yield
@@ -132,16 +136,42 @@ def watched(watch: Watch, patience: float) -> Iterator[None]:
         thread.join()
 
 
-def _watch(watch: Watch, every: float, over: threading.Event) -> None:
+def _watch(watch: Watch, patience: float, over: threading.Event) -> None:
+    """Look about ten times in `patience`, until it is over or the store is gone."""
     try:
-        while not over.wait(every):
-            watch.tell()
-            if (found := watch.look(time.monotonic())) is not None:
-                # The main thread waits within torch, where no exception reaches it.
-                messages.quiet = False
-                say(f"error: {found}. Continue with --resume; {_VARIABLE} sets how long to wait")
-                messages.file.flush()
-                os._exit(1)
-        watch.tell(ended=True)
+        while not over.wait(min(_LONGEST_PAUSE_S, patience / 10)):
+            _answered(watch.tell, patience)
+            if (found := _answered(lambda: watch.look(time.monotonic()), patience)) is not None:
+                _end(found)
+        _answered(lambda: watch.tell(ended=True), patience)
     except RuntimeError:
         return  # The store is gone with the process that held it; what waits for that process fails by itself.
+
+
+def _answered(ask: Callable[[], Answer], patience: float) -> Answer:
+    """What `ask` gets from the store; ends this process if the store is silent, which torch would wait for."""
+    answers: list[Answer] = []
+    errors: list[RuntimeError] = []
+
+    def work() -> None:
+        try:
+            answers.append(ask())
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="watch's question", daemon=True)
+    thread.start()
+    thread.join(patience)
+    if thread.is_alive():
+        _end("the process that holds torch's store, torchrun or process 0, does not answer")
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+def _end(found: str) -> NoReturn:
+    # The main thread waits within torch, where no exception reaches it.
+    messages.quiet = False
+    say(f"error: {found}. Continue with --resume; {_VARIABLE} sets how long to wait")
+    messages.file.flush()
+    os._exit(1)

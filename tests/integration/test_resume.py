@@ -224,13 +224,19 @@ def test_a_run_goes_on_with_another_number_of_processes(driver: Runs, tmp_path: 
         torch.testing.assert_close(read_tensors(out / "weights.safetensors")[name], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_process_that_hangs_is_named(driver: Runs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rank", "named"),
+    [
+        (1, "has done nothing for 0.2 minutes; its last: "),
+        (0, "the process that holds torch's store, torchrun or process 0, does not answer"),
+    ],
+)
+def test_a_process_that_hangs_is_named(driver: Runs, tmp_path: Path, rank: int, named: str) -> None:
     out = tmp_path / "hangs"
     patience = {"SSPA_PATIENCE_MINUTES": "0.2"}
-    codes = driver.run(out, world=2, environment=patience, faults=[kill(STEP, 17, signal.SIGSTOP, rank=1)])
-    assert codes == [1, -signal.SIGKILL], said(out)
-    assert "error: process 1 on " in said(out)
-    assert "has done nothing for 0.2 minutes; its last: " in said(out)
+    codes = driver.run(out, world=2, environment=patience, faults=[kill(STEP, 17, signal.SIGSTOP, rank=rank)])
+    assert (codes[rank], codes[1 - rank]) == (-signal.SIGKILL, 1), said(out)
+    assert named in said(out)
     assert driver.run(out, world=2, resume=True) == [0, 0], said(out)
 
 
