@@ -34,11 +34,14 @@ def test_a_query_that_does_not_end_is_stopped() -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_stops_it() -> None:
+    # The first statement imports what the second needs: within an import the signal may be lost.
     program = f"""
 import pyarrow as pa
 from sspa.shared.locked_sql import run_locked
+tables = {{"t": pa.table({{"n": [1]}})}}
+run_locked("SELECT 1", tables)
 print("starts", flush=True)
-run_locked({ENDLESS!r}, {{"t": pa.table({{"n": [1]}})}}, seconds=600)
+run_locked({ENDLESS!r}, tables, seconds=600)
 """
     command = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
