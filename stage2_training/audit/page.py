@@ -4,15 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from sspa.shared.terminal import progress
 from sspa.stage2_training.audit.marks import LabelAudit
 from sspa.stage2_training.audit.out_of_fold import OutOfFold
 from sspa.stage2_training.audit.suspects import Suspect
-from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.pages.overlay import data_uri, over_image, small
+from sspa.stage2_training.pages.overlay import image_and_map
 from sspa.stage2_training.pages.templates import write_page
 
 # What a page holds that still opens at once.
@@ -78,12 +75,11 @@ def _cards(predicted: OutOfFold, suspects: Sequence[Suspect]) -> list[Card]:
 
 def _card(tagger: Tagger, suspect: Suspect, predicted: OutOfFold) -> Card:
     path = predicted.paths[suspect.image]
-    image = small(load_image(path))
-    _, maps = tagger.maps(torch.stack([tagger.prepare(path)]))
+    image, region_map = image_and_map(tagger, path, suspect.column)
     return Card(
         name=path.name,
-        image=data_uri(image),
-        region_map=None if maps is None else data_uri(over_image(image, maps[0, suspect.column])),
+        image=image,
+        region_map=region_map,
         label=predicted.labels[suspect.column].text,
         mark=suspect.mark,
         percent=100 * suspect.probability,

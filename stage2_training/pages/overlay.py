@@ -2,10 +2,15 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from sspa.stage2_training.data.image_files import load_image
+from sspa.stage2_training.inference.tagger import Tagger
 
 _STRONGEST = 0.75  # opacity of the colour at the map's maximum
 
@@ -36,3 +41,16 @@ def data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def image_and_map(tagger: Tagger, path: Path, label: int) -> tuple[str, str | None]:
+    """A small copy of an image, and over it the region map of the label at this position, as data URIs.
+
+    The map is None where the head has no regions.
+
+    Raises:
+        UserError: the image cannot be read.
+    """
+    image = small(load_image(path))
+    _, maps = tagger.maps(torch.stack([tagger.prepare(path)]))
+    return data_uri(image), None if maps is None else data_uri(over_image(image, maps[0, label]))

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.pages.overlay import data_uri, over_image, small
+from sspa.stage2_training.pages.overlay import image_and_map
 
 Floats = NDArray[np.floating[Any]]
 
@@ -74,14 +72,13 @@ def make_cards(
     cards = []
     for cell in cells:
         path, row, truth = split.paths[cell.image], probabilities[cell.image], split.targets[cell.image]
-        image = small(load_image(path))
-        _, maps = tagger.maps(torch.stack([tagger.prepare(path)]))
+        image, region_map = image_and_map(tagger, path, cell.label)
         order = [index for index in np.argsort(-row) if row[index] >= threshold]
         cards.append(
             Card(
                 name=split.ids[cell.image],
-                image=data_uri(image),
-                region_map=None if maps is None else data_uri(over_image(image, maps[0, cell.label])),
+                image=image,
+                region_map=region_map,
                 label=names[cell.label],
                 percent=100 * float(row[cell.label]),
                 predicted=[(names[index], 100 * float(row[index])) for index in order],
