@@ -65,9 +65,10 @@ def _cards(predicted: OutOfFold, suspects: Sequence[Suspect]) -> list[Card]:
     with progress("drawing maps", len(suspects), "images") as bar:
         for fold, folder in enumerate(predicted.folders):
             places = [place for place, one in enumerate(suspects) if predicted.fold[one.image] == fold]
-            tagger = Tagger.load(folder.path, device="cpu") if places else None
+            if not places:
+                continue
+            tagger = Tagger.load(folder.path, device="cpu")
             for place in places:
-                assert tagger is not None
                 cards[place] = _card(tagger, suspects[place], predicted)
                 bar.advance()
     return [cards[place] for place in sorted(cards)]

@@ -5,13 +5,27 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
-from sspa.stage2_training.backbones.contract import TowerPrecision
+from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.runs.run_folder import RunFolder
+
+
+def make_backbone(
+    options: BackboneOptions, device: torch.device, precision: TowerPrecision, allow_download: bool
+) -> Backbone:
+    """The towers that a configuration names; see `create_backbone`."""
+    return create_backbone(
+        options.name,
+        weights=options.weights,
+        image_size=options.image_size,
+        regions=options.regions,
+        precision=precision,
+        allow_download=allow_download,
+    ).to(device)
 
 
 def make_recognizer(
@@ -29,17 +43,9 @@ def make_recognizer(
         precision: of the image tower; if None, that of the run's features and scores.
         allow_download: see `create_backbone`.
     """
-    options = config.backbone
     torch.manual_seed(config.training.seed)
-    backbone = create_backbone(
-        options.name,
-        weights=options.weights,
-        image_size=options.image_size,
-        regions=options.regions,
-        precision=precision or config.training.tower_precision,
-        allow_download=allow_download,
-    ).to(device)
-    set_trainable(backbone, options.tower)
+    backbone = make_backbone(config.backbone, device, precision or config.training.tower_precision, allow_download)
+    set_trainable(backbone, config.backbone.tower)
     say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
     head = create_head(config.model, backbone.width).to(device)
     head.bind(backbone, knowledge)

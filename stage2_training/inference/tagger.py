@@ -19,6 +19,7 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, names_only
 from sspa.shared.label_sets import Label, LabelSet, parse_label_set
+from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.compute.device import choose_device, computes_bf16
 from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.data.image_files import load_image, upright_rgb
@@ -117,9 +118,7 @@ class Tagger:
         """
         folder = open_run_folder(Path(run))
         where = choose_device(device)
-        if precision == "auto":
-            precision = "bf16" if computes_bf16(where) else "float32"
-        recognizer, config, own = load_recognizer(folder, where, precision, allow_download)
+        recognizer, config, own = load_recognizer(folder, where, _suited(precision, where), allow_download)
         if knowledge is not None:
             rebind(recognizer, knowledge)
         return cls(recognizer, knowledge or own, config.evaluation.views, folder, threshold)
@@ -156,15 +155,13 @@ class Tagger:
             UserError: there is no such backbone, or a label is too long for its text tower.
         """
         where = choose_device(device)
-        if precision == "auto":
-            precision = "bf16" if computes_bf16(where) else "float32"
         if not isinstance(labels, Knowledge):
             named = "\n".join(labels).encode()
             labels = names_only(parse_label_set(named, "labels", "labels"))
         if image_size is None and backbone == "embedded":
             image_size = _EMBEDDED_PIXELS
         options = BackboneOptions(name=backbone, weights=weights, image_size=image_size)
-        recognizer = untrained_recognizer(labels, options, where, precision, allow_download)
+        recognizer = untrained_recognizer(labels, options, where, _suited(precision, where), allow_download)
         return cls(recognizer, labels, ("plain",), None, threshold)
 
     @property
@@ -328,6 +325,13 @@ class Tagger:
                 "give one number for all labels"
             )
         return np.array([tuned[label.key] for label in knowledge.labels])
+
+
+def _suited(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> TowerPrecision:
+    """The precision of the image tower; auto: bf16 if the device computes it."""
+    if precision == "auto":
+        return "bf16" if computes_bf16(device) else "float32"
+    return precision
 
 
 def open_image(image: AnyImage, at_least: int | None = None) -> Image.Image:

@@ -5,8 +5,8 @@ import torch
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import TowerPrecision
-from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.config.run_config import BackboneOptions
+from sspa.stage2_training.inference.loading import make_backbone
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.options import CapOptions, DsfOptions, GdmaOptions, QsmOptions, SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
@@ -29,14 +29,7 @@ def untrained_recognizer(
         UserError: see `create_backbone`.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        backbone = create_backbone(
-            options.name,
-            weights=options.weights,
-            image_size=options.image_size,
-            regions=options.regions,
-            precision=precision,
-            allow_download=allow_download,
-        ).to(device)
+        backbone = make_backbone(options, device, precision, allow_download)
         say(f"{backbone.name}: {backbone.description}; on {device}; untrained")
         head = create_head(
             SspaOptions(
