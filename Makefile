@@ -4,7 +4,7 @@ comma := ,
 EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 PYTHON ?= python3
 # Beside the vLLM build: what the demo, every command and the tests need.
-EXTRAS := embedded,data,export,audit,demo,tensorboard,ray,dev
+EXTRAS := embedded,data,export,audit,demo,review,tensorboard,ray,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sspa-$(EXTRA)

@@ -30,9 +30,11 @@ FLOORS = (
     "explanation",
     "report",
     "export",
+    "serving",
     "demo",
     "comparison",
     "audit",
+    "review",
     "cli",
 )
 FRONT = ROOT / "shared" / "sspa"

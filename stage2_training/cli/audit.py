@@ -9,23 +9,21 @@ from sspa.shared.errors import UserError
 from sspa.shared.tables import print_table
 from sspa.shared.terminal import say
 from sspa.stage2_training.cli.data import Name, data_app
-from sspa.stage2_training.cli.options import ConfigFiles, Device, Root, Settings, command_device, given_settings
+from sspa.stage2_training.cli.options import (
+    FAST_MODEL,
+    ConfigFiles,
+    Device,
+    Root,
+    Settings,
+    command_device,
+    given_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sspa.shared.label_sets import Label
     from sspa.stage2_training.audit.marks import Expected, LabelAudit
-
-# SSPA without what takes most of the time, as in the preset embedded-photos-fast, since three models are trained; for
-# whoever says nothing of the model.
-_FAST = (
-    "model.cap.learned=false",
-    "model.dsf.enabled=false",
-    "model.qsm.kind=none",
-    "model.gdma.v_to_s=false",
-    "model.gdma.s_to_v=false",
-)
 
 
 @data_app.command()
@@ -55,7 +53,7 @@ def audit(
     from sspa.stage2_training.config.resolving import resolve_config
 
     given = given_settings(knowledge, name, root)
-    fast = () if config or any(setting.startswith("model.") for setting in set_ or ()) else _FAST
+    fast = () if config or any(setting.startswith("model.") for setting in set_ or ()) else FAST_MODEL
     configs = [
         resolve_config(config or [], [*fast, *(set_ or ()), f"data.fold={number}/{folds}"], given)
         for number in range(1, folds + 1)

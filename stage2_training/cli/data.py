@@ -82,6 +82,9 @@ def prepare(
         str | None, typer.Option(help="custom: the column with what must stay in one split, such as a patient.")
     ] = None,
     blank: Annotated[Blank, typer.Option(help="custom: what empty cells and rows without labels mean.")] = Blank.none,
+    review: Annotated[
+        Path | None, typer.Option(help="custom: the answers of sspa-train review; of a manifest: its corrections.")
+    ] = None,
     missing: Annotated[Missing, typer.Option(help="Images that are listed and do not exist.")] = Missing.refuse,
     knowledge: Annotated[Path | None, typer.Option(help="Also check that this knowledge has every label.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was understood as JSON.")] = False,
@@ -91,6 +94,8 @@ def prepare(
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.images_on_disk import check_images, missing_images
     from sspa.stage2_training.data.manifest import check_manifest, without_images, write_manifest
+    from sspa.stage2_training.data.reviewed.answers import read_answers
+    from sspa.stage2_training.data.reviewed.applied import corrected, reviewed_manifest
 
     if name == "custom":
         from sspa.shared.label_sets import read_label_set
@@ -100,14 +105,21 @@ def prepare(
         if root is None:
             raise UserError("custom needs the folder that the paths are relative to: --root DIR")
         own_labels = read_label_set(labels) if labels else None
+        if review is not None and source:
+            raise UserError("--review and --source: choose one of them; a manifest takes --review as corrections")
         columns = TableColumns(image_column, _names(label_columns), separator, group, blank.value)
         sources = [Source.parse(text, len(source) > 1) for text in source] if source else []
-        manifest = read_custom("custom", root, sources, own_labels, val, test, seed, columns)
-        check_manifest(manifest, str(sources[0].path if sources else root))
+        if review is not None:
+            manifest = reviewed_manifest(read_answers(review), review, root, own_labels, val, test, seed)
+        else:
+            manifest = read_custom("custom", root, sources, own_labels, val, test, seed, columns)
+        check_manifest(manifest, str(review or (sources[0].path if sources else root)))
     else:
         if download:
             _download_voc(name, root)
         manifest, root = load_manifest(name, root, protocol)
+        if review is not None:
+            manifest = corrected(manifest, read_answers(review), review, root)
     if missing is Missing.leave_out and (gone := missing_images(manifest, root)):
         manifest = without_images(manifest, {path.relative_to(root).as_posix() for path in gone})
         more = f" and {len(gone) - _ODD} more" if len(gone) > _ODD else ""

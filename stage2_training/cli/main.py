@@ -11,6 +11,7 @@ from sspa.stage2_training.cli.compare import compare_app
 from sspa.stage2_training.cli.data_files import data_app
 from sspa.stage2_training.cli.evaluate import evaluate_app
 from sspa.stage2_training.cli.export import export_app
+from sspa.stage2_training.cli.review import review_app
 from sspa.stage2_training.cli.run import run_app
 from sspa.stage2_training.cli.runs import runs_app
 from sspa.stage2_training.cli.tag import tag_app
@@ -24,7 +25,7 @@ app = typer.Typer(
     # As in sspa-knowledge: panels would cost 0.15 s of imports.
     rich_markup_mode=None,
 )
-for commands in (run_app, evaluate_app, compare_app, tag_app, use_app, bench_app, export_app, cache_app):
+for commands in (run_app, evaluate_app, compare_app, tag_app, review_app, use_app, bench_app, export_app, cache_app):
     app.add_typer(commands)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")

@@ -51,6 +51,17 @@ AllowDownload = Annotated[
 Describe = Annotated[bool, typer.Option("--describe", help="With --labels: first have sspa-knowledge describe each.")]
 
 
+# SSPA without what takes most of the time, as in the preset embedded-photos-fast: for commands that train often,
+# unless the user says something about the model.
+FAST_MODEL = (
+    "model.cap.learned=false",
+    "model.dsf.enabled=false",
+    "model.qsm.kind=none",
+    "model.gdma.v_to_s=false",
+    "model.gdma.s_to_v=false",
+)
+
+
 def command_device(wanted: str) -> "torch.device":
     """The device that a command computes on. Makes a CPU keep freed memory, and a numbered GPU the current one.
 

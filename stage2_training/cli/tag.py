@@ -12,6 +12,7 @@ from sspa.stage2_training.cli.use import label_set_of
 
 if TYPE_CHECKING:
     from sspa.shared.knowledge import Knowledge
+    from sspa.shared.label_sets import LabelSet
 
 tag_app = typer.Typer()
 
@@ -62,7 +63,7 @@ def tag(
     from sspa.stage2_training.prediction.image_paths import find_images
 
     paths = find_images(images)
-    known = _knowledge(labels, knowledge, describe)
+    known = own_labels(None if labels is None else label_set_of(labels), knowledge, describe)
     if expect is not None and not 0 < expect < len(known.labels):
         raise UserError(f"--expect {expect:g}: give a number above 0 and below {len(known.labels)} (your labels)")
     from sspa.stage2_training.inference.tagger import Tagger
@@ -86,14 +87,22 @@ def tag(
         show_predictions(tagger, paths, batch_size, top, as_json)
 
 
-def _knowledge(labels: str | None, knowledge: Path | None, describe: bool) -> "Knowledge":
+def own_labels(given: "LabelSet | None", knowledge: Path | None, describe: bool) -> "Knowledge":
+    """What is known about the user's labels: described, by name only, or as the knowledge file says.
+
+    Given both, the knowledge file has to know every label.
+
+    Raises:
+        UserError: it does not, it cannot be read, or both descriptions are wanted.
+    """
     from sspa.shared.knowledge import names_only, read_knowledge
 
     if knowledge is not None:
         if describe:
-            raise UserError("--describe is for --labels; --knowledge has descriptions already")
-        return read_knowledge(knowledge)
-    given = label_set_of(str(labels))
+            raise UserError("--describe is for labels by name; --knowledge has descriptions already")
+        known = read_knowledge(knowledge)
+        return known if given is None else known.for_labels(given.keys)
+    assert given is not None
     if not describe:
         return names_only(given)
     from sspa.stage2_training.prediction.describing import described

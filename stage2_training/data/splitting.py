@@ -100,6 +100,26 @@ def _columns_of(targets: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
         yield np.column_stack([present, ~present.any(axis=1)]).astype(np.int64)
 
 
+def with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) -> Manifest:
+    """The manifest with fractions of its rows in val and test, and the rest in train, by iterative stratification.
+
+    Raises:
+        UserError: the fractions leave nothing for one of the splits.
+    """
+    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
+        raise UserError(f"the shares for val ({val}) and test ({test}) must be above 0 and leave some for training")
+    known = int((manifest.targets != -1).any(axis=1).sum())
+    if known * min(val, test) < 1:
+        raise UserError(
+            f"{known} images with labels are too few to draw {val:g} for val and {test:g} for test; name the splits"
+        )
+    splits = np.full(len(manifest.ids), "train", dtype=object)
+    splits[stratified_mask(manifest, test, seed)] = "test"
+    rest = np.flatnonzero(splits == "train")
+    splits[rest[stratified_mask(manifest.only(rest), val / (1 - test), seed)]] = "val"
+    return replace(manifest, splits=Texts(splits.tolist()))
+
+
 def hold_out_val(manifest: Manifest, fraction: float | None, seed: int) -> Manifest:
     """The manifest with a val split taken from training, never from test.
 

@@ -4,13 +4,12 @@ Gradio checks files only in an app that it has launched itself, not in a mounted
 checks: it knows the few routes that the page uses, and answers everything else.
 """
 
-import ipaddress
 import json
-import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from sspa.stage2_training.demo.uploads import Uploads
+from sspa.stage2_training.serving.origin import foreign, safe_headers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -18,16 +17,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# The browser itself blocks anything that the page would load from, or send to, another host.
-_HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
-        b"base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+_HEADERS = safe_headers(
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; font-src 'self' data:; "
+    "worker-src 'self' blob:; "
 )
 _API = "/gradio_api"
 _PAGES = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
@@ -105,7 +97,8 @@ class Gate:
             _RefusedError: the request is none of the page's.
         """
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        self._check_origin(headers)
+        if (problem := foreign(headers, self.hosts, self.port)) is not None:
+            raise _RefusedError(403, problem)
         method, path = scope["method"], scope["path"]
         if method in ("GET", "HEAD"):
             if path.startswith(_FILE):
@@ -125,17 +118,6 @@ class Gate:
         if path.rstrip("/") == _JOIN:
             body = self._checked_call(body)
         return _replayed(body, receive)
-
-    def _check_origin(self, headers: dict[str, str]) -> None:
-        """Hold Host to the bound address, against DNS rebinding, and Origin to Host, against other sites' pages."""
-        host = headers.get("host", "")
-        if not (host in self.hosts if self.hosts is not None else _is_this_machine(host, self.port)):
-            raise _RefusedError(403, "this page is not served under that name")
-        origin = headers.get("origin")
-        if origin is not None and origin != f"http://{host}":
-            raise _RefusedError(403, "requests from other sites are not answered")
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-            raise _RefusedError(403, "requests from other sites are not answered")
 
     def _checked_call(self, body: bytes) -> bytes:
         """The call of an event handler: a known one, with files from the upload folder only."""
@@ -165,33 +147,6 @@ class Gate:
         if isinstance(value, list):
             for entry in value:
                 self._check_files(entry, depth + 1)
-
-
-def hosts_of(host: str, port: int) -> frozenset[str] | None:
-    """The Host headers under which a page on `host` is reached; None where that is any address of this machine."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return frozenset({f"{host}:{port}"}) | (_loopback(port) if host == "localhost" else frozenset())
-    if address.is_unspecified:
-        return None
-    shown = f"[{host}]" if address.version == 6 else host
-    return frozenset({f"{shown}:{port}"}) | (_loopback(port) if address.is_loopback else frozenset())
-
-
-def _loopback(port: int) -> frozenset[str]:
-    return frozenset(f"{name}:{port}" for name in ("localhost", "127.0.0.1", "[::1]"))
-
-
-def _is_this_machine(host: str, port: int) -> bool:
-    name, _, number = host.rpartition(":")
-    if number != str(port):
-        return False
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return name.lower() in {"localhost", socket.gethostname().lower()}
-    return True
 
 
 def _claimed(headers: dict[str, str], limit: int) -> int:

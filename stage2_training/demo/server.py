@@ -1,16 +1,16 @@
 """Serves the page of `sspa-train demo`: the address, no external resources, no files left behind."""
 
-import ipaddress
 import os
-import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
-from sspa.stage2_training.demo.gate import Gate, hosts_of
+from sspa.stage2_training.demo.gate import Gate
 from sspa.stage2_training.demo.scoring import Limits, Scorer
 from sspa.stage2_training.demo.uploads import Uploads, upload_folder
+from sspa.stage2_training.serving.address import is_loopback, listen, serve_until_interrupted
+from sspa.stage2_training.serving.origin import hosts_of
 
 if TYPE_CHECKING:
     from sspa.stage2_training.inference.tagger import Tagger
@@ -36,16 +36,14 @@ def serve(load: Callable[[], "Tagger"], threshold: float | None, limits: Limits,
         UserError: Gradio is not installed, the address is not available, or `load` raises it.
     """
     _need_gradio()
-    with _listen(host, port) as listening, upload_folder() as folder:
+    with listen(host, port) as listening, upload_folder() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
         uploads = Uploads(folder, _FILES_KEPT * limits.bytes)
         actual = listening.getsockname()[1]
         app = make_app(Scorer(load(), limits), threshold, uploads, host, actual)
-        if not _is_loopback(host):
+        if not is_loopback(host):
             say(f"warning: everyone who reaches {host} can use this page; it asks for no password")
-        shown = f"[{host}]" if ":" in host else host
-        say(f"page: http://{shown}:{actual} (Ctrl-C ends it)")
-        _run(app, listening)
+        serve_until_interrupted(app, listening, host)
 
 
 def make_app(scorer: Scorer, threshold: float | None, uploads: Uploads, host: str, port: int) -> Gate:
@@ -85,37 +83,3 @@ def _need_gradio() -> None:
         import gradio  # noqa: F401
     except ModuleNotFoundError:
         raise UserError("the demo page needs gradio: install sspa with the extra 'demo'") from None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except socket.gaierror:
-        raise UserError(f"--host {host}: there is no such address; use 127.0.0.1") from None
-    except OverflowError:
-        raise UserError(f"--port {port}: give a number from 0 (any free port) to 65535") from None
-    except OSError as error:
-        # Not error.strerror: the socket module appends the address to it.
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UserError(
-            f"--host {host} --port {port}: cannot be listened on ({reason}); "
-            "choose another port, or --port 0 for any free one"
-        ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _run(app: Any, listening: socket.socket) -> None:
-    import uvicorn
-
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        say("stopped")

@@ -4,9 +4,10 @@ import torch
 
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
-from sspa.stage2_training.backbones.contract import TowerPrecision
+from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
 from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.inference.loading import make_backbone
+from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.options import CapOptions, DsfOptions, GdmaOptions, QsmOptions, SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
@@ -31,18 +32,26 @@ def untrained_recognizer(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         backbone = make_backbone(options, device, precision, allow_download)
         say(f"{backbone.name}: {backbone.description}; on {device}; untrained")
-        head = create_head(
-            SspaOptions(
-                width=backbone.width,
-                cap=CapOptions(learned=False),
-                dsf=DsfOptions(enabled=False),
-                qsm=QsmOptions(kind="none"),
-                gdma=GdmaOptions(v_to_s=False, s_to_v=False),
-            ),
-            backbone.width,
-        ).to(device)
-        head.bind(backbone, knowledge)
-    return Recognizer(backbone, head.to(device)).eval()
+        head = untrained_head(backbone, knowledge, device)
+    return Recognizer(backbone, head).eval()
+
+
+def untrained_head(backbone: Backbone, knowledge: Knowledge, device: torch.device) -> Head:
+    """The head of `untrained_recognizer`, bound to the labels of `knowledge`, for a backbone on `device`.
+
+    Raises:
+        UserError: a label is too long for the text tower.
+    """
+    options = SspaOptions(
+        width=backbone.width,
+        cap=CapOptions(learned=False),
+        dsf=DsfOptions(enabled=False),
+        qsm=QsmOptions(kind="none"),
+        gdma=GdmaOptions(v_to_s=False, s_to_v=False),
+    )
+    head = create_head(options, backbone.width).to(device)
+    head.bind(backbone, knowledge)
+    return head
 
 
 def shift_to_expect(excess: torch.Tensor, labels_per_image: float) -> float:

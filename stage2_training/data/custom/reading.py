@@ -21,7 +21,7 @@ from sspa.stage2_training.data.custom.folders import folder_rows
 from sspa.stage2_training.data.custom.rows import Row, known_split, labels_of, settled
 from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.manifest import SPLITS, Manifest
-from sspa.stage2_training.data.splitting import stratified_mask
+from sspa.stage2_training.data.splitting import with_drawn_splits
 
 _SHOWN = 10
 
@@ -110,7 +110,7 @@ def read_custom(
         # An image without a group is one by itself.
         groups=Texts((row.group or f"(alone) {row.path}" for row in rows) if columns.group else ()),
     )
-    return manifest if rows[0].split else _with_drawn_splits(manifest, val, test, seed)
+    return manifest if rows[0].split else with_drawn_splits(manifest, val, test, seed)
 
 
 def _read_rows(root: Path, sources: Sequence[Source], columns: TableColumns) -> list[Row]:
@@ -163,18 +163,3 @@ def _checked_split(row: Row, first: Row) -> str:
     if split is None:
         raise UserError(f"{row.where}: unknown split {row.split!r}; use {', '.join(SPLITS)}")
     return split
-
-
-def _with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) -> Manifest:
-    if not (0 < val < 1 and 0 < test < 1 and val + test < 1):
-        raise UserError(f"the shares for val ({val}) and test ({test}) must be above 0 and leave some for training")
-    known = int((manifest.targets != -1).any(axis=1).sum())
-    if known * min(val, test) < 1:
-        raise UserError(
-            f"{known} images with labels are too few to draw {val:g} for val and {test:g} for test; name the splits"
-        )
-    splits = np.full(len(manifest.ids), "train", dtype=object)
-    splits[stratified_mask(manifest, test, seed)] = "test"
-    rest = np.flatnonzero(splits == "train")
-    splits[rest[stratified_mask(manifest.only(rest), val / (1 - test), seed)]] = "val"
-    return replace(manifest, splits=Texts(splits.tolist()))

@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sspa.stage2_training.demo.gate import Gate, Message, Receive, Scope, Send, hosts_of
+from sspa.stage2_training.demo.gate import Gate, Message, Receive, Scope, Send
 from sspa.stage2_training.demo.uploads import Uploads
+from sspa.stage2_training.serving.origin import hosts_of
 
 HOST = "127.0.0.1:7860"
 

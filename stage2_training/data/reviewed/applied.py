@@ -1,0 +1,106 @@
+"""What reviews are for: a manifest of the reviewed photos, or a manifest with its marks corrected."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.shared.label_sets import LabelSet
+from sspa.shared.terminal import say
+from sspa.stage2_training.data.columns import Texts
+from sspa.stage2_training.data.images_on_disk import in_root
+from sspa.stage2_training.data.manifest import Manifest
+from sspa.stage2_training.data.reviewed.answers import Answers
+from sspa.stage2_training.data.splitting import with_drawn_splits
+
+
+def reviewed_manifest(
+    answers: Answers, origin: Path, root: Path, labels: LabelSet | None, val: float, test: float, seed: int
+) -> Manifest:
+    """The reviewed photos alone, with drawn splits; what nobody was asked about is unknown.
+
+    Args:
+        answers: of the review file `origin`.
+        origin: named in messages.
+        root: the folder of the photos; those that are gone are left out, which a message says.
+        labels: order and texts; None: those of the review.
+        val, test: fractions to draw by iterative stratification.
+        seed: of that draw.
+
+    Raises:
+        UserError: nothing was answered, no photo is there, no label is the review's, or there are too few to draw.
+    """
+    asked = labels or LabelSet(origin.name.partition(".")[0], answers.labels, domain=answers.domain)
+    marks = _there(answers.marks(), origin, root)
+    targets = _targets(marks, asked)
+    known: NDArray[np.bool_] = targets.max(axis=1) >= 0
+    if not known.any():
+        raise UserError(f"{origin}: says nothing about {', '.join(asked.keys[:5])}; give the labels that were reviewed")
+    paths = Texts(path for path, row in zip(marks, known.tolist(), strict=True) if row)
+    manifest = Manifest(
+        dataset="custom",
+        labels=asked,
+        protocol="custom",
+        note=_note(answers),
+        ids=paths,
+        paths=paths,
+        splits=Texts(["train"] * len(paths)),
+        targets=targets[known],
+    )
+    return with_drawn_splits(manifest, val, test, seed)
+
+
+def corrected(manifest: Manifest, answers: Answers, origin: Path, root: Path) -> Manifest:
+    """A manifest whose marks are replaced by those that were answered; its splits stay.
+
+    Photos that the manifest does not list are left out, which a message says.
+
+    Raises:
+        UserError: the review is of none of its photos, or of none of its labels.
+    """
+    targets = manifest.targets.copy()
+    marks, row_of = answers.marks(), {path: row for row, path in enumerate(manifest.paths)}
+    if not (listed := [path for path in marks if path in row_of]):
+        raise UserError(f"{origin}: reviews none of the images of this manifest (under {root})")
+    if others := len(marks) - len(listed):
+        say(f"{origin}: {others:,} reviewed photos are not in the manifest and are left out")
+    answered = _targets({path: marks[path] for path in listed}, manifest.labels, unasked=-2)
+    if not (answered > -2).any():
+        raise UserError(f"{origin}: reviews none of the labels of this manifest")
+    rows = np.array([row_of[path] for path in listed])
+    before = targets[rows]
+    targets[rows] = np.where(answered > -2, answered, before)
+    changed = int((targets[rows] != before).sum())
+    say(f"{origin}: {changed:,} marks of {int((targets[rows] != before).any(axis=1).sum()):,} images were corrected")
+    lacks = f"{changed} marks corrected by a review"
+    return replace(manifest, targets=targets, note="; ".join(filter(None, (manifest.note, lacks))))
+
+
+def _there(marks: Mapping[str, Mapping[str, int]], origin: Path, root: Path) -> dict[str, Mapping[str, int]]:
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; give the folder of the reviewed photos as --root")
+    if not marks:
+        raise UserError(f"{origin}: nothing was answered yet; go on with sspa-train review")
+    there = {path: of_photo for path, of_photo in marks.items() if in_root(root, path)}
+    if not there:
+        raise UserError(f"{origin}: none of its {len(marks):,} photos is below {root}; give their folder as --root")
+    if gone := [path for path in marks if path not in there]:
+        say(f"{origin}: {len(gone):,} reviewed photos are gone and are left out, the first is {gone[0]}")
+    return there
+
+
+def _targets(marks: Mapping[str, Mapping[str, int]], labels: LabelSet, unasked: int = -1) -> NDArray[np.int8]:
+    """(photos, C) int8; `unasked` where nobody was asked."""
+    rows = [[of_photo.get(key, unasked) for key in labels.keys] for of_photo in marks.values()]
+    return np.array(rows, dtype=np.int8)
+
+
+def _note(answers: Answers) -> str:
+    drawn = sum(answer.chosen == "random" for answer in answers.standing.values())
+    return (
+        f"reviewed by hand ({len(answers.standing)} answers, {drawn} of them about photos drawn at random, the others "
+        "chosen because they are hard)"
+    )

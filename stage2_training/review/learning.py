@@ -1,0 +1,120 @@
+"""The model behind a review's suggestions: trained again on what has been answered, on features computed once.
+
+Legend: N photos of the pool, C labels.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.data.columns import Paths, Texts
+from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.features.batches import FeatureBatches
+from sspa.stage2_training.features.kept_features import FeatureCache, KeptFeatures
+from sspa.stage2_training.inference.loading import make_recognizer
+from sspa.stage2_training.inference.scoring import score
+from sspa.stage2_training.inference.untrained import untrained_head
+from sspa.stage2_training.model.contract import Head
+from sspa.stage2_training.model.heads import reads_regions
+from sspa.stage2_training.model.recognizer import Recognizer
+from sspa.stage2_training.model.views import View
+from sspa.stage2_training.training.fit import fit
+
+
+class Learner:
+    """Predicts the labels of every photo of a pool, before any answer and after each training.
+
+    Args:
+        config: backbone, model, loss and schedule; of its data nothing is used.
+        knowledge: about the C labels.
+        root: the folder of the photos.
+        paths: N photos below it.
+        device: to compute on.
+        trained: instead of the untrained model, one that a run has trained for these labels: training goes on from it.
+
+    Attributes:
+        unreadable: what is wrong with each photo that cannot be decoded, by its row.
+        pooled: (N, d) the photos' features, by which the strategy tells them apart.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        knowledge: Knowledge,
+        root: Path,
+        paths: Sequence[str],
+        device: torch.device,
+        trained: Recognizer | None = None,
+    ) -> None:
+        self.config, self.device = config, device
+        recognizer = trained or make_recognizer(config, knowledge, device)
+        self._backbone, self._new, self._trained = recognizer.backbone, recognizer.head, trained is not None
+        self._labels = len(knowledge.labels)
+        self._head: Head = recognizer.head if trained else untrained_head(recognizer.backbone, knowledge, device)
+        texts = Texts(paths)
+        unknown = np.full((len(texts), self._labels), -1, dtype=np.int8)
+        pool = Split("photos", texts, Paths(root, texts), unknown)
+        cache = FeatureCache(self._backbone, device, config.data.workers, reads_regions(config.model))
+        cache.keep(([pool], config.training.views))
+        self._views = {view: cache.kept([pool], view)[0] for view in config.training.views}
+        plain = self._views["plain"]
+        self.unreadable = dict(plain.unreadable)
+        self.pooled: NDArray[np.float32] = plain.take(np.arange(len(texts))).pooled.float().numpy()
+
+    def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Callable[[], bool]) -> bool:
+        """Train from the start on these photos; whether it was finished. If not, the model is as it was.
+
+        Torch's random state is preserved.
+
+        Args:
+            rows: of the photos in the pool.
+            targets: (len(rows), C); 1 present, 0 absent, -1 unknown.
+            go_on: asked before each step.
+        """
+        options = self.config.training
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(options.seed)
+            recognizer = Recognizer(self._backbone, copy.deepcopy(self._new))
+            size = min(options.batch_size, len(rows))
+            views = [self._of(view, rows) for view in options.views]
+            batches = FeatureBatches(views, targets, size, self.device, shuffle=True, seed=options.seed)
+            if not self._trained:
+                self._initialise(recognizer, rows, targets)
+            if not fit(recognizer, batches, self.config, go_on):
+                return False
+        self._head = recognizer.head
+        return True
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """(N, C): of every label in every photo, by the model as it is now."""
+        everything = np.zeros((len(self.pooled), self._labels), dtype=np.int8)
+        batches = FeatureBatches(
+            [self._views["plain"]], everything, self.config.evaluation.batch_size, self.device, seed=0
+        )
+        return score(Recognizer(self._backbone, self._head), [batches])["both"]
+
+    def recognizer(self) -> Recognizer:
+        """The model as it is now, in evaluation mode."""
+        return Recognizer(self._backbone, self._head).eval()
+
+    def _of(self, view: View, rows: NDArray[np.int64]) -> KeptFeatures:
+        kept = self._views[view]
+        return replace(kept, rows=rows if kept.rows is None else kept.rows[rows], unreadable={})
+
+    def _initialise(self, recognizer: Recognizer, rows: NDArray[np.int64], targets: NDArray[np.int8]) -> None:
+        # Neighbours in a folder are alike, so not its first ones.
+        sampled = np.random.default_rng(self.config.training.seed).permutation(len(rows))[
+            : recognizer.head.sample_images
+        ]
+        features = self._views["plain"].take(rows[sampled])
+        sample = type(features)(features.pooled.float().to(self.device), features.regions.float().to(self.device))
+        with torch.no_grad():
+            labels = recognizer.encode_labels()
+        recognizer.head.initialise(sample, torch.from_numpy(targets[sampled]).to(self.device), labels)

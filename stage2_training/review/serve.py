@@ -1,0 +1,222 @@
+"""Puts a review together: the photos, the file, the model, and the page in front of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge
+from sspa.shared.label_sets import LabelSet
+from sspa.shared.terminal import say
+from sspa.stage2_training.config.resolving import resolve_config
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.data.image_files import files_below, say_left_out
+from sspa.stage2_training.data.manifest import Manifest, read_manifest
+from sspa.stage2_training.data.reviewed.review_file import open_review
+from sspa.stage2_training.review.strategy import AtRandom, MostDoubtfulFirst, RareLabelsFirst, Strategy
+from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.serving.address import is_loopback, listen, serve_until_interrupted
+
+if TYPE_CHECKING:
+    import torch
+
+# The recipe for a few dozen photos: small batches, so that there are enough steps, and a fixed number of epochs, since
+# there is no val to choose one (docs/results.md).
+_FEW_PHOTOS = {"training.batch_size": 8, "training.epochs": 10, "training.lr": 5e-4}
+# Of training on from a run's weights.
+_GOING_ON_LR = 1e-4
+_PRESETS = {"pedestrian": "embedded-pedestrian", "remote_sensing": "embedded-aerial"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to review.
+
+    Attributes:
+        every: the model learns after so many more answers.
+        at_random: the control strategy.
+        by: who answers.
+        host, port: where the page is served; a loopback address.
+        seed: of what is drawn.
+    """
+
+    every: int = 10
+    at_random: bool = False
+    by: str = ""
+    host: str = "127.0.0.1"
+    port: int = 7861
+    seed: int = 0
+
+
+def review_config(
+    knowledge: Path, domain: str, files: Sequence[Path], settings: Sequence[str], fast: Sequence[str]
+) -> RunConfig:
+    """The configuration of the model that learns from the answers.
+
+    Args:
+        knowledge: named in the configuration, not read.
+        domain: of the labels, which says the embedded backbone's preset.
+        files, settings: of the user; see `resolve_config`.
+        fast: settings of the model, unless the user names any.
+
+    Raises:
+        UserError: see `resolve_config`.
+    """
+    own_model = files or any(setting.startswith("model.") for setting in settings)
+    embedded = not files and not any(setting.startswith("backbone.name=") for setting in settings)
+    preset = _PRESETS.get(domain, "embedded-photos") if embedded else "none"
+    base = _FEW_PHOTOS | {"knowledge": str(knowledge)}
+    return resolve_config(files, [*(() if own_model else fast), *settings], base=base, preset=preset)
+
+
+def going_on_from(folder: RunFolder) -> RunConfig:
+    """The configuration with which a run's model goes on to learn.
+
+    Raises:
+        UserError: the run has trained the image tower, whose features cannot be kept.
+    """
+    config = folder.config()
+    if config.backbone.tower != "frozen":
+        raise UserError(
+            f"{folder.path}: has trained its image tower ({config.backbone.tower}); review with a run whose tower is "
+            "frozen, or with labels"
+        )
+    few = {key.removeprefix("training."): value for key, value in _FEW_PHOTOS.items()} | {"lr": _GOING_ON_LR}
+    return config.model_copy(update={"training": config.training.model_copy(update=few)})
+
+
+def find_photos(root: Path) -> list[str]:
+    """Every image below `root`, relative to it, with slashes, by name.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"--root {root}: there is no such folder; give the folder of your photos")
+    found, left_out = files_below(root)
+    say_left_out(root, left_out)
+    if not found:
+        raise UserError(f"--root {root}: has no images; give the folder of your photos")
+    return [path.relative_to(root).as_posix() for path in found]
+
+
+def serve_review(
+    knowledge: Knowledge,
+    config: RunConfig,
+    run: RunFolder | None,
+    root: Path,
+    out: Path,
+    checked: Path | None,
+    suspects: Path | None,
+    device: "torch.device",
+    options: Options,
+) -> None:
+    """Serve the review's page until interrupted.
+
+    Args:
+        knowledge: about the labels that are asked about.
+        config: see `review_config` and `going_on_from`.
+        run: whose trained model suggests; None: an untrained one.
+        root: the folder of the photos.
+        out: the review file, made or gone on with.
+        checked: a manifest whose marks are checked; None: photos without any.
+        suspects: with it, the table of an audit that says which marks are doubtful.
+        device: to compute on.
+        options: see there.
+
+    Raises:
+        UserError: no photos, a review file of other labels or photos, or an address that others reach.
+    """
+    if not is_loopback(options.host):
+        raise UserError(f"--host {options.host}: answers are for this machine alone; take 127.0.0.1")
+    try:
+        import starlette as _  # noqa: F401 - the extra's packages
+        import uvicorn as __  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"review needs {error.name}: install sspa with the extra `review`") from error
+    from sspa.stage2_training.inference.loading import load_recognizer
+    from sspa.stage2_training.review.learning import Learner
+    from sspa.stage2_training.review.maps import MapDrawer
+    from sspa.stage2_training.review.server import make_app
+    from sspa.stage2_training.review.session import Session
+
+    paths = find_photos(root)
+    labels = LabelSet("review", knowledge.labels, domain=knowledge.domain)
+    manifest = None if checked is None else read_manifest(checked)
+    given = None if manifest is None else given_marks(manifest, paths, labels)
+    with listen(options.host, options.port) as listening, open_review(out, labels) as file:
+        _check_photos(file.answers.marks(), paths, out, root)
+        trained = None if run is None else load_recognizer(run, device, allow_download=True)[0]
+        learner = Learner(config, knowledge, root, paths, device, trained)
+        if learner.unreadable:
+            say(f"left out, since they cannot be decoded: {'; '.join(sorted(learner.unreadable.values())[:5])}")
+        strategy: Strategy = AtRandom(options.seed) if options.at_random else RareLabelsFirst(options.seed)
+        if given is not None:
+            strategy = MostDoubtfulFirst(given, None if suspects is None else photo_qualities(suspects, root, paths))
+        session = Session(learner, file, labels.labels, paths, strategy, options.every, given, learner.unreadable)
+        port = listening.getsockname()[1]
+        app = make_app(session, root, MapDrawer(learner), options.by, options.host, port)
+        with session.learning():
+            serve_until_interrupted(app, listening, options.host)
+        progress = session.progress()
+    say(f"{out}: {progress['answered']:,} of {len(paths):,} photos are answered")
+    say(f"train on them: sspa-train data prepare custom --review {out} --root {root}")
+
+
+def given_marks(manifest: Manifest, paths: Sequence[str], labels: LabelSet) -> NDArray[np.int8]:
+    """(N, C): what a manifest says about the photos; -1 where it says nothing.
+
+    Raises:
+        UserError: it lists none of the photos, or none of the labels.
+    """
+    row_of = {path: row for row, path in enumerate(manifest.paths)}
+    column_of = {key: column for column, key in enumerate(manifest.labels.keys)}
+    if not any(key in column_of for key in labels.keys):
+        raise UserError(f"--check: the manifest has other labels ({', '.join(manifest.labels.keys[:5])})")
+    given = np.full((len(paths), len(labels.keys)), -1, dtype=np.int8)
+    listed = [(place, row_of[path]) for place, path in enumerate(paths) if path in row_of]
+    if not listed:
+        raise UserError(f"--check: the manifest lists none of the photos (its first is {manifest.paths[0]})")
+    places, rows = map(list, zip(*listed, strict=True))
+    for column, key in enumerate(labels.keys):
+        if key in column_of:
+            given[places, column] = manifest.targets[rows, column_of[key]]
+    return given
+
+
+def photo_qualities(suspects: Path, root: Path, paths: Sequence[str]) -> NDArray[np.float64]:
+    """(N,): how much an audit trusts the worst mark of each photo; 1 where it doubts none.
+
+    Raises:
+        UserError: it is no table of suspects, or of other photos.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(suspects, columns=["path", "quality"])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(f"--suspects {suspects}: not a table of `data audit` ({reason})") from error
+    row_of = {str((root / path).absolute()): row for row, path in enumerate(paths)}
+    qualities, found = np.ones(len(paths)), False
+    for path, quality in zip(table["path"].to_pylist(), table["quality"].to_pylist(), strict=True):
+        row = row_of.get(str(Path(path).absolute()))
+        if row is not None:
+            qualities[row], found = min(qualities[row], quality), True
+    if not found:
+        raise UserError(f"--suspects {suspects}: doubts none of the photos below {root}; is it of other ones?")
+    return qualities
+
+
+def _check_photos(answered: dict[str, dict[str, int]], paths: Sequence[str], out: Path, root: Path) -> None:
+    here = set(paths)
+    gone = [path for path in answered if path not in here]
+    if answered and len(gone) == len(answered):
+        raise UserError(f"{out}: is a review of other photos (such as {gone[0]}); give their folder, or another --out")
+    if gone:
+        say(f"{out}: {len(gone):,} answered photos are no longer in {root}, the answers are kept; one is {gone[0]}")
