@@ -154,7 +154,9 @@ def serve_review(
         learner = Learner(config, knowledge, root, paths, device, trained)
         if learner.unreadable:
             say(f"left out, since they cannot be decoded: {'; '.join(sorted(learner.unreadable.values())[:5])}")
-        strategy: Strategy = AtRandom(options.seed) if options.at_random else RareLabelsFirst(options.seed)
+        strategy: Strategy = (
+            AtRandom(options.seed) if options.at_random else RareLabelsFirst(learner.pooled, options.seed)
+        )
         if given is not None:
             strategy = MostDoubtfulFirst(given, None if suspects is None else photo_qualities(suspects, root, paths))
         session = Session(learner, file, labels.labels, paths, strategy, options.every, given, learner.unreadable)

@@ -31,8 +31,6 @@ _JUDGED = 100
 class Model(Protocol):
     """What a session needs of a `Learner`."""
 
-    pooled: NDArray[np.float32]
-
     def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Any) -> bool: ...
 
     def probabilities(self) -> NDArray[np.float32]: ...
@@ -67,7 +65,7 @@ class Session:
         labels: C.
         paths: N photos, relative to their folder.
         strategy: chooses what to ask.
-        every: the model learns again after so many more answers.
+        every: the model learns again after so many more answers, or a tenth more if that is more.
         given: marks to be checked (N, C), which are shown instead of the model's suggestions; None for none.
         unreadable: rows that are never asked about.
     """
@@ -254,7 +252,9 @@ class Session:
         answers = len(self._file.answers.standing)
         if not (self._marks == 1).any():
             return False
-        return answers >= max(_FEWEST, self._learned_from + (self._every if self._version else 0))
+        # Learning takes the longer, the more there is to learn from.
+        more = max(self._every, self._learned_from // 10) if self._learned_from else 0
+        return answers >= max(_FEWEST, self._learned_from + more)
 
 
 # In `_marks`: nobody was asked; -1 means that somebody did not know.
