@@ -1,10 +1,10 @@
-"""How many photos must be reviewed: the truth answers, in the order that a strategy asks, and the model learns meanwhile.
+"""How many photos must be reviewed: the truth answers, in the order that a strategy asks, and the model learns.
 
     python benchmarks/review_simulation.py --root VOCdevkit --knowledge artifacts/voc.parquet --out review-simulation
 
-All of VOC2007's train photos start without labels, and there is no val: everything is learned from what was answered, with
-the recipe and the strategies of `sspa-train review`. `--measure val` is for choosing; test is measured once. What is
-finished is kept in OUT, one JSON file each.
+All of VOC2007's train photos start without labels, and there is no val: everything is learned from what was answered,
+with the recipe and the strategies of `sspa-train review`. `--measure val` is for choosing; test is measured once. What
+is finished is kept in OUT, one JSON file each.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What to ask next: photos that teach the model most, and a share drawn at random by which it is judged.
 
-Ours (docs/results.md). Asking what the model is least sure of was tried on VOC, and is worse than asking at random: those
-photos are like no others. What pays is to see every label early, each by photos that many others are like.
+Ours (docs/results.md). Asking what the model is least sure of was tried on VOC, and is worse than asking at random:
+those photos are like no others. What pays is to see every label early, each by photos that many others are like.
 
 Legend: N photos of the pool, C labels, d width of the features, R photos that stand for the pool.
 """

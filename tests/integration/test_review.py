@@ -1,0 +1,245 @@
+"""`sspa-train review` as a person uses it: a real server, a real browser, and what comes of the answers."""
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
+from sspa.stage2_training.data.reviewed.answers import read_answers
+
+from .browser import PHONE, scrolls_sideways, visit
+from .conftest import Ended
+from .page_server import serving
+from .tiny_run import COLOURS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+Command = Callable[..., Ended]
+Arguments = list[str | Path]
+
+
+def arguments(squares: Path, out: Path, *more: str | Path) -> Arguments:
+    knowledge, backbone = squares / "knowledge.parquet", f"backbone.name=local-dir:{squares / 'backbone'}"
+    root = squares / "pictures"
+    start: Arguments = ["review", "--root", root, "--out", out, "--knowledge", knowledge, "--set", backbone]
+    return [*start, "--by", "tester", "--port", "0", *more]
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def marks_of(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Each picture's marks by label key, by the picture's path."""
+    rows = zip(manifest.paths, manifest.targets.tolist(), strict=True)
+    return {path: dict(zip(manifest.labels.keys, row, strict=True)) for path, row in rows}
+
+
+def answer_by_keyboard(page: "Page", truth: dict[str, dict[str, int]]) -> str:
+    """Set the photo's labels as they are, with keys alone, and confirm; returns its name."""
+    name = re.sub(r" \(.*", "", page.inner_text("#name"))
+    for place, button in enumerate(page.query_selector_all("#labels button")):
+        is_on = button.get_attribute("aria-pressed") == "true"
+        text = button.query_selector(".text")
+        assert text is not None
+        key = f"square{list(COLOURS).index(text.inner_text())}"
+        if is_on != (truth[name][key] == 1):
+            page.keyboard.press("1234567890"[place])
+    page.keyboard.press("Enter")
+    page.wait_for_function("name => !document.getElementById('name').textContent.startsWith(name)", arg=name)
+    return name
+
+
+@pytest.mark.slow
+def test_photos_reviewed_by_keyboard_through_a_kill_are_kept_once_each(
+    browser: "Browser", squares: Path, tmp_path: Path, sspa_train: Command
+) -> None:
+    out = tmp_path / "mine.review.jsonl"
+    truth = marks_of(read_manifest(squares / "squares.parquet"))
+    with serving(arguments(squares, out), tmp_path) as (address, server):
+        port = address.rpartition(":")[2]
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_selector("#labels button")
+        answered = [answer_by_keyboard(page, truth) for _ in range(25)]
+        server.send_signal(signal.SIGKILL)
+        server.wait(30)
+        # The page is still there, and goes on with what it holds already.
+        answered.append(answer_by_keyboard(page, truth))
+        page.wait_for_function("() => document.getElementById('message').textContent.includes('start it again')")
+        assert "1 not kept yet" in page.inner_text("#message")
+        again = arguments(squares, out)
+        again[again.index("0")] = port
+        with serving(again, tmp_path):
+            page.wait_for_selector("#message", state="hidden", timeout=60_000)
+            answered += [answer_by_keyboard(page, truth) for _ in range(24)]
+            page.wait_for_function("() => document.getElementById('progress').textContent.startsWith('50 of 144')")
+        context.close()
+    entries = lines_of(out)
+    answers = [entry for entry in entries if "marks" in entry]
+    assert [entry["path"] for entry in answers] == answered
+    assert len(set(answered)) == 50
+    for entry in answers:
+        assert entry["marks"] == truth[entry["path"]]
+        assert entry["by"] == "tester"
+        assert entry["suggested"].keys() == entry["marks"].keys()
+    assert sum(entry["chosen"] == "random" for entry in answers) >= 8
+    # And a model comes of it.
+    manifest = tmp_path / "m.parquet"
+    prepare: Arguments = ["data", "prepare", "custom", "--review", out, "--root", squares / "pictures"]
+    ended = sspa_train(*prepare, "--output", manifest)
+    assert ended.code == 0, ended.messages
+    assert marks_of(read_manifest(manifest)) == {path: truth[path] for path in answered}
+
+
+@pytest.mark.slow
+def test_the_page_on_a_phone_and_in_the_dark(browser: "Browser", squares: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.review.jsonl"
+    with serving(arguments(squares, out), tmp_path) as (address, _):
+        for options in ({"viewport": PHONE}, {"viewport": PHONE, "color_scheme": "dark"}, {}):
+            with visit(browser, address, **options) as page:
+                page.wait_for_selector("#labels button")
+                assert not scrolls_sideways(page)
+                _one_of_each(page)
+    entries = lines_of(out)
+    assert sum("undo" in entry for entry in entries) == 3
+    standing = read_answers(out).standing.values()
+    # Of each visit: a grid of twelve, and two photos of which one was taken back.
+    assert sum(answer.chosen == "grid" for answer in standing) == 36
+    assert sum(answer.chosen != "grid" for answer in standing) == 3
+    assert all(-1 in answer.marks.values() for answer in standing if answer.chosen != "grid")
+
+
+def _one_of_each(page: "Page") -> None:
+    page.keyboard.press("u")
+    page.keyboard.press("Enter")
+    skipped = page.inner_text("#name")
+    page.keyboard.press("s")
+    assert page.inner_text("#name") != skipped
+    taken_back = page.inner_text("#name")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Backspace")
+    page.wait_for_function("name => document.getElementById('name').textContent === name", arg=taken_back)
+    page.keyboard.press("/")
+    page.keyboard.type("$GR")
+    page.keyboard.press("Enter")
+    assert page.locator("#labels button").count() == len(COLOURS)
+    assert page.locator("#labels button.cursor .text").inner_text() == list(COLOURS)[1]
+    page.keyboard.press("m")
+    page.wait_for_selector("#photo img[alt^='where']")
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.locator("#help button").click()
+    page.select_option("#mode", "0")
+    page.wait_for_selector(".tile:nth-child(1)")
+    page.wait_for_function("() => document.querySelectorAll('.tile').length === 12")
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => !document.getElementById('progress').textContent.startsWith('0 answers')")
+    page.keyboard.press("p")
+    page.wait_for_selector("#labels button")
+    page.wait_for_timeout(500)
+
+
+@pytest.mark.slow
+def test_the_server_answers_its_own_page_alone(squares: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.review.jsonl"
+    with serving(arguments(squares, out), tmp_path) as (address, _), httpx.Client(base_url=address) as client:
+        assert client.get("/state").status_code == 200
+        policy = client.get("/").headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert client.get("/state", headers={"host": "evil.example"}).status_code == 403
+        sent = {"answers": [{"id": "12345678", "row": 0, "marks": {"square0": 1}, "chosen": "useful"}]}
+        assert client.post("/answers", json=sent, headers={"origin": "http://evil.example"}).status_code == 403
+        for path in (
+            "/photo/144",
+            "/photo/x",
+            "/photo/-1",
+            "/../pyproject.toml",
+            "/map/0/99",
+            "/grid?label=99",
+            "/docs",
+        ):
+            assert client.get(path).status_code == 404, path
+        for body in ("", "{", "[]", '{"answers": [{}]}', '{"answers": 3}', '{"answers": [{"row": -1}]}'):
+            assert client.post("/answers", content=body).status_code == 400, body
+        assert client.post("/answers", content=b"x" * ((1 << 20) + 1)).status_code == 413
+        assert client.post("/answers", json=sent | {"more": 1}).status_code == 400
+        unknown = {"answers": [sent["answers"][0] | {"marks": {"nothing": 1}}]}
+        assert "no label of this review" in client.post("/answers", json=unknown).text
+        assert len(lines_of(out)) == 1
+        assert client.post("/answers", json=sent).status_code == 200
+        assert client.post("/answers", json=sent).status_code == 200
+        assert len(lines_of(out)) == 2
+        photo = client.get("/photo/0?longest=64")
+        assert photo.headers["content-type"] == "image/jpeg"
+
+
+def test_mistakes_are_named_before_anything_is_computed(sspa_train: Command, squares: Path, tmp_path: Path) -> None:
+    out, root = tmp_path / "a.jsonl", squares / "pictures"
+    cases: list[tuple[Arguments, str]] = [
+        ([], "give your labels"),
+        (["cat,dog", "--suspects", "x"], "--suspects is for --check"),
+        (["cat,dog", "--check", "nothing.parquet"], "there is no such manifest"),
+        (["nothing.txt"], "there is no such file"),
+    ]
+    for more, said in cases:
+        ended = sspa_train("review", *more, "--root", root, "--out", out)
+        assert ended.code == 2, ended.messages
+        assert said in ended.messages
+        assert not out.exists()
+    ended = sspa_train("review", "cat,dog", "--root", tmp_path, "--out", out)
+    assert "has no images" in ended.messages
+    ended = sspa_train("review", "cat,dog", "--root", root, "--out", tmp_path / "mine.review.parquet")
+    assert "take " in ended.messages
+    assert "mine.review.jsonl" in ended.messages
+
+
+@pytest.mark.slow
+def test_given_labels_are_checked_the_doubtful_ones_first(
+    squares: Path, trained_run: Path, tmp_path: Path, sspa_train: Command
+) -> None:
+    """Marks that are planted wrongly come first, are shown as they are given, and are corrected in the manifest."""
+    right = read_manifest(squares / "squares.parquet")
+    targets = right.targets.copy()
+    wrong = [3, 40, 77]
+    targets[wrong] = 1 - targets[wrong]
+    write_manifest(replace(right, targets=targets), tmp_path / "wrong.parquet")
+    out = tmp_path / "mine.review.jsonl"
+    start: Arguments = ["review", trained_run, "--root", squares / "pictures", "--out", out, "--port", "0"]
+    with (
+        serving([*start, "--check", tmp_path / "wrong.parquet"], tmp_path) as (address, _),
+        httpx.Client(base_url=address) as client,
+    ):
+        asked = client.get("/next?count=3").json()["asked"]
+        assert {one["name"] for one in asked} == {right.paths[row] for row in wrong}
+        for one in asked:
+            row = list(right.paths).index(one["name"])
+            keys = right.labels.keys
+            assert one["marks"] == dict(zip(keys, targets[row].tolist(), strict=True))
+            marks = dict(zip(keys, right.targets[row].tolist(), strict=True))
+            answer = {"id": f"answer-{row}", "row": one["row"], "marks": marks, "chosen": one["chosen"]}
+            assert client.post("/answers", json={"answers": [answer]}).status_code == 200
+    prepare: Arguments = [
+        "data",
+        "prepare",
+        tmp_path / "wrong.parquet",
+        "--review",
+        out,
+        "--root",
+        squares / "pictures",
+    ]
+    ended = sspa_train(*prepare, "--output", tmp_path / "mended.parquet")
+    assert ended.code == 0, ended.messages
+    assert "9 marks of 3 images were corrected" in ended.messages
+    assert (read_manifest(tmp_path / "mended.parquet").targets == right.targets).all()
