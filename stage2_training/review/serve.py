@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.image_files import files_below, say_left_out
+from sspa.stage2_training.data.images_on_disk import check_images
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
 from sspa.stage2_training.data.reviewed.review_file import open_review
 from sspa.stage2_training.review.strategy import AtRandom, MostDoubtfulFirst, RareLabelsFirst, Strategy
@@ -24,9 +25,14 @@ from sspa.stage2_training.serving.address import is_loopback, listen, serve_unti
 if TYPE_CHECKING:
     import torch
 
-# The recipe for a few dozen photos: small batches, so that there are enough steps, and a fixed number of epochs, since
-# there is no val to choose one (docs/results.md).
-_FEW_PHOTOS = {"training.batch_size": 8, "training.epochs": 10, "training.lr": 5e-4}
+# The recipe for a few dozen photos: small batches, so that there are enough steps; a fixed number of epochs, since
+# there is no val to choose one; and no mirrored photos, which are not worth the time (docs/results.md).
+_FEW_PHOTOS: dict[str, Any] = {
+    "training.batch_size": 8,
+    "training.epochs": 10,
+    "training.lr": 5e-4,
+    "training.views": ("plain",),
+}
 # Of training on from a run's weights.
 _GOING_ON_LR = 1e-4
 _PRESETS = {"pedestrian": "embedded-pedestrian", "remote_sensing": "embedded-aerial"}
@@ -123,7 +129,7 @@ def serve_review(
         run: whose trained model suggests; None: an untrained one.
         root: the folder of the photos.
         out: the review file, made or gone on with.
-        checked: a manifest whose marks are checked; None: photos without any.
+        checked: a manifest whose marks are checked, of its images; None: all photos below `root`, without any.
         suspects: with it, the table of an audit that says which marks are doubtful.
         device: to compute on.
         options: see there.
@@ -144,10 +150,13 @@ def serve_review(
     from sspa.stage2_training.review.server import make_app
     from sspa.stage2_training.review.session import Session
 
-    paths = find_photos(root)
     labels = LabelSet("review", knowledge.labels, domain=knowledge.domain)
-    manifest = None if checked is None else read_manifest(checked)
-    given = None if manifest is None else given_marks(manifest, paths, labels)
+    if checked is None:
+        paths, given = find_photos(root), None
+    else:
+        manifest = read_manifest(checked)
+        check_images(manifest, root)
+        paths, given = list(manifest.paths), given_marks(manifest, labels)
     with listen(options.host, options.port) as listening, open_review(out, labels) as file:
         _check_photos(file.answers.marks(), paths, out, root)
         trained = None if run is None else load_recognizer(run, device, allow_download=True)[0]
@@ -169,24 +178,19 @@ def serve_review(
     say(f"train on them: sspa-train data prepare custom --review {out} --root {root}")
 
 
-def given_marks(manifest: Manifest, paths: Sequence[str], labels: LabelSet) -> NDArray[np.int8]:
-    """(N, C): what a manifest says about the photos; -1 where it says nothing.
+def given_marks(manifest: Manifest, labels: LabelSet) -> NDArray[np.int8]:
+    """(N, C): what a manifest says about its images; -1 for labels that it does not have.
 
     Raises:
-        UserError: it lists none of the photos, or none of the labels.
+        UserError: it has none of the labels.
     """
-    row_of = {path: row for row, path in enumerate(manifest.paths)}
     column_of = {key: column for column, key in enumerate(manifest.labels.keys)}
     if not any(key in column_of for key in labels.keys):
         raise UserError(f"--check: the manifest has other labels ({', '.join(manifest.labels.keys[:5])})")
-    given = np.full((len(paths), len(labels.keys)), -1, dtype=np.int8)
-    listed = [(place, row_of[path]) for place, path in enumerate(paths) if path in row_of]
-    if not listed:
-        raise UserError(f"--check: the manifest lists none of the photos (its first is {manifest.paths[0]})")
-    places, rows = map(list, zip(*listed, strict=True))
+    given = np.full((len(manifest.ids), len(labels.keys)), -1, dtype=np.int8)
     for column, key in enumerate(labels.keys):
         if key in column_of:
-            given[places, column] = manifest.targets[rows, column_of[key]]
+            given[:, column] = manifest.targets[:, column_of[key]]
     return given
 
 
