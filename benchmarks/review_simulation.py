@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--strategies", default="useful,random")
     parser.add_argument("--models", default="sspa,names,linear")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--at", default="25,50,100,120,200,400")
+    parser.add_argument("--at", default="25,50,100,120,200")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -75,9 +75,11 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
         answered[row], known[row] = True, pool.targets[row]
         # As the session does, and where it is measured.
         due = number >= max(5, learned_from + max(10, learned_from // 10)) if learned_from else number == 5
-        if due or number in at:
+        if (due and asks != "random") or number in at:
             rows = np.flatnonzero(answered)
             learner.learn(rows, known[rows], lambda: True)
+            if number in at and model != "linear":
+                learner.teach_itself(rows, known[rows], np.flatnonzero(~answered), lambda: True)
             probabilities, learned_from = learner.probabilities(), number
         if number in at:
             precisions = class_average_precisions(probabilities[count:], measured.targets, dataset.protocol)

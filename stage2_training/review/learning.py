@@ -27,6 +27,11 @@ from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.views import View
 from sspa.stage2_training.training.fit import fit
 
+# Of self-training: how sure is sure, how many photos without answers, and how often each answered one counts (on VOC's
+# val; docs/results.md).
+_SURELY, _OTHERS, _ANSWERS_COUNT = 0.8, 400, 4
+_TOGETHER = {"epochs": 3, "batch_size": 16}
+
 
 class Learner:
     """Predicts the labels of every photo of a pool, before any answer and after each training.
@@ -78,7 +83,49 @@ class Learner:
             targets: (len(rows), C); 1 present, 0 absent, -1 unknown.
             go_on: asked before each step.
         """
-        options = self.config.training
+        return self._fitted(rows, targets, self.config, rows, go_on)
+
+    def teach_itself(
+        self,
+        rows: NDArray[np.int64],
+        targets: NDArray[np.int8],
+        others: NDArray[np.int64],
+        go_on: Callable[[], bool],
+    ) -> bool:
+        """After `learn`, train from the start once more, also on what the model is sure of in photos without answers.
+
+        Self-training (ours): at most `_OTHERS` of the others, with marks where the probability is near 0 or 1 and
+        unknown elsewhere. Nothing of that is kept but the weights.
+
+        Args:
+            rows, targets, go_on: as for `learn`.
+            others: rows of photos of which nothing is known.
+        """
+        if not len(others):
+            return False
+        draw = np.random.default_rng(self.config.training.seed)
+        others = np.sort(draw.permutation(others)[:_OTHERS])
+        sure = self.probabilities()[others]
+        guesses = np.select([sure > _SURELY, sure < 1 - _SURELY], [1, 0], -1).astype(np.int8)
+        training = self.config.training.model_copy(update=_TOGETHER)
+        return self._fitted(
+            np.concatenate([*[rows] * _ANSWERS_COUNT, others]),
+            np.concatenate([*[targets] * _ANSWERS_COUNT, guesses]),
+            self.config.model_copy(update={"training": training}),
+            rows,
+            go_on,
+        )
+
+    def _fitted(
+        self,
+        rows: NDArray[np.int64],
+        targets: NDArray[np.int8],
+        config: RunConfig,
+        basis: NDArray[np.int64],
+        go_on: Callable[[], bool],
+    ) -> bool:
+        """Train a new head on photos, and take it if it is finished; the joint space starts from those of `basis`."""
+        options = config.training
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(options.seed)
             recognizer = Recognizer(self._backbone, copy.deepcopy(self._new))
@@ -86,8 +133,8 @@ class Learner:
             views = [self._of(view, rows) for view in options.views]
             batches = FeatureBatches(views, targets, size, self.device, shuffle=True, seed=options.seed)
             if not self._trained:
-                self._initialise(recognizer, rows, targets)
-            if not fit(recognizer, batches, self.config, go_on):
+                self._initialise(recognizer, basis, targets[: len(basis)])
+            if not fit(recognizer, batches, config, go_on):
                 return False
         self._head = recognizer.head
         return True

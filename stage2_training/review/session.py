@@ -5,7 +5,7 @@ Legend: N photos of the pool, C labels.
 
 import threading
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,6 +32,10 @@ class Model(Protocol):
     """What a session needs of a `Learner`."""
 
     def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Any) -> bool: ...
+
+    def teach_itself(
+        self, rows: NDArray[np.int64], targets: NDArray[np.int8], others: NDArray[np.int64], go_on: Any
+    ) -> bool: ...
 
     def probabilities(self) -> NDArray[np.float32]: ...
 
@@ -219,22 +223,37 @@ class Session:
         self._queue = self._strategy.choose(self._probabilities, targets, self._whole | self._unreadable, count)
 
     def _learn_when_due(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._due())
-                if self._closed:
-                    return
-                rows = np.flatnonzero((self._marks != _NEVER).any(axis=1))
-                targets = np.where(self._marks[rows] == _NEVER, -1, self._marks[rows]).astype(np.int8)
-                answers, self._learning = len(self._file.answers.standing), True
-            trouble = self._learned(rows, targets)
-            with self._changed:
-                self._learning, self._learned_from, self._trouble = False, answers, trouble
+        while self._wait_until_due():
+            self._learn_once()
 
-    def _learned(self, rows: NDArray[np.int64], targets: NDArray[np.int8]) -> str:
+    def _wait_until_due(self) -> bool:
+        """Whether it is time to learn; if not, the session is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._due())
+            return not self._closed
+
+    def _learn_once(self) -> None:
+        """Learn from the answers, and then, until the next lesson is due, from what the model is sure of."""
+        with self._changed:
+            rows = np.flatnonzero((self._marks != _NEVER).any(axis=1))
+            others = np.flatnonzero((self._marks == _NEVER).all(axis=1) & ~self._unreadable)
+            targets = np.where(self._marks[rows] == _NEVER, -1, self._marks[rows]).astype(np.int8)
+            answers, self._learning = len(self._file.answers.standing), True
+        trouble = self._suggested_anew(lambda: self._model.learn(rows, targets, lambda: not self._closed))
+        with self._changed:
+            self._learning, self._learned_from, self._trouble = False, answers, trouble
+
+        def nothing_to_do() -> bool:
+            with self._changed:
+                return not self._closed and not self._due()
+
+        if not trouble:
+            self._suggested_anew(lambda: self._model.teach_itself(rows, targets, others, nothing_to_do))
+
+    def _suggested_anew(self, learn: Callable[[], bool]) -> str:
         """Learn, and suggest accordingly; returns what went wrong, after which the suggestions are as before."""
         try:
-            if self._model.learn(rows, targets, lambda: not self._closed):
+            if learn():
                 probabilities = self._model.probabilities()
                 with self._changed:
                     self._probabilities, self._queue = probabilities, []

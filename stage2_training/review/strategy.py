@@ -48,7 +48,7 @@ class RareLabelsFirst:
         random_every: each so-and-so-manieth photo is drawn from all that are left, for judging; 0: none.
     """
 
-    def __init__(self, pooled: NDArray[np.float32], seed: int = 0, random_every: int = 5) -> None:
+    def __init__(self, pooled: NDArray[np.float32], seed: int = 0, random_every: int = 10) -> None:
         self._seed, self._random_every = seed, random_every
         centred = pooled - pooled.mean(axis=0)
         centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)

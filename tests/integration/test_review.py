@@ -92,7 +92,7 @@ def test_photos_reviewed_by_keyboard_through_a_kill_are_kept_once_each(
         assert entry["marks"] == truth[entry["path"]]
         assert entry["by"] == "tester"
         assert entry["suggested"].keys() == entry["marks"].keys()
-    assert sum(entry["chosen"] == "random" for entry in answers) >= 8
+    assert sum(entry["chosen"] == "random" for entry in answers) >= 4
     # And a model comes of it.
     manifest = tmp_path / "m.parquet"
     prepare: Arguments = ["data", "prepare", "custom", "--review", out, "--root", squares / "pictures"]

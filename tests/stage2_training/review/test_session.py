@@ -27,6 +27,7 @@ class Memory:
     def __init__(self) -> None:
         self.taught = np.full((len(PATHS), 2), 0.3, dtype=np.float32)
         self.lessons: list[list[int]] = []
+        self.others: list[list[int]] = []
         self.learned = threading.Event()
         self.fault: Exception | None = None
 
@@ -40,6 +41,12 @@ class Memory:
             return bool(go_on())
         finally:
             self.learned.set()
+
+    def teach_itself(
+        self, rows: NDArray[np.int64], targets: NDArray[np.int8], others: NDArray[np.int64], go_on: Any
+    ) -> bool:
+        self.others.append(others.tolist())
+        return bool(go_on())
 
     def probabilities(self) -> NDArray[np.float32]:
         return self.taught
@@ -115,12 +122,13 @@ def test_it_learns_in_the_background_and_suggests_accordingly(tmp_path: Path) ->
         assert not model.learned.wait(0.2)
         session.add(whole(4, cat=0, dog=1))
         assert model.learned.wait(60)
-        _until(lambda: session.progress()["version"] == 1)
+        _until(lambda: session.progress()["version"] == 2)
         assert model.lessons == [[0, 1, 2, 3, 4]]
+        assert model.others == [list(range(5, 20))]
         assert session.progress()["learned_from"] == 5
         assert session.for_label(0, 1)[0].probabilities[0] == pytest.approx(0.3)
         session.undo([next(iter(session._file.answers.standing))], "me")
-        assert session.next(1)[0].version == 1
+        assert session.next(1)[0].version == 2
 
 
 @pytest.mark.parametrize(("fault", "said"), [(UserError("diverged"), "diverged"), (ValueError("x"), "internal fault")])
