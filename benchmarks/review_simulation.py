@@ -20,6 +20,10 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.cli.options import FAST_MODEL
 from sspa.stage2_training.data.dataset import load_dataset
 from sspa.stage2_training.evaluation.metrics import class_average_precisions
+from sspa.stage2_training.features.batches import FeatureBatches
+from sspa.stage2_training.features.kept_features import FeatureCache
+from sspa.stage2_training.inference.scoring import score
+from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.review.learning import Learner
 from sspa.stage2_training.review.serve import review_config
 from sspa.stage2_training.review.strategy import AtRandom, RareLabelsFirst, Strategy
@@ -62,16 +66,17 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
         knowledge = names_only(dataset.labels)
     settings = [*(_LINEAR if model == "linear" else FAST_MODEL), *options.settings, f"training.seed={seed}"]
     config = review_config(options.knowledge, dataset.labels.domain, [], settings, ())
-    paths = [str(path.relative_to(dataset.root)) for path in (*pool.paths, *measured.paths)]
-    learner = Learner(config, knowledge, dataset.root, paths, torch.device("cpu"))
-    count = len(pool)
-    strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled[:count], seed)
-    known, answered = np.full_like(pool.targets, -1), np.zeros(count, dtype=bool)
+    device, paths = torch.device("cpu"), [str(path.relative_to(dataset.root)) for path in pool.paths]
+    learner = Learner(config, knowledge, dataset.root, paths, device)
+    cache = FeatureCache(learner.recognizer().backbone, device, config.data.workers, reads_regions(config.model))
+    batches = FeatureBatches(cache.kept([measured], "plain"), measured.targets, 64, device)
+    strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled, seed)
+    known, answered = np.full_like(pool.targets, -1), np.zeros(len(pool), dtype=bool)
     curve: dict[int, float] = {}
     probabilities = learner.probabilities()
     learned_from = 0
     for number in range(1, max(at) + 1):
-        ((row, _),) = strategy.choose(probabilities[:count], known, answered, 1)
+        ((row, _),) = strategy.choose(probabilities, known, answered, 1)
         answered[row], known[row] = True, pool.targets[row]
         # As the session does, and where it is measured.
         due = number >= max(5, learned_from + max(10, learned_from // 10)) if learned_from else number == 5
@@ -82,7 +87,8 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
                 learner.teach_itself(rows, known[rows], np.flatnonzero(~answered), lambda: True)
             probabilities, learned_from = learner.probabilities(), number
         if number in at:
-            precisions = class_average_precisions(probabilities[count:], measured.targets, dataset.protocol)
+            scored = score(learner.recognizer(), [batches])["both"]
+            precisions = class_average_precisions(scored, measured.targets, dataset.protocol)
             curve[number] = round(100 * float(np.nanmean(precisions)), 3)
             say(f"{model}, {asks}, seed {seed}: {number} photos, {curve[number]:.2f}")
     return curve

@@ -22,6 +22,9 @@ _ODD = 10
 # Problems that `check` lists: all of them fit a terminal's memory, and a list of a thousand is looked at in a file.
 _PROBLEMS = 1000
 
+# Training images below which the recipe for few of them is suggested.
+_FEW = 400
+
 data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
 
 
@@ -147,7 +150,8 @@ def prepare(
         if len(found["odd"]) > _ODD:
             say(f"look at this: {len(found['odd']) - _ODD} more; --json has all")
     say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
-    say(f"train with: sspa-train run --data {path} --root {root}")
+    few = " --preset embedded-photos-few" if len(manifest.rows_of("train")) < _FEW else ""
+    say(f"train with: sspa-train run --data {path} --root {root}{few}")
 
 
 @data_app.command()

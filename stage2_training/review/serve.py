@@ -12,8 +12,9 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import LabelSet
 from sspa.shared.terminal import say
+from sspa.stage2_training.config.presets import preset_settings
 from sspa.stage2_training.config.resolving import resolve_config
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
 from sspa.stage2_training.data.image_files import files_below, say_left_out
 from sspa.stage2_training.data.images_on_disk import check_images
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
@@ -25,14 +26,8 @@ from sspa.stage2_training.serving.address import is_loopback, listen, serve_unti
 if TYPE_CHECKING:
     import torch
 
-# The recipe for a few dozen photos: small batches, so that there are enough steps; a fixed number of epochs, since
-# there is no val to choose one; and no mirrored photos, which are not worth the time (docs/results.md).
-_FEW_PHOTOS: dict[str, Any] = {
-    "training.batch_size": 8,
-    "training.epochs": 10,
-    "training.lr": 5e-4,
-    "training.views": ("plain",),
-}
+# The recipe for a few photos, in every domain. There is no val to choose an epoch, so that all of them are used.
+_FEW_PHOTOS = "embedded-photos-few"
 # Of training on from a run's weights.
 _GOING_ON_LR = 1e-4
 _PRESETS = {"pedestrian": "embedded-pedestrian", "remote_sensing": "embedded-aerial"}
@@ -75,7 +70,7 @@ def review_config(
     own_model = files or any(setting.startswith("model.") for setting in settings)
     embedded = not files and not any(setting.startswith("backbone.name=") for setting in settings)
     preset = _PRESETS.get(domain, "embedded-photos") if embedded else "none"
-    base = _FEW_PHOTOS | {"knowledge": str(knowledge)}
+    base = {f"training.{key}": value for key, value in _few_photos().items()} | {"knowledge": str(knowledge)}
     return resolve_config(files, [*(() if own_model else fast), *settings], base=base, preset=preset)
 
 
@@ -91,8 +86,12 @@ def going_on_from(folder: RunFolder) -> RunConfig:
             f"{folder.path}: has trained its image tower ({config.backbone.tower}); review with a run whose tower is "
             "frozen, or with labels"
         )
-    few = {key.removeprefix("training."): value for key, value in _FEW_PHOTOS.items()} | {"lr": _GOING_ON_LR}
-    return config.model_copy(update={"training": config.training.model_copy(update=few)})
+    few = TrainingOptions.model_validate(config.training.model_dump() | _few_photos() | {"lr": _GOING_ON_LR})
+    return config.model_copy(update={"training": few})
+
+
+def _few_photos() -> dict[str, Any]:
+    return dict(preset_settings(_FEW_PHOTOS)["training"])
 
 
 def find_photos(root: Path) -> list[str]:
