@@ -150,7 +150,8 @@ def prepare(
         if len(found["odd"]) > _ODD:
             say(f"look at this: {len(found['odd']) - _ODD} more; --json has all")
     say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
-    few = " --preset embedded-photos-few" if len(manifest.rows_of("train")) < _FEW else ""
+    is_few = manifest.labels.domain == "natural" and len(manifest.rows_of("train")) < _FEW
+    few = " --preset embedded-photos-few" if is_few else ""
     say(f"train with: sspa-train run --data {path} --root {root}{few}")
 
 

@@ -13,6 +13,9 @@ from sspa.shared.label_sets import Label
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.reviewed.entries import FORMAT_VERSION, Answer, Entry, Head, Undo, entry_of
 
+# About a million answers about forty labels.
+_LARGEST = 2 << 30
+
 
 @dataclass
 class Answers:
@@ -81,6 +84,8 @@ def read_up_to_damage(path: Path) -> tuple[Answers, int, int]:
         UserError: see `read_answers`.
     """
     try:
+        if (size := path.stat().st_size) > _LARGEST:
+            raise UserError(f"{path}: has {size:,} bytes; {_LARGEST:,} is the limit of a review file")
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such review file; make one with: sspa-train review") from None
