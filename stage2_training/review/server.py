@@ -37,7 +37,7 @@ class _Sent(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(min_length=8, max_length=64)
-    row: int = Field(ge=0)
+    path: str
     marks: dict[str, Mark]
     suggested: dict[str, float] = Field(default_factory=dict)
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -140,7 +140,8 @@ class _Page:
         from starlette.responses import Response
 
         row, longest = request.path_params["row"], request.query_params.get("longest", "1024")
-        if row >= len(self.session.paths) or not longest.isdecimal():
+        # A page that was opened before photos were added or removed has other numbers.
+        if row >= len(self.session.paths) or not longest.isdecimal() or not self._knows(request):
             return _refused("there is no such photo", 404)
         try:
             content = self._photo(row, min(max(int(longest), 16), _LARGEST_PHOTO))
@@ -152,7 +153,7 @@ class _Page:
         from starlette.responses import Response
 
         row, column = request.path_params["row"], request.path_params["column"]
-        if row >= len(self.session.paths) or column >= len(self.session.labels):
+        if row >= len(self.session.paths) or column >= len(self.session.labels) or not self._knows(request):
             return _refused("there is no such photo", 404)
         try:
             drawn = self._draw_map(self.root / self.session.paths[row], column)
@@ -183,9 +184,7 @@ class _Page:
 
     def _keep(self, sent: _SentTogether) -> dict[str, Any]:
         for one in sent.answers:
-            if one.row < len(self.session.paths):
-                kept = one.model_dump(exclude={"row"})
-                self.session.add(Answer(path=self.session.paths[one.row], by=self.by, **kept))
+            self.session.add(Answer(by=self.by, **one.model_dump()))
         return {"progress": self.session.progress()}
 
     def _take_back(self, sent: _TakenBack) -> dict[str, Any]:
@@ -195,6 +194,9 @@ class _Page:
         self.session.undo(sent.ids or [last.id] if last else sent.ids, self.by)
         again = None if sent.ids or last is None else self._again(last)
         return {"progress": self.session.progress(), "again": again}
+
+    def _knows(self, request: "Request") -> bool:
+        return request.query_params.get("of") == self.session.identity
 
     def _again(self, answer: Answer) -> dict[str, Any] | None:
         found = self.session.asked_again(answer.path)

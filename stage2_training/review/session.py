@@ -3,6 +3,8 @@
 Legend: N photos of the pool, C labels.
 """
 
+import hashlib
+import json
 import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -63,6 +65,8 @@ class Judged:
 class Session:
     """The state of a review. Its methods may be called from any thread.
 
+    `identity` is a hash of the photos and labels, whose numbers a page may only use as long as it is the same.
+
     Args:
         model: predicts, and learns.
         file: where the answers are kept.
@@ -87,6 +91,8 @@ class Session:
     ) -> None:
         self.labels, self.paths, self.given = tuple(labels), list(paths), given
         self._model, self._file, self._strategy, self._every = model, file, strategy, every
+        keys = [label.key for label in self.labels]
+        self.identity = hashlib.sha256(json.dumps([self.paths, keys]).encode()).hexdigest()[:16]
         self._row_of = {path: row for row, path in enumerate(self.paths)}
         self._column_of = {label.key: column for column, label in enumerate(self.labels)}
         self._changed = threading.Condition(threading.RLock())
@@ -186,6 +192,7 @@ class Session:
             answers = self._file.answers.standing.values()
             judged = judge(answers)
             return {
+                "identity": self.identity,
                 "photos": len(self.paths),
                 "answered": int(self._whole.sum()),
                 "answers": len(answers),

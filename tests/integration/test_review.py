@@ -159,7 +159,7 @@ def test_the_server_answers_its_own_page_alone(squares: Path, tmp_path: Path) ->
         assert "default-src 'self'" in policy
         assert "unsafe" not in policy
         assert client.get("/state", headers={"host": "evil.example"}).status_code == 403
-        sent = {"answers": [{"id": "12345678", "row": 0, "marks": {"square0": 1}, "chosen": "useful"}]}
+        sent = {"answers": [{"id": "12345678", "path": "test0.png", "marks": {"square0": 1}, "chosen": "useful"}]}
         assert client.post("/answers", json=sent, headers={"origin": "http://evil.example"}).status_code == 403
         for path in (
             "/photo/144",
@@ -171,7 +171,7 @@ def test_the_server_answers_its_own_page_alone(squares: Path, tmp_path: Path) ->
             "/docs",
         ):
             assert client.get(path).status_code == 404, path
-        for body in ("", "{", "[]", '{"answers": [{}]}', '{"answers": 3}', '{"answers": [{"row": -1}]}'):
+        for body in ("", "{", "[]", '{"answers": [{}]}', '{"answers": 3}', '{"answers": [{"path": 1}]}'):
             assert client.post("/answers", content=body).status_code == 400, body
         assert client.post("/answers", content=b"x" * ((1 << 20) + 1)).status_code == 413
         assert client.post("/answers", json=sent | {"more": 1}).status_code == 400
@@ -181,7 +181,10 @@ def test_the_server_answers_its_own_page_alone(squares: Path, tmp_path: Path) ->
         assert client.post("/answers", json=sent).status_code == 200
         assert client.post("/answers", json=sent).status_code == 200
         assert len(lines_of(out)) == 2
-        photo = client.get("/photo/0?longest=64")
+        assert client.get("/photo/0?longest=64").status_code == 404  # a page of other photos
+        photo = client.get(
+            "/photo/0", params={"longest": 64, "of": client.get("/state").json()["progress"]["identity"]}
+        )
         assert photo.headers["content-type"] == "image/jpeg"
 
 
@@ -228,7 +231,7 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
             keys = right.labels.keys
             assert one["marks"] == dict(zip(keys, targets[row].tolist(), strict=True))
             marks = dict(zip(keys, right.targets[row].tolist(), strict=True))
-            answer = {"id": f"answer-{row}", "row": one["row"], "marks": marks, "chosen": one["chosen"]}
+            answer = {"id": f"answer-{row}", "path": one["name"], "marks": marks, "chosen": one["chosen"]}
             assert client.post("/answers", json={"answers": [answer]}).status_code == 200
     prepare: Arguments = [
         "data",

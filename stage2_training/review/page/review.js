@@ -5,7 +5,7 @@ const AHEAD = 5, TILES = 12, RETRY_MS = 1000, LOOK_MS = 3000;
 const ON = 1, OFF = 0, UNKNOWN = -1, LIKELY = 0.5;
 const $ = (id) => document.getElementById(id);
 
-let labels = [], version = -1, progress = null;
+let labels = [], version = -1, progress = null, identity = null;
 let current = null;          // {row, name, suggested, ...}; marks are in `marks`, by column
 let marks = [], order = [], cursor = 0, shownAt = 0;
 let ahead = [];              // photos to come, with their pictures on the way
@@ -21,12 +21,10 @@ const seconds = () => Math.min((performance.now() - shownAt) / 1000, 600);
 
 function picture(row, longest) {
   const image = new Image();
-  image.src = `/photo/${row}?longest=${longest}&version=${session}`;
+  image.src = `/photo/${row}?longest=${longest}&of=${identity}`;
   image.decode().catch(() => {});
   return image;
 }
-const session = identifier();
-
 function say(text) { $("message").textContent = text; $("message").hidden = !text; }
 
 // Photo by photo
@@ -91,7 +89,7 @@ function confirm() {
   const id = identifier();
   const said = Object.fromEntries(labels.map((label, column) => [label.key, marks[column]]));
   const suggested = Object.fromEntries(labels.map((label, column) => [label.key, current.suggested[column]]));
-  const answer = { id, row: current.row, marks: said, suggested, seconds: seconds(), chosen: current.chosen };
+  const answer = { id, path: current.name, marks: said, suggested, seconds: seconds(), chosen: current.chosen };
   confirmed.push({ ids: [id], asked: current, marks: [...marks] });
   send("/answers", { answers: [answer] }, [current.row]);
   show(ahead.shift());
@@ -108,7 +106,7 @@ function skip() {
 async function showMap() {
   if (!current) return;
   if (showsMap) { $("photo").replaceChildren(current.image); showsMap = false; return; }
-  const asked = current, answer = await fetch(`/map/${asked.row}/${order[cursor]}`);
+  const asked = current, answer = await fetch(`/map/${asked.row}/${order[cursor]}?of=${identity}`);
   if (current !== asked) return;
   if (!answer.ok) { say(await answer.text()); return; }
   const image = new Image();
@@ -195,7 +193,7 @@ function confirmGrid() {
   if (!grid.asked.length) return;
   const key = labels[grid.column].key, each = seconds() / grid.asked.length;
   const answers = grid.asked.map((one, place) => ({
-    id: identifier(), row: one.row, marks: { [key]: grid.marks[place] }, suggested: { [key]: one.suggested[grid.column] }, seconds: each, chosen: "grid",
+    id: identifier(), path: one.name, marks: { [key]: grid.marks[place] }, suggested: { [key]: one.suggested[grid.column] }, seconds: each, chosen: "grid",
   }));
   confirmed.push({ ids: answers.map((one) => one.id), grid: { ...grid } });
   send("/answers", { answers }, grid.asked.map((one) => one.row));
@@ -255,12 +253,15 @@ async function drain() {
   sending = false;
 }
 
-const unkept = () => waiting.length ? `${waiting.length} not kept yet; they wait here.` : "";
+const unkept = () => waiting.length ? `${waiting.length} not kept yet; they wait here, and are tried again.` : "";
 const lost = () => `The review does not answer; start it again with the same command. ${unkept()}`;
 window.addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
 
 function look(now) {
   progress = now;
+  identity ??= now.identity;
+  // Photos or labels were added or removed while the review was stopped: all numbers here are of other ones.
+  if (now.identity !== identity) { if (!waiting.length) location.reload(); return; }
   const minutes = Math.round(now.seconds / 60), judged = now.judged;
   const parts = [`${now.answered.toLocaleString()} of ${now.photos.toLocaleString()} photos`, minutes ? `${minutes} min` : ""];
   if (judged.photos >= 5) parts.push(`on the last ${judged.photos} photos drawn at random ${judged.right} of ${judged.suggested} suggestions were right, ${judged.missed} labels were missed`);
