@@ -3,7 +3,7 @@
 import json
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,18 +101,26 @@ def test_photos_reviewed_by_keyboard_through_a_kill_are_kept_once_each(
     assert marks_of(read_manifest(manifest)) == {path: truth[path] for path in answered}
 
 
+@pytest.fixture(scope="module")
+def served(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A page's address and its file."""
+    folder = tmp_path_factory.mktemp("review")
+    with serving(arguments(squares, folder / "mine.review.jsonl"), folder) as (address, _):
+        yield address, folder / "mine.review.jsonl"
+
+
 @pytest.mark.slow
-def test_the_page_on_a_phone_and_in_the_dark(browser: "Browser", squares: Path, tmp_path: Path) -> None:
-    out = tmp_path / "mine.review.jsonl"
-    with serving(arguments(squares, out), tmp_path) as (address, _):
-        for options in ({"viewport": PHONE}, {"viewport": PHONE, "color_scheme": "dark"}, {}):
-            with visit(browser, address, **options) as page:
-                page.wait_for_selector("#labels button")
-                assert not scrolls_sideways(page)
-                _one_of_each(page)
+def test_the_page_on_a_phone_and_in_the_dark(browser: "Browser", served: tuple[str, Path]) -> None:
+    address, out = served
+    before = read_answers(out).standing.keys()
+    for options in ({"viewport": PHONE}, {"viewport": PHONE, "color_scheme": "dark"}, {}):
+        with visit(browser, address, **options) as page:
+            page.wait_for_selector("#labels button")
+            assert not scrolls_sideways(page)
+            _one_of_each(page)
     entries = lines_of(out)
     assert sum("undo" in entry for entry in entries) == 3
-    standing = read_answers(out).standing.values()
+    standing = [answer for key, answer in read_answers(out).standing.items() if key not in before]
     # Of each visit: a grid of twelve, and two photos of which one was taken back.
     assert sum(answer.chosen == "grid" for answer in standing) == 36
     assert sum(answer.chosen != "grid" for answer in standing) == 3
@@ -151,9 +159,10 @@ def _one_of_each(page: "Page") -> None:
 
 
 @pytest.mark.slow
-def test_the_server_answers_its_own_page_alone(squares: Path, tmp_path: Path) -> None:
-    out = tmp_path / "mine.review.jsonl"
-    with serving(arguments(squares, out), tmp_path) as (address, _), httpx.Client(base_url=address) as client:
+def test_the_server_answers_its_own_page_alone(served: tuple[str, Path]) -> None:
+    address, out = served
+    before = len(lines_of(out))
+    with httpx.Client(base_url=address) as client:
         assert client.get("/state").status_code == 200
         policy = client.get("/").headers["content-security-policy"]
         assert "default-src 'self'" in policy
@@ -177,10 +186,10 @@ def test_the_server_answers_its_own_page_alone(squares: Path, tmp_path: Path) ->
         assert client.post("/answers", json=sent | {"more": 1}).status_code == 400
         unknown = {"answers": [sent["answers"][0] | {"marks": {"nothing": 1}}]}
         assert "no label of this review" in client.post("/answers", json=unknown).text
-        assert len(lines_of(out)) == 1
+        assert len(lines_of(out)) == before
         assert client.post("/answers", json=sent).status_code == 200
         assert client.post("/answers", json=sent).status_code == 200
-        assert len(lines_of(out)) == 2
+        assert len(lines_of(out)) == before + 1
         assert client.get("/photo/0?longest=64").status_code == 404  # a page of other photos
         photo = client.get(
             "/photo/0", params={"longest": 64, "of": client.get("/state").json()["progress"]["identity"]}
