@@ -80,7 +80,7 @@ def command_device(wanted: str) -> "torch.device":
     return device
 
 
-def check_prediction_file(out: Path) -> None:
+def check_prediction_file(out: Path, option: str = "--out") -> None:
     """Refuse a file name that promises another form than is written.
 
     Raises:
@@ -88,7 +88,7 @@ def check_prediction_file(out: Path) -> None:
     """
     if out.suffix != ".parquet":
         raise UserError(
-            f"--out {out}: predictions are written as Parquet; take {out.with_suffix('.parquet')}, "
+            f"{option} {out}: predictions are written as Parquet; take {out.with_suffix('.parquet')}, "
             "which `data export` turns into CSV and other forms"
         )
 

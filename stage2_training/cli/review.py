@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.cli.options import FAST_MODEL, ConfigFiles, Device, Settings, command_device
+from sspa.stage2_training.cli.options import (
+    FAST_MODEL,
+    ConfigFiles,
+    Device,
+    Settings,
+    check_prediction_file,
+    command_device,
+)
 from sspa.stage2_training.cli.tag import own_labels
 from sspa.stage2_training.cli.use import label_set_of
 
@@ -33,6 +40,9 @@ def review(
     suspects: Annotated[
         Path | None, typer.Option(help="With --check: suspects.parquet of `data audit`, which says what is doubtful.")
     ] = None,
+    tags: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="At the end, tag all photos with the model, as `predict --out`.")
+    ] = None,
     every: Annotated[int, typer.Option(min=1, help="The model learns after so many more answers.")] = 10,
     at_random: Annotated[bool, typer.Option("--random", help="Ask in random order, as a control.")] = False,
     by: Annotated[str | None, typer.Option(help="Who answers; your user name by default.")] = None,
@@ -50,6 +60,8 @@ def review(
         raise UserError("give your labels: a label file, names (cat,dog), a run, or --knowledge")
     if suspects is not None and check is None:
         raise UserError("--suspects is for --check, which is missing")
+    if tags is not None:
+        check_prediction_file(tags, "--tags")
     from sspa.stage2_training.review.serve import Options, going_on_from, review_config, serve_review
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
@@ -63,7 +75,7 @@ def review(
         known = own_labels(given, knowledge, describe)
         settings = review_config(knowledge or Path("labels"), known.domain, config or [], set_ or [], FAST_MODEL)
     options = Options(every, at_random, by if by is not None else _user(), port=port, seed=seed)
-    serve_review(known, settings, run, root, out, check, suspects, command_device(device), options)
+    serve_review(known, settings, run, root, out, check, suspects, tags, command_device(device), options)
 
 
 def _user() -> str:

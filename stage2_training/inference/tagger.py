@@ -4,7 +4,6 @@ Legend: B images, M regions, C labels.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,12 +176,14 @@ class Tagger:
 
     @property
     def identity(self) -> str:
-        """A hash of the model's weights: of the run's file, or of the untrained towers and their calibration."""
+        """A hash of the model's weights: of the run's file, or of the towers and the head in memory."""
         if self._folder is not None:
             with self._folder.file("weights.safetensors").open("rb") as weights:
                 return hashlib.file_digest(weights, "sha256").hexdigest()
-        biases = {name: bias.tolist() for name, bias in self.recognizer.head.logit_biases().items()}
-        return hashlib.sha256(json.dumps([self.recognizer.backbone.fingerprint, biases]).encode()).hexdigest()
+        digest = hashlib.sha256(self.recognizer.backbone.fingerprint.encode())
+        for name, value in sorted(self.recognizer.head.state_dict().items()):
+            digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def expect(self, labels_per_image: float, probabilities: NDArray[np.float32]) -> None:
         """From now on, predict so many labels per image, on average over some typical images.

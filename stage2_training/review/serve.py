@@ -117,6 +117,7 @@ def serve_review(
     out: Path,
     checked: Path | None,
     suspects: Path | None,
+    tags: Path | None,
     device: "torch.device",
     options: Options,
 ) -> None:
@@ -130,6 +131,7 @@ def serve_review(
         out: the review file, made or gone on with.
         checked: a manifest whose marks are checked, of its images; None: all photos below `root`, without any.
         suspects: with it, the table of an audit that says which marks are doubtful.
+        tags: where the labels of all photos are written at the end, by the model as it has learned; None: nowhere.
         device: to compute on.
         options: see there.
 
@@ -143,7 +145,10 @@ def serve_review(
         import uvicorn as __  # noqa: F401
     except ImportError as error:
         raise UserError(f"review needs {error.name}: install sspa with the extra `review`") from error
+    from sspa.stage2_training.data.columns import Paths, Texts
     from sspa.stage2_training.inference.loading import load_recognizer
+    from sspa.stage2_training.inference.tagger import Tagger
+    from sspa.stage2_training.prediction.job import write_predictions
     from sspa.stage2_training.review.learning import Learner
     from sspa.stage2_training.review.maps import MapDrawer
     from sspa.stage2_training.review.server import make_app
@@ -173,7 +178,10 @@ def serve_review(
         with session.learning():
             serve_until_interrupted(app, listening, options.host)
         progress = session.progress()
-    say(f"{out}: {progress['answered']:,} of {len(paths):,} photos are answered")
+        say(f"{out}: {progress['answered']:,} of {len(paths):,} photos are answered")
+        if tags is not None:
+            tagger = Tagger(learner.recognizer(), knowledge, config.evaluation.views, None, threshold=0.5)
+            write_predictions(tagger, Paths(root, Texts(paths)), tags, config.evaluation.batch_size)
     say(f"train on them: sspa-train data prepare custom --review {out} --root {root}")
 
 

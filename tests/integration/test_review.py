@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
@@ -229,8 +230,9 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
     write_manifest(replace(right, targets=targets), tmp_path / "wrong.parquet")
     out = tmp_path / "mine.review.jsonl"
     start: Arguments = ["review", trained_run, "--root", squares / "pictures", "--out", out, "--port", "0"]
+    tags = tmp_path / "tags.parquet"
     with (
-        serving([*start, "--check", tmp_path / "wrong.parquet"], tmp_path) as (address, _),
+        serving([*start, "--check", tmp_path / "wrong.parquet", "--tags", tags], tmp_path) as (address, server),
         httpx.Client(base_url=address) as client,
     ):
         asked = client.get("/next?count=3").json()["asked"]
@@ -242,6 +244,9 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
             marks = dict(zip(keys, right.targets[row].tolist(), strict=True))
             answer = {"id": f"answer-{row}", "path": one["name"], "marks": marks, "chosen": one["chosen"]}
             assert client.post("/answers", json={"answers": [answer]}).status_code == 200
+        server.send_signal(signal.SIGINT)
+        assert server.wait(120) == 0
+    assert pq.read_metadata(tags).num_rows == 144 * 3
     prepare: Arguments = [
         "data",
         "prepare",
