@@ -54,6 +54,8 @@ Describe = Annotated[bool, typer.Option("--describe", help="With --labels: first
 # SSPA without what takes most of the time, as in the preset embedded-photos-fast: for commands that train often,
 # unless the user says something about the model.
 FAST_MODEL = (
+    # Narrower than any CLIP, so that there is a learned map into it: without that, only scalars would be left to train.
+    "model.width=256",
     "model.cap.learned=false",
     "model.dsf.enabled=false",
     "model.qsm.kind=none",

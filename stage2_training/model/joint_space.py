@@ -41,7 +41,7 @@ class JointSpace(nn.Module):
 
     def __init__(self, backbone_width: int, width: int | None) -> None:
         super().__init__()
-        self.width = width or (backbone_width if backbone_width <= _WIDEST else _NARROWED)
+        self.width = min(width or (backbone_width if backbone_width <= _WIDEST else _NARROWED), backbone_width)
         self.narrower = self.width < backbone_width
         self.image = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()
         self.text = nn.Linear(backbone_width, self.width, bias=False) if self.narrower else nn.Identity()

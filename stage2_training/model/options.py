@@ -128,8 +128,8 @@ class SspaOptions(Options):
     head: Literal["sspa"] = "sspa"
     width: Annotated[int, Field(multiple_of=4, ge=4, le=16_384)] | None = Field(
         None,
-        description="width of the model's parts. null: that of the joint space up to 1024 (every CLIP), else 256; "
-        "if narrower than the joint space, by a learned map initialised as PCA (reconstruction)",
+        description="width of the model's parts, at most that of the joint space. null: that up to 1024 (every CLIP), "
+        "else 256; if narrower than the joint space, by a learned map initialised as PCA (reconstruction)",
     )
     kap: KapOptions = KapOptions()
     cap: CapOptions = CapOptions()

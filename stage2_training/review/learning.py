@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sspa.shared.knowledge import Knowledge
+from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.columns import Paths, Texts
 from sspa.stage2_training.data.dataset import Split
@@ -147,6 +148,10 @@ class Learner:
         )
         return score(Recognizer(self._backbone, self._head), [batches])["both"]
 
+    def features(self, row: int) -> ImageFeatures:
+        """A photo's features, on the device, as of one image."""
+        return self._widened(np.array([row]))
+
     def recognizer(self) -> Recognizer:
         """The model as it is now, in evaluation mode."""
         return Recognizer(self._backbone, self._head).eval()
@@ -155,13 +160,17 @@ class Learner:
         kept = self._views[view]
         return replace(kept, rows=rows if kept.rows is None else kept.rows[rows], unreadable={})
 
+    def _widened(self, rows: NDArray[np.int64]) -> ImageFeatures:
+        features = self._views["plain"].take(rows)
+        return ImageFeatures(features.pooled.float().to(self.device), features.regions.float().to(self.device))
+
     def _initialise(self, recognizer: Recognizer, rows: NDArray[np.int64], targets: NDArray[np.int8]) -> None:
         # Neighbours in a folder are alike, so not its first ones.
         sampled = np.random.default_rng(self.config.training.seed).permutation(len(rows))[
             : recognizer.head.sample_images
         ]
-        features = self._views["plain"].take(rows[sampled])
-        sample = type(features)(features.pooled.float().to(self.device), features.regions.float().to(self.device))
         with torch.no_grad():
             labels = recognizer.encode_labels()
-        recognizer.head.initialise(sample, torch.from_numpy(targets[sampled]).to(self.device), labels)
+        recognizer.head.initialise(
+            self._widened(rows[sampled]), torch.from_numpy(targets[sampled]).to(self.device), labels
+        )

@@ -174,7 +174,7 @@ def serve_review(
             strategy = MostDoubtfulFirst(given, None if suspects is None else photo_qualities(suspects, root, paths))
         session = Session(learner, file, labels.labels, paths, strategy, options.every, given, learner.unreadable)
         port = listening.getsockname()[1]
-        app = make_app(session, root, MapDrawer(learner), options.by, options.host, port)
+        app = make_app(session, root, MapDrawer(learner, root, paths), options.by, options.host, port)
         with session.learning():
             serve_until_interrupted(app, listening, options.host)
         progress = session.progress()

@@ -27,8 +27,8 @@ _LARGEST_BODY = 1 << 20
 _LARGEST_PHOTO, _PHOTOS_KEPT = 1600, 128
 _AT_ONCE = 60
 
-# The map of a label over a photo, as JPEG; None where the model has no maps.
-DrawMap = Callable[[Path, int], bytes | None]
+# The map of a label over a photo, by their numbers, as JPEG; None where the model has no maps.
+DrawMap = Callable[[int, int], bytes | None]
 
 
 class _Sent(BaseModel):
@@ -156,7 +156,7 @@ class _Page:
         if row >= len(self.session.paths) or column >= len(self.session.labels) or not self._knows(request):
             return _refused("there is no such photo", 404)
         try:
-            drawn = self._draw_map(self.root / self.session.paths[row], column)
+            drawn = self._draw_map(row, column)
         except UserError as error:
             return _refused(str(error), 404)
         if drawn is None:

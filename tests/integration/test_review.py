@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from sspa.shared.knowledge import read_knowledge
+from sspa.stage2_training.cli.options import FAST_MODEL
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
 from sspa.stage2_training.data.reviewed.answers import read_answers
+from sspa.stage2_training.review.learning import Learner
+from sspa.stage2_training.review.serve import review_config
 
 from .browser import PHONE, scrolls_sideways, visit
 from .conftest import Ended
@@ -260,3 +266,39 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
     assert ended.code == 0, ended.messages
     assert "9 marks of 3 images were corrected" in ended.messages
     assert (read_manifest(tmp_path / "mended.parquet").targets == right.targets).all()
+
+
+def test_the_model_learns_from_answers_and_from_what_it_is_sure_of(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path))
+    manifest = read_manifest(squares / "squares.parquet")
+    settings = [f"backbone.name=local-dir:{squares / 'backbone'}", "model.width=32", "loss.kind=bce"]
+    config = review_config(squares / "knowledge.parquet", "natural", [], [*FAST_MODEL, *settings], ())
+    knowledge = read_knowledge(squares / "knowledge.parquet").for_labels(manifest.labels.keys)
+    learner = Learner(config, knowledge, squares / "pictures", list(manifest.paths), torch.device("cpu"))
+    rows = np.arange(0, 144, 3)
+    others = np.setdiff1d(np.arange(144), rows)
+    targets = manifest.targets[rows].copy()
+    targets[0, 0] = -1
+
+    def surprise() -> float:
+        """Of the model about the answers, in bits a mark; for other pictures so random a tower is no use."""
+        shown, known = learner.probabilities()[rows].astype(float), targets >= 0
+        return float(-np.log2(np.where(targets == 1, shown, 1 - shown)[known]).mean())
+
+    untrained, random = surprise(), torch.get_rng_state()
+    before = learner.probabilities()
+    assert not learner.learn(rows, targets, iter([True, True, False]).__next__)
+    assert (learner.probabilities() == before).all()
+    assert learner.learn(rows, targets, lambda: True)
+    learned, first = surprise(), learner.probabilities()
+    assert learned < untrained - 0.05
+    # The same answers give the same model, whatever was learned before.
+    assert learner.learn(rows, targets, lambda: True)
+    assert (learner.probabilities() == first).all()
+    assert learner.teach_itself(rows, targets, others, lambda: True)
+    assert surprise() < untrained - 0.05
+    assert (learner.probabilities() != first).any()
+    assert not learner.teach_itself(rows, targets, others[:0], lambda: True)
+    assert (torch.get_rng_state() == random).all()

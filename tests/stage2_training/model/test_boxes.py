@@ -207,6 +207,11 @@ def test_the_soft_aggregator_lies_between_max_and_mean() -> None:
     assert ((flat < soft) & (soft < sharp)).all()
 
 
+def test_the_joint_space_is_never_widened() -> None:
+    assert JointSpace(12, width=256).width == 12
+    assert list(JointSpace(12, width=256).parameters()) == []
+
+
 def test_the_narrowed_space_keeps_the_regions_products() -> None:
     regions = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) @ _draw(3, 12).float()
     space = JointSpace(12, width=4)
