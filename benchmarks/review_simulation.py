@@ -23,7 +23,6 @@ from sspa.stage2_training.evaluation.metrics import class_average_precisions
 from sspa.stage2_training.features.batches import FeatureBatches
 from sspa.stage2_training.features.kept_features import FeatureCache
 from sspa.stage2_training.inference.scoring import score
-from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.review.learning import Learner
 from sspa.stage2_training.review.serve import review_config
 from sspa.stage2_training.review.strategy import AtRandom, RareLabelsFirst, Strategy
@@ -68,7 +67,7 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     config = review_config(options.knowledge, dataset.labels.domain, [], settings, ())
     device, paths = torch.device("cpu"), [str(path.relative_to(dataset.root)) for path in pool.paths]
     learner = Learner(config, knowledge, dataset.root, paths, device)
-    cache = FeatureCache(learner.recognizer().backbone, device, config.data.workers, reads_regions(config.model))
+    cache = FeatureCache(learner.recognizer().backbone, device, config.data.workers)
     batches = FeatureBatches(cache.kept([measured], "plain"), measured.targets, 64, device)
     strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled, seed)
     known, answered = np.full_like(pool.targets, -1), np.zeros(len(pool), dtype=bool)

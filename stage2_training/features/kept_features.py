@@ -51,6 +51,10 @@ class KeptFeatures:
     def __len__(self) -> int:
         return sum(map(len, self.pooled)) if self.rows is None else len(self.rows)
 
+    def all_pooled(self) -> NDArray[np.float16]:
+        """(N, d): the pooled feature of every image, without reading any regions."""
+        return _gathered(self.pooled, np.arange(len(self)) if self.rows is None else self.rows)
+
     def take(self, indices: NDArray[np.int64]) -> ImageFeatures:
         """The features of these images, in float16 as they are stored; without regions, there are zero of them."""
         rows = indices if self.rows is None else self.rows[indices]

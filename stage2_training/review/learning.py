@@ -23,7 +23,6 @@ from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import score
 from sspa.stage2_training.inference.untrained import untrained_head
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.views import View
 from sspa.stage2_training.training.fit import fit
@@ -67,12 +66,13 @@ class Learner:
         texts = Texts(paths)
         unknown = np.full((len(texts), self._labels), -1, dtype=np.int8)
         pool = Split("photos", texts, Paths(root, texts), unknown)
-        cache = FeatureCache(self._backbone, device, config.data.workers, reads_regions(config.model))
-        cache.keep(([pool], config.training.views))
-        self._views = {view: cache.kept([pool], view)[0] for view in config.training.views}
-        plain = self._views["plain"]
-        self.unreadable = dict(plain.unreadable)
-        self.pooled: NDArray[np.float32] = plain.take(np.arange(len(texts))).pooled.float().numpy()
+        # With regions whatever is trained: the untrained model, which suggests at first, reads them.
+        cache = FeatureCache(self._backbone, device, config.data.workers)
+        views: tuple[View, ...] = tuple(dict.fromkeys(("plain", *config.training.views)))
+        cache.keep(([pool], views))
+        self._views = {view: cache.kept([pool], view)[0] for view in views}
+        self.unreadable = dict(self._views["plain"].unreadable)
+        self.pooled: NDArray[np.float32] = self._views["plain"].all_pooled().astype(np.float32)
 
     def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Callable[[], bool]) -> bool:
         """Train from the start on these photos; whether it was finished. If not, the model is as it was.

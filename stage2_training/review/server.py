@@ -199,7 +199,7 @@ class _Page:
         return request.query_params.get("of") == self.session.identity
 
     def _again(self, answer: Answer) -> dict[str, Any] | None:
-        found = self.session.asked_again(answer.path)
+        found = self.session.asked_again(answer)
         return None if found is None else {**self._shown(found), "marks": answer.marks}
 
     def _shown(self, asked: Asked) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from sspa.stage2_training.data.reviewed.entries import Answer, Chosen, Undo
 from sspa.stage2_training.data.reviewed.review_file import ReviewFile
 from sspa.stage2_training.review.strategy import Strategy
 
+# In `_marks`: nobody was asked; -1 means that somebody did not know.
+_NEVER = -2
 # From as many answers on something can be learned.
 _FEWEST = 5
 # Photos that are chosen at a time.
@@ -174,11 +176,11 @@ class Session:
                     self._file.add(Undo(undo=answer, by=by))
             self._read_answers()
 
-    def asked_again(self, path: str) -> Asked | None:
-        """A photo once more, after its answer was taken back; None if it is none of this review's."""
+    def asked_again(self, answer: Answer) -> Asked | None:
+        """The photo of an answer that was taken back; None if it is none of this review's."""
         with self._changed:
-            row = self._row_of.get(path)
-            return None if row is None else Asked(row, "useful", self._probabilities[row], self._version)
+            row = self._row_of.get(answer.path)
+            return None if row is None else Asked(row, answer.chosen, self._probabilities[row], self._version)
 
     def marks_of(self, row: int) -> dict[str, int]:
         """What has been answered about a photo, by label key."""
@@ -281,10 +283,6 @@ class Session:
         # Learning takes the longer, the more there is to learn from.
         more = max(self._every, self._learned_from // 10) if self._learned_from else 0
         return answers >= max(_FEWEST, self._learned_from + more)
-
-
-# In `_marks`: nobody was asked; -1 means that somebody did not know.
-_NEVER = -2
 
 
 def judge(answers: Collection[Answer]) -> Judged:
