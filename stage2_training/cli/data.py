@@ -14,6 +14,8 @@ from sspa.shared.terminal import output, say
 from sspa.stage2_training.cli.options import Root
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sspa.stage2_training.data.adapters.adapter import Adapter
     from sspa.stage2_training.data.manifest import Manifest
 
@@ -164,12 +166,15 @@ def check(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Also list images that are the same, or nearly, in two splits.")
     ] = False,
+    blurred: Annotated[
+        bool, typer.Option("--blurred", help="Also list images without detail: out of focus, or empty.")
+    ] = False,
 ) -> None:
     """Report what is missing or wrong, and compare counts with the published ones; exit code 2 on any problem."""
     from sspa.stage2_training.data.adapters import get_adapter
     from sspa.stage2_training.data.checking import check_data, decoding_problems, duplicate_problems
     from sspa.stage2_training.data.dataset import load_manifest
-    from sspa.stage2_training.data.images_on_disk import check_images
+    from sspa.stage2_training.data.images_on_disk import check_images, resolve_paths
 
     if name.endswith(".parquet"):
         manifest, root = load_manifest(name, root, protocol)
@@ -191,6 +196,8 @@ def check(
         if problems:
             _stop_at(problems, f"{root}: {_counted(problems)} with {title}; {_where_from(adapter)}")
         manifest, root = load_manifest(name, root, protocol)
+    if blurred:
+        _list_blurred(resolve_paths(manifest, root))
     if decode:
         problems += decoding_problems(manifest, root)
     if duplicates:
@@ -203,6 +210,16 @@ def check(
         say(f"no two splits share an image among {len(manifest.ids):,}")
     if last:
         say(last)
+
+
+def _list_blurred(paths: "Sequence[Path]") -> None:
+    """A hint, and no problem: some photos are meant to be like that."""
+    from sspa.stage2_training.data.sharpness import blurred_images
+
+    found = blurred_images(paths)
+    for path, value in found[:_PROBLEMS]:
+        output.print(f"{path}: without detail (sharpness {value:.3f})", markup=False)
+    say(f"{len(found):,} of {len(paths):,} images are without detail: blurred, or empty; look at them")
 
 
 def _counted(problems: list[str]) -> str:
