@@ -3,6 +3,7 @@
 import typer
 
 from sspa.shared.terminal import run_command
+from sspa.shared.version import with_version
 from sspa.stage2_training.cli import audit  # noqa: F401 - adds its command to data_app
 from sspa.stage2_training.cli.backbone import backbone_app
 from sspa.stage2_training.cli.bench import bench_app
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 for commands in (run_app, evaluate_app, compare_app, tag_app, review_app, use_app, bench_app, export_app, cache_app):
     app.add_typer(commands)
+with_version(app)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
 app.add_typer(runs_app, name="runs")
