@@ -87,6 +87,8 @@ class RareLabelsFirst:
     ) -> int:
         weights = np.where(probabilities > _LIKELY, 1.0, _UNLIKELY_WEIGHT * probabilities).astype(np.float32)
         rows = np.flatnonzero(left)
+        if len(likely := rows[weights[rows] == 1.0]):
+            rows = likely  # any other weighs next to nothing
         gains = np.maximum(self._similar[rows] - covered, 0.0) @ weights[self._standing_for]
         return int(rows[(gains * weights[rows]).argmax()])
 

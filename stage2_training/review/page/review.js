@@ -1,7 +1,7 @@
 // The review's page. What a key confirms is shown as done at once and sent in order; it waits here until it is kept.
 
 const KEYS = "1234567890-=";
-const AHEAD = 5, TILES = 12, RETRY_MS = 1000, LOOK_MS = 3000;
+const AHEAD = 6, KEPT = 3, TILES = 12, RETRY_MS = 1000, LOOK_MS = 3000;
 const ON = 1, OFF = 0, UNKNOWN = -1, LIKELY = 0.5;
 const $ = (id) => document.getElementById(id);
 
@@ -117,18 +117,20 @@ async function showMap() {
   showsMap = true;
 }
 
+// Afresh, when the model has learned: all but the next few, whose pictures are here already.
 async function fill(afresh = false) {
   if (filling || grid || (!afresh && ahead.length > AHEAD / 2)) return;
   filling = true;
+  const unsent = () => waiting.flatMap((one) => one.rows);
+  const kept = () => (afresh ? ahead.slice(0, KEPT) : ahead);
   try {
-    const unsent = waiting.flatMap((one) => one.rows);
-    const held = [...(current ? [current.row] : []), ...unsent, ...skipped, ...(afresh ? [] : ahead.map((one) => one.row))];
+    const held = [...(current ? [current.row] : []), ...unsent(), ...skipped, ...kept().map((one) => one.row)];
     const { asked } = await json(`/next?count=${AHEAD}&held=${held}`);
-    const gone = new Set(waiting.flatMap((one) => one.rows));
-    const fresh = asked.filter((one) => one.row !== current?.row && !gone.has(one.row) && !skipped.has(one.row));
+    // Meanwhile photos may have been answered.
+    const here = new Set([...(current ? [current.row] : []), ...unsent(), ...skipped, ...kept().map((one) => one.row)]);
+    const fresh = asked.filter((one) => !here.has(one.row));
     for (const one of fresh) one.image = picture(one.row, 1024);
-    const here = new Set(afresh ? [] : ahead.map((one) => one.row));
-    ahead = [...(afresh ? [] : ahead), ...fresh.filter((one) => !here.has(one.row))];
+    ahead = [...kept(), ...fresh];
     version = Math.max(version, ...ahead.map((one) => one.version));
   } catch (error) { say(lost()); }
   filling = false;
