@@ -28,9 +28,10 @@ demo: $(STAMP)
 	$(BIN)/sspa-knowledge generate --labels voc.txt
 	$(BIN)/sspa-train run --knowledge artifacts/voc.parquet
 
-# Three files of tests at a time, since some mostly wait; one thread each, since such small models gain nothing from more.
+# Three files of tests at a time, since some mostly wait, those of tests/integration first, which take longest; one thread
+# each, since such small models gain nothing from more.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -211,7 +211,7 @@ def test_another_address_is_warned_about(
     from sspa.stage2_training.demo import server
     from sspa.stage2_training.demo.scoring import Limits
 
-    monkeypatch.setattr(server, "_run", lambda app, listening: None)
+    monkeypatch.setattr(server, "serve_until_interrupted", lambda app, listening, host: None)
     for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
         server.serve(lambda: tagger, 0.5, Limits(1, 1), host, 0)
         assert ("everyone who reaches" in capsys.readouterr().err) == warned

@@ -114,7 +114,7 @@ def test_a_file_is_written(tag: Command, squares: Path, tmp_path: Path) -> None:
             ("--labels", "red,green", "--out", "x.csv"),
             "--out x.csv: predictions are written as Parquet; take x.parquet",
         ),
-        (("--knowledge", "k.parquet", "--describe"), "--describe is for --labels"),
+        (("--knowledge", "k.parquet", "--describe"), "--describe is for labels by name"),
     ],
 )
 def test_wrong_use_is_one_line(tag: Command, squares: Path, arguments: tuple[str, ...], message: str) -> None:
