@@ -23,8 +23,8 @@ from sspa.stage2_training.evaluation.metrics import class_average_precisions
 from sspa.stage2_training.features.batches import FeatureBatches
 from sspa.stage2_training.features.kept_features import FeatureCache
 from sspa.stage2_training.inference.scoring import score
+from sspa.stage2_training.review.command import review_config
 from sspa.stage2_training.review.learning import Learner
-from sspa.stage2_training.review.serve import review_config
 from sspa.stage2_training.review.strategy import AtRandom, RareLabelsFirst, Strategy
 
 # As for `compare`: a linear probe has a rate and a loss of its own.

@@ -62,7 +62,7 @@ def review(
         raise UserError("--suspects is for --check, which is missing")
     if tags is not None:
         check_prediction_file(tags, "--tags")
-    from sspa.stage2_training.review.serve import Options, going_on_from, review_config, serve_review
+    from sspa.stage2_training.review.command import Options, going_on_from, review_config, serve_review
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
     run = open_run_folder(Path(start)) if start is not None and Path(start).is_dir() else None

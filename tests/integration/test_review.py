@@ -18,8 +18,8 @@ from sspa.shared.knowledge import read_knowledge
 from sspa.stage2_training.cli.options import FAST_MODEL
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
 from sspa.stage2_training.data.reviewed.answers import read_answers
+from sspa.stage2_training.review.command import review_config
 from sspa.stage2_training.review.learning import Learner
-from sspa.stage2_training.review.serve import review_config
 
 from .browser import PHONE, scrolls_sideways, visit
 from .conftest import Ended

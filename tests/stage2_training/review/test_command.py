@@ -13,7 +13,7 @@ from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.model.baselines.linear_probe import LinearProbeOptions
 from sspa.stage2_training.model.options import SspaOptions
-from sspa.stage2_training.review.serve import find_photos, given_marks, photo_qualities, review_config
+from sspa.stage2_training.review.command import find_photos, given_marks, photo_qualities, review_config
 
 
 def test_photos_are_found_at_any_depth_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from sspa.stage2_training.data.manifest import Manifest, read_manifest
 from sspa.stage2_training.data.reviewed.review_file import open_review
 from sspa.stage2_training.review.strategy import AtRandom, MostDoubtfulFirst, RareLabelsFirst, Strategy
 from sspa.stage2_training.runs.run_folder import RunFolder
-from sspa.stage2_training.serving.address import is_loopback, listen, serve_until_interrupted
+from sspa.stage2_training.serving.address import listen, serve_until_interrupted
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _FEW_PHOTOS = "embedded-photos-few"
 # Of training on from a run's weights.
 _GOING_ON_LR = 1e-4
+_HOST = "127.0.0.1"
 _PRESETS = {"pedestrian": "embedded-pedestrian", "remote_sensing": "embedded-aerial"}
 
 
@@ -41,14 +42,13 @@ class Options:
         every: the model learns after so many more answers.
         at_random: the control strategy.
         by: who answers.
-        host, port: where the page is served; a loopback address.
+        port: where the page is served, on this machine alone.
         seed: of what is drawn.
     """
 
     every: int = 10
     at_random: bool = False
     by: str = ""
-    host: str = "127.0.0.1"
     port: int = 7861
     seed: int = 0
 
@@ -136,10 +136,8 @@ def serve_review(
         options: see there.
 
     Raises:
-        UserError: no photos, a review file of other labels or photos, or an address that others reach.
+        UserError: no photos, a review file of other labels or photos, or a port that is taken.
     """
-    if not is_loopback(options.host):
-        raise UserError(f"--host {options.host}: answers are for this machine alone; take 127.0.0.1")
     try:
         import starlette as _  # noqa: F401 - the extra's packages
         import uvicorn as __  # noqa: F401
@@ -161,9 +159,10 @@ def serve_review(
         manifest = read_manifest(checked)
         check_images(manifest, root)
         paths, given = list(manifest.paths), given_marks(manifest, labels)
-    with listen(options.host, options.port) as listening, open_review(out, labels) as file:
+    qualities = None if suspects is None else photo_qualities(suspects, root, paths)
+    with listen(_HOST, options.port) as listening, open_review(out, labels) as file:
         _check_photos(file.answers.marks(), paths, out, root)
-        trained = None if run is None else load_recognizer(run, device, allow_download=True)[0]
+        trained = None if run is None else load_recognizer(run, device)[0]
         learner = Learner(config, knowledge, root, paths, device, trained)
         if learner.unreadable:
             say(f"left out, since they cannot be decoded: {'; '.join(sorted(learner.unreadable.values())[:5])}")
@@ -171,12 +170,12 @@ def serve_review(
             AtRandom(options.seed) if options.at_random else RareLabelsFirst(learner.pooled, options.seed)
         )
         if given is not None:
-            strategy = MostDoubtfulFirst(given, None if suspects is None else photo_qualities(suspects, root, paths))
+            strategy = MostDoubtfulFirst(given, qualities)
         session = Session(learner, file, labels.labels, paths, strategy, options.every, given, learner.unreadable)
         port = listening.getsockname()[1]
-        app = make_app(session, root, MapDrawer(learner, root, paths), options.by, options.host, port)
+        app = make_app(session, root, MapDrawer(learner, root, paths), options.by, _HOST, port)
         with session.learning():
-            serve_until_interrupted(app, listening, options.host)
+            serve_until_interrupted(app, listening, _HOST)
         progress = session.progress()
         say(f"{out}: {progress['answered']:,} of {len(paths):,} photos are answered")
         if tags is not None:
