@@ -83,6 +83,19 @@ def test_shares_are_fitted_within_the_block_and_restored_after_it(recognizer: Re
     assert torch.equal(head.branch_shares, torch.full((3,), 1 / 3))
 
 
+def test_a_handful_of_images_decides_nothing(recognizer: Recognizer) -> None:
+    head = recognizer.head
+    assert head.branch_shares is not None
+    before = head.branch_shares.clone()
+    few = {name: values[:19] for name, values in BRANCHES.items()} | {"both": BRANCHES["region"][:19]}
+    with fitted_shares(head, few, TARGETS[:19], PROTOCOL) as fitted:
+        assert fitted is few
+        assert torch.equal(head.branch_shares, before)
+    enough = {name: values[:20] for name, values in BRANCHES.items()} | {"both": BRANCHES["region"][:20]}
+    with fitted_shares(head, enough, TARGETS[:20], PROTOCOL):
+        assert not torch.equal(head.branch_shares, before)
+
+
 def test_a_head_with_one_branch_is_left_alone(recognizer: Recognizer) -> None:
     recognizer.head.branch_shares = None
     probabilities = {"global": BRANCHES["global"], "both": BRANCHES["global"]}
