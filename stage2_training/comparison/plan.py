@@ -9,6 +9,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_control import control_rows
 from sspa.shared.knowledge_format import write_knowledge
+from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.definition import Comparison, Group
 from sspa.stage2_training.config.resolving import differing_keys, resolve_config
 from sspa.stage2_training.config.run_config import RunConfig
@@ -52,6 +53,7 @@ def plan_runs(
     """
     if comparison.data and "data.name" in given:
         raise UserError(f"the comparison names its own data ({', '.join(comparison.data)}); leave out --data")
+    _say_what_is_not_set(comparison, settings)
     planned = []
     for group in comparison.groups():
         for variant, own in comparison.variants.items():
@@ -105,6 +107,15 @@ def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[i
         if RunFolder(run.path).finished:
             found.setdefault(run.group, {}).setdefault(run.variant, {})[run.seed] = open_run_folder(run.path)
     return found
+
+
+def _say_what_is_not_set(comparison: Comparison, settings: Sequence[str]) -> None:
+    """Conditions and variants differ in what they set themselves; what the user sets applies to the others."""
+    for key in (setting.partition("=")[0] for setting in settings):
+        conditions = {group.condition: group.settings for group in comparison.groups()}
+        own = [name for name, given in (conditions | comparison.variants).items() if name and key in given]
+        if own:
+            say(f"--set {key} does not apply to those that set their own: {', '.join(own)}")
 
 
 def _control_of(own: Mapping[str, Any]) -> str:

@@ -88,6 +88,22 @@ def test_every_run_that_comes_with_the_project_is_a_valid_configuration(
     assert len(told) == len(planned)
 
 
+def test_what_a_condition_or_variant_sets_itself_is_said_to_stay(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    comparison = read_comparison("few-shot").only(["linear", "SSPA"], ["4 shots", "8 shots"])
+    given = {"knowledge": write_knowledge_file(tmp_path / "k.parquet"), "data.name": "ucm"}
+    settings = ["training.lr=0.004", "training.warmup_epochs=1"]
+    planned = plan_runs(comparison.with_seeds("0"), tmp_path / "out", [], settings, given)
+    rates = {(run.group.condition, run.variant): run.config.training.lr for run in planned}
+    assert rates["4 shots", "SSPA"] == 0.004
+    assert rates["8 shots", "SSPA"] != 0.004
+    assert rates["4 shots", "linear"] != 0.004
+    said = capfd.readouterr().err
+    assert "--set training.lr does not apply to those that set their own: 8 shots, linear" in said
+    assert "warmup" not in said
+
+
 def test_the_ablation_touches_every_box() -> None:
     touched = {key for own in read_comparison("ablation").variants.values() for key in own}
     # Widths, start values and regularisation are the recipe's, not boxes.
