@@ -262,10 +262,10 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
         "--root",
         squares / "pictures",
     ]
-    ended = sspa_train(*prepare, "--output", tmp_path / "mended.parquet")
+    ended = sspa_train(*prepare, "--output", tmp_path / "corrected.parquet")
     assert ended.code == 0, ended.messages
     assert "9 marks of 3 images were corrected" in ended.messages
-    assert (read_manifest(tmp_path / "mended.parquet").targets == right.targets).all()
+    assert (read_manifest(tmp_path / "corrected.parquet").targets == right.targets).all()
 
 
 def test_the_model_learns_from_answers_and_from_what_it_is_sure_of(

@@ -5,6 +5,7 @@ DuckDB reads the file as it is (`read_json('mine.review.jsonl')`).
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,15 +69,6 @@ def read_answers(path: Path) -> Answers:
     return answers
 
 
-def is_review_file(path: Path) -> bool:
-    """Whether a file starts as a review file does."""
-    try:
-        with path.open("rb") as file:
-            return file.read(16).replace(b" ", b"").startswith(b'{"sspa_review"')
-    except OSError:
-        return False
-
-
 def read_up_to_damage(path: Path) -> tuple[Answers, int, int]:
     """The answers, how many bytes hold them, and the size of the file; only its last line may be damaged.
 
@@ -92,7 +84,8 @@ def read_up_to_damage(path: Path) -> tuple[Answers, int, int]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     answers, whole = Answers(), 0
-    lines = content.splitlines(keepends=True)
+    # Not splitlines, for which a stray carriage return ends a line too: what follows it would be taken for cut off.
+    lines = [line for line in re.split(rb"(?<=\n)", content) if line]
     for number, line in enumerate(lines, start=1):
         try:
             entry = entry_of(json.loads(line)) if line.endswith(b"\n") else None

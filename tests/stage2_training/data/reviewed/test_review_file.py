@@ -9,7 +9,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.stage2_training.data.reviewed.answers import is_review_file, read_answers
+from sspa.stage2_training.data.reviewed.answers import read_answers
 from sspa.stage2_training.data.reviewed.entries import Answer, Undo
 from sspa.stage2_training.data.reviewed.review_file import open_review
 
@@ -32,7 +32,6 @@ def test_answers_are_read_as_they_were_given_and_the_last_one_counts(tmp_path: P
     found = read_answers(path)
     assert found.marks() == {"a.jpg": {"cat": 1, "dog": 1}, "b.jpg": {"cat": -1}}
     assert found.labels == LABELS.labels
-    assert is_review_file(path)
 
 
 def test_an_answer_is_in_the_file_before_add_returns(tmp_path: Path) -> None:
@@ -89,6 +88,19 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_text(lines[0] + '{"path": 3}\n' + lines[2])
     with pytest.raises(UserError, match=r"a\.jsonl: line 2 is damaged .*; remove or correct it"):
         read_answers(path)
+
+
+def test_a_stray_carriage_return_is_damage_and_not_the_end(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", answer("a.jpg", cat=1), answer("b.jpg", cat=1), answer("c.jpg", cat=1))
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = lines[0] + lines[1].replace(b"a.jpg", b"a\r.jpg") + lines[2] + lines[3]
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        written(path)
+    assert path.read_bytes() == damaged
+    # As an editor of another system ends lines.
+    path.write_bytes(b"".join(lines).replace(b"\n", b"\r\n"))
+    assert set(read_answers(path).marks()) == {"a.jpg", "b.jpg", "c.jpg"}
 
 
 def test_two_pages_on_one_file_are_refused(tmp_path: Path) -> None:
