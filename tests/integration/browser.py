@@ -29,9 +29,12 @@ _FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """A headless Chromium for the whole session."""
+    """A headless Chromium for the tests of a file.
+
+    No longer, since while Playwright runs its event loop counts as running, and `asyncio.run` fails in other tests.
+    """
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("no chromium is installed (apt-get install chromium)")

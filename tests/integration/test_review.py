@@ -78,6 +78,7 @@ def test_photos_reviewed_by_keyboard_through_a_kill_are_kept_once_each(
         page.goto(address)
         page.wait_for_selector("#labels button")
         answered = [answer_by_keyboard(page, truth) for _ in range(25)]
+        page.wait_for_function("() => document.getElementById('progress').textContent.startsWith('25 of 144')")
         server.send_signal(signal.SIGKILL)
         server.wait(30)
         # The page is still there, and goes on with what it holds already.

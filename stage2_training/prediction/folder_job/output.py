@@ -8,6 +8,7 @@ from typing import Any
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 from sspa.shared.json_files import parse_json
+from sspa.shared.temporary_folders import delete_abandoned
 from sspa.stage2_training.data.object_storage import below, file_system, is_address, read_bytes, write_bytes
 
 _ENDING = ".parquet"
@@ -27,6 +28,9 @@ class OutputFolder:
         Raises:
             UserError: it holds the output of another job, or cannot be written.
         """
+        if not is_address(self.place):
+            # A process killed right after its file appeared leaves its temporary folder, and nobody writes that file again.
+            delete_abandoned(Path(self.place))
         there = self._read(_JOB)
         if there is None:
             self._write("labels.csv", labels.encode())
