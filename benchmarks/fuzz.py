@@ -56,6 +56,7 @@ from sspa.stage2_training.features.kept_features import kept_features
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.listing import list_runs
 from sspa.stage2_training.runs.run_folder import open_run_folder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 from sspa.stage2_training.training.checkpoint import load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.optimization import make_optimization
 from sspa.stage2_training.training.train_state import TrainState
@@ -367,7 +368,7 @@ class Fuzzer:
             folder.thresholds()
             folder.epochs()
             folder.test_ids()
-            folder.read_predictions()
+            read_predictions(folder)
         finally:
             shutil.copy(good, changed)
 

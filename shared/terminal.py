@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -141,3 +141,10 @@ def progress(description: str, total: int, unit: str) -> Iterator[Progress]:
         yield shown
     finally:
         shown.finish()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Show on a terminal that libraries are being loaded, which takes seconds; elsewhere nothing."""
+    with messages.status("loading torch and the model's libraries") if messages.is_terminal else nullcontext():
+        yield

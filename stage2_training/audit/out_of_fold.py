@@ -15,9 +15,10 @@ from sspa.shared.knowledge import read_knowledge
 from sspa.shared.label_sets import Label
 from sspa.shared.terminal import say
 from sspa.stage2_training.config.run_config import RunConfig
-from sspa.stage2_training.features.inputs import own_dataset
+from sspa.stage2_training.runs.inputs import own_dataset
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 from sspa.stage2_training.training.run import run
 
 
@@ -64,7 +65,7 @@ def out_of_fold(configs: Sequence[RunConfig], out: Path, device: torch.device) -
         else:
             knowledge = read_knowledge(config.knowledge).for_labels(dataset.labels.keys)
             check_same_inputs(folder, dataset, knowledge, folder.record().processes)
-        probabilities, _ = folder.read_predictions()
+        probabilities, _ = read_predictions(folder)
         held_out = dataset.splits[dataset.measured]
         folders.append(folder)
         paths += list(held_out.paths)

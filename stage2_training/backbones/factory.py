@@ -13,6 +13,7 @@ from torch import nn
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones import embedded
+from sspa.stage2_training.backbones.backbone_names import EMBEDDED, check_name
 from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower, TowerPrecision
 from sspa.stage2_training.backbones.open_clip_models import LoadedModel, load_open_clip
 from sspa.stage2_training.backbones.resnet_tower import ResNetTower
@@ -82,16 +83,8 @@ def create_backbone(
 
 
 def _loaded(spec: str, weights: str | None, allow_download: bool) -> LoadedModel:
-    if spec == "embedded":
-        if weights is not None:
-            raise UserError("the embedded backbone brings its own weights; leave out weights, or name another backbone")
-        return embedded.load_embedded()
-    if spec.startswith(("open_clip:", "hf-hub:", "local-dir:")):
-        return load_open_clip(spec, weights, allow_download)
-    raise UserError(
-        f"backbone {spec}: unknown; take embedded, open_clip:NAME (such as open_clip:ViT-B-16), hf-hub:OWNER/NAME"
-        " or local-dir:FOLDER"
-    )
+    check_name(spec, weights)
+    return embedded.load_embedded() if spec == EMBEDDED else load_open_clip(spec, weights, allow_download)
 
 
 def _image_tower(visual: nn.Module, size: tuple[int, int] | None, regions: Regions) -> ImageTower:

@@ -13,7 +13,6 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from safetensors import SafetensorError
 
 from sspa.shared.errors import UserError
-from sspa.shared.suggestions import nearest
 from sspa.stage2_training.backbones.hub_models import SCHEME, snapshot
 from sspa.stage2_training.backbones.model_folders import check_model_folder, folder_weights, no_remote_code
 from sspa.stage2_training.backbones.weight_files import load_weights_file
@@ -71,9 +70,7 @@ def _load_folder(folder: Path, spec: str, weights: str | None) -> LoadedModel:
 
 def _load_named(name: str, weights: str | None) -> LoadedModel:
     config = get_model_config(name)
-    if config is None:
-        hint = nearest(name, open_clip.list_models(), count=3, cutoff=0.3)
-        raise UserError(f"open_clip:{name}: no such architecture; {hint or 'none is similar'}")
+    assert config is not None, name  # see `check_name`
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None:
         raise UserError(f"open_clip:{name} needs weights: a tag ({', '.join(tags) or 'none known'}), a file, or random")

@@ -20,7 +20,8 @@ from sspa.stage2_training.bench.untrained import untrained_sspa
 from sspa.stage2_training.compute.algorithms import compile_model
 from sspa.stage2_training.compute.memory import peak_memory
 from sspa.stage2_training.config.run_config import TrainingOptions
-from sspa.stage2_training.model.losses import AslOptions, total_loss
+from sspa.stage2_training.model.loss_options import AslOptions
+from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.optimization import Optimization, make_optimization
 from sspa.stage2_training.training.steps import forward_context

@@ -1,5 +1,6 @@
 """`sspa-train data audit`: marks that are probably wrong. Heavy imports happen inside the command."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.tables import print_table
-from sspa.shared.terminal import say
+from sspa.shared.terminal import loading, say
 from sspa.stage2_training.cli.data import Name, data_app
 from sspa.stage2_training.cli.options import (
     FAST_MODEL,
@@ -42,15 +43,10 @@ def audit(
     Writes suspects.parquet (path, label, mark, probability, quality, probably_wrong; the most doubtful first) and
     audit.html.
     """
-    try:
-        import cleanlab as _  # noqa: F401 - the extra's only package
-    except ImportError as error:
-        raise UserError(f"data audit needs cleanlab ({error}); install the extra `audit`") from error
-    from sspa.stage2_training.audit.marks import audit_labels, probably_wrong
-    from sspa.stage2_training.audit.out_of_fold import out_of_fold
-    from sspa.stage2_training.audit.page import write_audit_page
-    from sspa.stage2_training.audit.suspects import find_suspects, without_any_label, write_suspects
+    if find_spec("cleanlab") is None:
+        raise UserError("data audit needs cleanlab; install the extra `audit`")
     from sspa.stage2_training.config.resolving import resolve_config
+    from sspa.stage2_training.runs.inputs import open_inputs
 
     given = given_settings(knowledge, name, root)
     fast = () if config or any(setting.startswith("model.") for setting in set_ or ()) else FAST_MODEL
@@ -58,6 +54,13 @@ def audit(
         resolve_config(config or [], [*fast, *(set_ or ()), f"data.fold={number}/{folds}"], given)
         for number in range(1, folds + 1)
     ]
+    open_inputs(configs[0])
+    with loading():
+        from sspa.stage2_training.audit.marks import audit_labels, probably_wrong
+        from sspa.stage2_training.audit.out_of_fold import out_of_fold
+        from sspa.stage2_training.audit.page import write_audit_page
+        from sspa.stage2_training.audit.suspects import find_suspects, without_any_label, write_suspects
+
     predicted = out_of_fold(configs, out, command_device(device))
     wrong = probably_wrong(predicted.probabilities, predicted.targets)
     audits, suspects = audit_labels(predicted.targets, wrong), find_suspects(predicted, wrong)

@@ -7,7 +7,7 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.tables import markdown_row, markdown_table
-from sspa.shared.terminal import output, say
+from sspa.shared.terminal import loading, output, say
 
 backbone_app = typer.Typer(help="The cost of backbones, and conversion of weights files.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def cost(
     labels: Annotated[str, typer.Option(help="A label set by name, or a label file.")] = "voc",
 ) -> None:
     """A table: one training step of the full model on each backbone (random weights, float32, on the CPU)."""
-    from sspa.stage2_training.bench.step_cost import StepRequest, measure_apart, spec_and_size
+    from sspa.stage2_training.bench.step_request import StepRequest, measure_apart, spec_and_size
 
     requests = [StepRequest(*spec_and_size(row), tower, batch, threads, labels) for row in rows or _ROWS]
     columns = (
@@ -67,7 +67,10 @@ def convert(
     ] = False,
 ) -> None:
     """Convert a weights file to safetensors, which hold numbers only."""
-    from sspa.stage2_training.backbones.weight_files import convert_weights_file
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file")
+    with loading():
+        from sspa.stage2_training.backbones.weight_files import convert_weights_file
 
     convert_weights_file(file, target, trust_torchscript)
     say(f"{target}: written; use it with --set backbone.weights={target}")

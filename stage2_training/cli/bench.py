@@ -12,11 +12,12 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.tables import markdown_table
-from sspa.shared.terminal import output, progress, say
+from sspa.shared.terminal import loading, output, progress, say
 from sspa.stage2_training.cli.options import AsJson, Device, command_device
 
 if TYPE_CHECKING:
     from sspa.stage2_training.bench.model_speed import BenchResult
+    from sspa.stage2_training.data.dataset import Split
 
 # The project's goals on any device, as a share of the bare tower's speed.
 GOALS = {"evaluation": 0.9, "training step": 0.8}
@@ -60,24 +61,27 @@ def bench(
     device: Device = "auto",
 ) -> None:
     """Images per second of the bare image tower, of evaluation and of a training step, and where the time goes."""
-    import torch
+    from sspa.stage2_training.bench.step_request import spec_and_size
 
-    from sspa.stage2_training.bench.model_speed import BenchRequest
-    from sspa.stage2_training.bench.model_speed import bench as measure
-    from sspa.stage2_training.bench.step_cost import spec_and_size
+    spec, pixels = spec_and_size(f"{backbone}@{image_size or ('260' if backbone == 'embedded' else '224')}")
+    images = None if data is None else _val_of(data, root)
+    with loading():
+        import torch
+
+        from sspa.stage2_training.bench.model_speed import BenchRequest
+        from sspa.stage2_training.bench.model_speed import bench as measure
 
     chosen = command_device(device)
     if processor_time and (chosen.type != "cpu" or threads != 1):
         raise UserError("--processor-time is for one thread of a CPU only: add --device cpu --threads 1")
     if threads is not None:
         torch.set_num_threads(threads)
-    spec, pixels = spec_and_size(f"{backbone}@{image_size or ('260' if backbone == 'embedded' else '224')}")
     request = BenchRequest(spec, pixels, batch, precision.value, compile_, labels, rounds, processor_time)
     with progress(f"measuring {backbone} on {chosen}", total=2 * rounds, unit="rounds") as bar:
         found = measure(request, chosen, bar.advance)
-    loading = _loading(data, root, pixels, workers, rounds)
+    loaded = _loading(images, pixels, workers, rounds)
     if as_json:
-        output.print_json(json.dumps({**asdict(found), "loading": loading, "request": asdict(request)}))
+        output.print_json(json.dumps({**asdict(found), "loading": loaded, "request": asdict(request)}))
         return
     where = f"{torch.cuda.get_device_name()}" if chosen.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     output.print(
@@ -86,17 +90,17 @@ def bench(
         f"{', in processor time' if processor_time else ''}",
         markup=False,
     )
-    _show(found, loading, batch)
+    _show(found, loaded, batch)
 
 
-def _show(found: "BenchResult", loading: float, batch: int) -> None:
+def _show(found: "BenchResult", loaded: float, batch: int) -> None:
     rows = []
     for name, speed in found.speeds.items():
         goal = GOALS.get(name)
         reached = "" if goal is None else f"{goal} {'reached' if speed.ratio >= goal else 'missed'}"
         rows.append((name, f"{speed.images_per_second:.1f}", f"{speed.ratio:.2f}", reached))
     tower = found.speeds["bare tower"].images_per_second
-    rows.append(("loading", f"{loading:.1f}", f"{loading / tower:.2f}", ""))
+    rows.append(("loading", f"{loaded:.1f}", f"{loaded / tower:.2f}", ""))
     _print_markdown(("", "images/s", "of the bare tower", "goal"), rows)
     parts = (found.evaluation_ms, found.step_ms)
     stages = [
@@ -107,7 +111,7 @@ def _show(found: "BenchResult", loading: float, batch: int) -> None:
     _print_markdown(("ms per batch", "evaluation", "training step"), [*stages, sums])
     output.print(
         f"\nlabel texts, once per split: {found.text_ms:.1f} ms; loading, beside the rest: "
-        f"{1000 * batch / loading:.1f} ms per batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
+        f"{1000 * batch / loaded:.1f} ms per batch; peak memory: {found.peak_bytes / 1e9:.2f} GB",
         markup=False,
     )
 
@@ -116,16 +120,18 @@ def _print_markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     output.print(f"\n{markdown_table(columns, rows)}", markup=False)
 
 
-def _loading(data: str | None, root: Path | None, size: tuple[int, int], workers: int, rounds: int) -> float:
-    """Images per second of our loader, from the val split of `data` or from generated images."""
-    from sspa.stage2_training.bench.loader_speed import drawn_split, loading_rate
+def _val_of(data: str, root: Path | None) -> "Split":
     from sspa.stage2_training.data.dataset import load_dataset
 
-    if data is not None:
-        splits = load_dataset(data, root).splits
-        if "val" not in splits:
-            raise UserError(f"{data}: has no val split, only {', '.join(splits)}")
-        return loading_rate(splits["val"], size, workers, rounds)
+    return load_dataset(data, root).split("val")
+
+
+def _loading(images: "Split | None", size: tuple[int, int], workers: int, rounds: int) -> float:
+    """Images per second of our loader, of a split or of generated images."""
+    from sspa.stage2_training.bench.loader_speed import drawn_split, loading_rate
+
+    if images is not None:
+        return loading_rate(images, size, workers, rounds)
     say("loading is measured on generated images of 500x375 pixels; choose real ones with --data")
     with tempfile.TemporaryDirectory() as folder:
         return loading_rate(drawn_split(Path(folder)), size, workers, rounds)

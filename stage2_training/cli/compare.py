@@ -7,7 +7,7 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.holding import held
-from sspa.shared.terminal import say
+from sspa.shared.terminal import loading, say
 from sspa.stage2_training.cli.options import (
     ConfigFiles,
     Data,
@@ -45,12 +45,9 @@ def compare(
     device: Device = "auto",
 ) -> None:
     """Run variants over seeds and compare them, with confidence intervals; runs only what is missing."""
-    from sspa.stage2_training.comparison.at_once import jobs_of
-    from sspa.stage2_training.comparison.compare import compare as run_comparison
     from sspa.stage2_training.comparison.definition import read_comparison
-    from sspa.stage2_training.comparison.page import write_comparison_page
-    from sspa.stage2_training.comparison.rows import write_rows
-    from sspa.stage2_training.comparison.table import show_comparison
+    from sspa.stage2_training.comparison.plan import planned_work
+    from sspa.stage2_training.runs.inputs import open_inputs
 
     whole = read_comparison(comparison)
     defined = (whole if reference is None else whole.with_reference(reference)).only(
@@ -62,8 +59,18 @@ def compare(
     on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
     folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
     with held(folder, "wait for it, or compare into another --out"):
+        work = planned_work(defined, folder, config or [], set_ or [], given)
+        if work.left:
+            open_inputs(work.left[0][0].config)  # a mistake in them would end the first run
+        with loading():
+            from sspa.stage2_training.comparison.at_once import jobs_of
+            from sspa.stage2_training.comparison.compare import compare as run_comparison
+            from sspa.stage2_training.comparison.page import write_comparison_page
+            from sspa.stage2_training.comparison.rows import write_rows
+            from sspa.stage2_training.comparison.table import show_comparison
+
         where = command_device(device)
-        rows, failed = run_comparison(defined, folder, config or [], set_ or [], given, where, jobs_of(jobs, where))
+        rows, failed = run_comparison(work, defined.reference, folder / "logs", where, jobs_of(jobs, where))
         write_rows(rows, folder / "comparison.parquet")
         page = write_comparison_page(defined, rows, folder / "comparison.html")
     show_comparison(defined, rows)

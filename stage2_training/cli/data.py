@@ -308,17 +308,16 @@ def throughput(
     rounds: Annotated[int, typer.Option(help="Number of rounds; the best counts.")] = 3,
 ) -> None:
     """Measure images per second of the loader, compared with a bare Pillow and torchvision loop."""
+    from sspa.stage2_training.data.dataset import load_dataset
+
+    images = load_dataset(name, root).split(split)
+    counts = tuple(int(count) for count in workers.split(","))
     import torch
 
     from sspa.stage2_training.bench.loader_speed import measure_throughput
-    from sspa.stage2_training.data.dataset import load_dataset
 
     torch.set_num_threads(1)
-    dataset = load_dataset(name, root)
-    if split not in dataset.splits:
-        raise UserError(f"{name} has no split {split!r}; it has {', '.join(dataset.splits)}")
-    counts = tuple(int(count) for count in workers.split(","))
-    for row in measure_throughput(dataset.splits[split], size, counts, rounds):
+    for row in measure_throughput(images, size, counts, rounds):
         ratio = row.ours / row.bare
         output.print(f"{row.workers} workers: {row.ours:.0f} images/s, bare loop {row.bare:.0f}, ratio {ratio:.2f}")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import output
+from sspa.shared.terminal import loading, output
 from sspa.stage2_training.cli.options import (
     AsJson,
     Device,
@@ -72,57 +72,40 @@ def evaluate(
 ) -> None:
     """Score a trained run on a split, per branch; for labels it has never seen, add --knowledge."""
     images = deletion_images if deletion_images is not None else former_images
-    if not explanations:
-        if images is not None:
-            raise UserError("--deletion-images: belongs to --explanations, which is missing")
-        leave_out = None if unreadable is Unreadable.as_configured else unreadable is Unreadable.leave_out
-        _evaluate(run_path, data, root, split, knowledge, thresholds, resamples, as_json, precision, device, leave_out)
-        return
-    if thresholds is not Thresholds.fixed or resamples:
+    if images is not None and not explanations:
+        raise UserError("--deletion-images: belongs to --explanations, which is missing")
+    if explanations and (thresholds is not Thresholds.fixed or resamples):
         option = "--resamples" if resamples else "--thresholds"
         raise UserError(f"{option}: has no effect with --explanations, which measures maps; leave one of them out")
-    from sspa.stage2_training.explanation.table import show_faithfulness
-
-    where = str(command_device(device))
-    count = _IMAGES_FOR_DELETION if images is None else images
-    show_faithfulness(run_path, data, root, split, knowledge, count, as_json, where)
-
-
-def _evaluate(
-    run_path: Path,
-    data: str | None,
-    root: Path | None,
-    split: str | None,
-    knowledge: Path | None,
-    thresholds: Thresholds,
-    resamples: int,
-    as_json: bool,
-    precision: ScoringPrecision,
-    device: str,
-    leave_out_unreadable: bool | None,
-) -> None:
-    from sspa.stage2_training.cli.metrics_table import show_metrics
-    from sspa.stage2_training.inference.evaluate import evaluate_run
+    from sspa.stage2_training.runs.inputs import scored_inputs
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
-    scored, metrics, intervals = evaluate_run(
-        run_path,
-        data,
-        root,
-        split,
-        knowledge,
-        command_device(device),
-        thresholds.value,
-        resamples,
-        precision.value,
-        leave_out_unreadable,
-    )
+    folder = open_run_folder(run_path)
+    folder.check_loadable()
+    leave_out = None if unreadable is Unreadable.as_configured else unreadable is Unreadable.leave_out
+    scored = scored_inputs(folder, data, root, knowledge, leave_out)
+    if split is not None:
+        scored.dataset.split(split)
+    if explanations:
+        with loading():
+            from sspa.stage2_training.explanation.table import show_faithfulness
+
+        count = _IMAGES_FOR_DELETION if images is None else images
+        show_faithfulness(folder, scored, split, count, as_json, str(command_device(device)))
+        return
+    with loading():
+        from sspa.stage2_training.inference.evaluate import evaluate_run
+
+    where = command_device(device)
+    name, metrics, intervals = evaluate_run(folder, scored, split, where, thresholds.value, resamples, precision.value)
     if as_json:
         found = {branch: figures.to_dict() for branch, figures in metrics.items()}
         for branch, interval in intervals.items():
             found[branch]["mAP_interval"] = asdict(interval)
         output.print_json(json.dumps(found))
         return
-    show_metrics(scored, metrics, open_run_folder(run_path).record().data.unseen)
+    from sspa.stage2_training.cli.metrics_table import show_metrics
+
+    show_metrics(name, metrics, folder.record().data.unseen)
     for branch, interval in intervals.items():
         output.print(f"{branch}: mAP {interval}", markup=False)

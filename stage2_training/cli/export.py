@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import output
+from sspa.shared.terminal import loading, output
 from sspa.stage2_training.cli.options import Device, RunArgument, command_device
 
 export_app = typer.Typer()
@@ -30,7 +30,9 @@ def export(
     ] = None,
 ) -> None:
     """Export the model as one file, images in and probabilities out, and compare it with the run on real images."""
-    from sspa.stage2_training.export.export import export_run
+    _check(run_path)
+    with loading():
+        from sspa.stage2_training.export.export import export_run
 
     output.print(str(export_run(run_path, to.value, out, check or [])), markup=False)
 
@@ -41,7 +43,9 @@ def package(
     out: Annotated[Path, typer.Option(help="The new folder.")],
 ) -> None:
     """Write a folder to share: weights, configuration, labels, knowledge, thresholds and a model card."""
-    from sspa.stage2_training.export.package import package_run
+    _check(run_path)
+    with loading():
+        from sspa.stage2_training.export.package import package_run
 
     output.print(str(package_run(run_path, out)), markup=False)
 
@@ -53,14 +57,23 @@ def report(
     device: Device = "auto",
 ) -> None:
     """Rewrite the report of one run, or compare several runs side by side on one page."""
-    from sspa.stage2_training.report.page import write_report
-    from sspa.stage2_training.report.side_by_side import write_side_by_side
     from sspa.stage2_training.runs.run_folder import open_run_folder
+
+    folders = [open_run_folder(path) for path in run_paths]
+    with loading():
+        from sspa.stage2_training.report.page import write_report
+        from sspa.stage2_training.report.side_by_side import write_side_by_side
 
     if len(run_paths) > 1:
         page = write_side_by_side(run_paths, out or Path("side-by-side.html"))
     elif out is not None:
         raise UserError("--out: is for several runs; the report of one is report.html in its folder")
     else:
-        page = write_report(open_run_folder(run_paths[0]), command_device(device))
+        page = write_report(folders[0], command_device(device))
     output.print(str(page), markup=False)
+
+
+def _check(run_path: Path) -> None:
+    from sspa.stage2_training.runs.run_folder import open_run_folder
+
+    open_run_folder(run_path).check_loadable()

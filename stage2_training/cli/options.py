@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.compute.device_name import check_device_name
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,10 @@ class ScoringPrecision(StrEnum):
 
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` wrote.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.", callback=check_device_name),
+]
 Knowledge = Annotated[Path | None, typer.Option(help="The knowledge file that sspa-knowledge wrote.")]
 Data = Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")]
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]

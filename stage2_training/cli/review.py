@@ -1,5 +1,6 @@
 """`sspa-train review`: a page for labelling photos with a model that learns meanwhile. Heavy imports happen inside."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,7 @@ def review(
 
     run = open_run_folder(Path(start)) if start is not None and Path(start).is_dir() else None
     if run is not None:
+        run.check_loadable()
         if knowledge is not None or describe or config or set_:
             raise UserError("a run has its own labels, knowledge and settings; leave the other options out")
         known, settings = run.knowledge(), going_on_from(run)
@@ -75,7 +77,7 @@ def review(
         known = own_labels(given, knowledge, describe)
         settings = review_config(knowledge or Path("labels"), known.domain, config or [], set_ or [], FAST_MODEL)
     options = Options(every, at_random, by if by is not None else _user(), port=port, seed=seed)
-    serve_review(known, settings, run, root, out, check, suspects, tags, command_device(device), options)
+    serve_review(known, settings, run, root, out, check, suspects, tags, partial(command_device, device), options)
 
 
 def _user() -> str:

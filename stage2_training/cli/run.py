@@ -1,11 +1,12 @@
 """`sspa-train run`. Heavy imports happen inside the command."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sspa.shared.terminal import say
+from sspa.shared.terminal import loading, say
 from sspa.stage2_training.cli.options import (
     ConfigFiles,
     Data,
@@ -18,8 +19,7 @@ from sspa.stage2_training.cli.options import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
+    from sspa.stage2_training.runs.run_folder import RunFolder
     from sspa.stage2_training.training.run import RunResult
 
 run_app = typer.Typer()
@@ -54,33 +54,43 @@ def run(
     """
     from sspa.stage2_training.compute.processes import processes_of_environment
     from sspa.stage2_training.config.resolving import resolve_config
-    from sspa.stage2_training.report.page import write_report
+    from sspa.stage2_training.runs.inputs import open_inputs
     from sspa.stage2_training.runs.resuming import finished_run
-    from sspa.stage2_training.training.run import run as train
+    from sspa.stage2_training.runs.run_folder import check_free
 
     given = given_settings(knowledge, data, root, training__epochs=epochs, training__seed=seed)
-    chosen = command_device(device)
-    with processes_of_environment(chosen) as processes:
+    with processes_of_environment(partial(command_device, device)) as processes:
         resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
         if resolved.preset is not None:
             say(f"recipe: preset {resolved.preset} (--preset none for the defaults)")
         if resume and (finished := processes.first(lambda: finished_run(out, resolved))) is not None:
             say(f"{finished.path}: this run is finished; there is nothing to train")
             if not processes.rank and not finished.file("report.html").exists():
-                say(f"report: {write_report(finished, chosen)}")
+                _report(finished, device)
             return
-        result = train(resolved, out, chosen, resume, processes)
+        if not resume:
+            processes.first(lambda: check_free(out))
+        inputs = processes.everywhere(lambda: open_inputs(resolved))
+        with loading():
+            from sspa.stage2_training.training.run import run as train
+
+        result = train(resolved, out, command_device(device), resume, processes, inputs)
     if not processes.rank:
-        _show_result(result, chosen)
+        _show_result(result, device)
 
 
-def _show_result(result: "RunResult", device: "torch.device") -> None:
+def _show_result(result: "RunResult", device: str) -> None:
     from sspa.stage2_training.cli.metrics_table import show_metrics
-    from sspa.stage2_training.report.page import write_report
 
     unseen = result.folder.record().data.unseen
     show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, unseen)
     mixture = result.folder.result().mixture
     said = f"; prediction: {mixture}" if mixture else ""
     say(f"best epoch on val: {result.best_epoch}{said}; run folder: {result.folder.path}")
-    say(f"report: {write_report(result.folder, device)}")
+    _report(result.folder, device)
+
+
+def _report(folder: "RunFolder", device: str) -> None:
+    from sspa.stage2_training.report.page import write_report
+
+    say(f"report: {write_report(folder, command_device(device))}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import say
+from sspa.shared.terminal import loading, say
 from sspa.stage2_training.cli.options import Device, ScoringPrecision, check_prediction_file, command_device
 from sspa.stage2_training.cli.use import label_set_of
 
@@ -60,14 +60,17 @@ def tag(
         raise UserError("--out and --json: choose one of them")
     if out is not None:
         check_prediction_file(out)
+    from sspa.stage2_training.backbones.backbone_names import check_name
     from sspa.stage2_training.prediction.image_paths import find_images
 
+    check_name(backbone, weights)
     paths = find_images(images)
     known = own_labels(None if labels is None else label_set_of(labels), knowledge, describe)
     if expect is not None and not 0 < expect < len(known.labels):
         raise UserError(f"--expect {expect:g}: give a number above 0 and below {len(known.labels)} (your labels)")
-    from sspa.stage2_training.inference.tagger import Tagger
-    from sspa.stage2_training.prediction.job import show_predictions, typical_probabilities, write_predictions
+    with loading():
+        from sspa.stage2_training.inference.tagger import Tagger
+        from sspa.stage2_training.prediction.job import show_predictions, typical_probabilities, write_predictions
 
     tagger = Tagger.zero_shot(
         known,

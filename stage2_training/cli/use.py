@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import say
+from sspa.shared.terminal import loading, say
 from sspa.stage2_training.cli.options import (
     AllowDownload,
     Describe,
@@ -64,15 +64,16 @@ def predict(
 ) -> None:
     """Tag images: labels with probabilities. Images that cannot be read are skipped and listed."""
     from sspa.stage2_training.prediction.image_paths import find_images
-    from sspa.stage2_training.prediction.job import show_predictions, write_predictions
 
     if out is not None and as_json:
         raise UserError("--out and --json: choose one of them")
     if out is not None and _is_folder(out):
-        from sspa.stage2_training.prediction.folder_job.command import device_of_process, tag_into_folder
-
         if ray and describe:
             raise UserError("--describe with --ray: describe first (sspa-knowledge generate), then give --knowledge")
+        _check_use(run_path, threshold, knowledge, labels, describe)
+        with loading():
+            from sspa.stage2_training.prediction.folder_job.command import device_of_process, tag_into_folder
+
         own = device_of_process(device)
         load = partial(_load, run_path, threshold, knowledge, labels, describe, own, allow_download, precision)
         tag_into_folder(load, images, out, per_file, batch_size, shard, ray)
@@ -82,6 +83,10 @@ def predict(
     if out is not None:
         check_prediction_file(Path(out))
     paths = find_images(images)
+    _check_use(run_path, threshold, knowledge, labels, describe)
+    with loading():
+        from sspa.stage2_training.prediction.job import show_predictions, write_predictions
+
     tagger = _load(run_path, threshold, knowledge, labels, describe, device, allow_download, precision)
     if out is not None:
         write_predictions(tagger, paths, Path(out), batch_size)
@@ -102,7 +107,12 @@ def explain(
     allow_download: AllowDownload = False,
 ) -> None:
     """Explain a prediction: each label's maps, attention, gates and knowledge, as PNG files and one page."""
-    from sspa.stage2_training.explanation.image import explain_image
+    from sspa.stage2_training.prediction.image_paths import find_images
+
+    find_images([str(image)])
+    _check_use(run_path, threshold, knowledge, labels, describe)
+    with loading():
+        from sspa.stage2_training.explanation.image import explain_image
 
     tagger = _load(run_path, threshold, knowledge, labels, describe, device, allow_download)
     say(f"page: {explain_image(tagger, image, out)}")
@@ -125,13 +135,34 @@ def demo(
     allow_download: AllowDownload = False,
 ) -> None:
     """Serve a page for trying the model: drop an image, see its labels and why, type labels of your own."""
-    from sspa.stage2_training.demo.scoring import Limits
-    from sspa.stage2_training.demo.server import serve
+    _check_use(run_path, threshold, knowledge, labels, describe)
+    with loading():
+        from sspa.stage2_training.demo.scoring import Limits
+        from sspa.stage2_training.demo.server import serve
 
     start, limits = _threshold(threshold), Limits(max_megabytes, max_megapixels)
     # The page applies the threshold itself: the tagger would reject typed labels, which have no tuned ones.
     load = partial(_load, run_path, "0.5", knowledge, labels, describe, device, allow_download)
     serve(load, start, limits, host, port)
+
+
+def _check_use(run_path: Path, threshold: str, knowledge: Path | None, labels: str | None, describe: bool) -> None:
+    """Reject what `_load` would reject after seconds of loading libraries."""
+    from sspa.shared.knowledge import read_knowledge
+    from sspa.stage2_training.runs.run_folder import open_run_folder
+
+    if knowledge is not None and labels is not None:
+        raise UserError("--knowledge and --labels: choose one of them")
+    if describe and labels is None:
+        raise UserError("--describe is for --labels, which is missing")
+    folder = open_run_folder(run_path)
+    folder.check_loadable()
+    if _threshold(threshold) is None and knowledge is None and labels is None:
+        folder.thresholds()
+    if knowledge is not None:
+        read_knowledge(knowledge)
+    elif labels is not None:
+        label_set_of(labels)
 
 
 def _load(
@@ -149,10 +180,6 @@ def _load(
     from sspa.stage2_training.prediction.describing import described
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
-    if knowledge is not None and labels is not None:
-        raise UserError("--knowledge and --labels: choose one of them")
-    if describe and labels is None:
-        raise UserError("--describe is for --labels, which is missing")
     where = str(command_device(device))
     start, other = _threshold(threshold), None
     if knowledge is not None:

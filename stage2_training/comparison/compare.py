@@ -2,50 +2,40 @@
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.at_once import make_at_once
-from sspa.stage2_training.comparison.definition import Comparison
-from sspa.stage2_training.comparison.plan import PlannedRun, State, finished_runs, plan_runs, state_of
+from sspa.stage2_training.comparison.plan import PlannedRun, State, Work, finished_runs
 from sspa.stage2_training.comparison.rows import Row, group_rows
 from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.training.run import run
 
 
-def compare(
-    comparison: Comparison,
-    out: Path,
-    config_files: Sequence[Path],
-    settings: Sequence[str],
-    given: Mapping[str, Any],
-    device: torch.device,
-    jobs: int = 1,
-) -> tuple[list[Row], list[str]]:
-    """Make every run that is not yet in `out`, `jobs` of them at a time, and the table from all finished runs.
+def compare(work: Work, reference: str, logs: Path, device: torch.device, jobs: int = 1) -> tuple[list[Row], list[str]]:
+    """Make every run that is left, `jobs` of them at a time, and the table from all finished runs.
+
+    Args:
+        reference: the variant that the others are compared with.
+        logs: the folder for what runs say if several are made at a time.
 
     Returns:
         The rows, and which runs failed. A failure does not stop the others, unless it is the first run: then all
         would fail the same way.
 
     Raises:
-        UserError: an invalid setting; a folder in `out` that contains something else; the first run failed.
+        UserError: the first run failed.
     """
-    planned = plan_runs(comparison, out, config_files, settings, given)
-    states = [state_of(wanted) for wanted in planned]
-    if kept := states.count("finished"):
-        say(f"{kept} of {len(planned)} runs exist already")
-    left = [(wanted, state) for wanted, state in zip(planned, states, strict=True) if state != "finished"]
+    planned, left = work.planned, list(work.left)
     # Heads that read regions first: what is kept for them serves the others too, but not the other way round.
     left.sort(key=lambda run: not reads_regions(run[0].config.model))
-    made = make_at_once(left, jobs, device, out / "logs") if jobs > 1 else _one_by_one(left, device, len(planned))
+    made = make_at_once(left, jobs, device, logs) if jobs > 1 else _one_by_one(left, device, len(planned))
     failed: list[str] = []
-    for number, (wanted, problem) in enumerate(made, start=kept + 1):
+    for number, (wanted, problem) in enumerate(made, start=len(planned) - len(left) + 1):
         if jobs > 1:
             say(f"run {number} of {len(planned)} has ended: {wanted.title}")
         if problem is not None:
@@ -53,11 +43,7 @@ def compare(
                 raise UserError(problem)
             say(f"{wanted.title}: failed: {problem}")
             failed.append(wanted.title)
-    rows = [
-        row
-        for group, variants in finished_runs(planned).items()
-        for row in group_rows(group, variants, comparison.reference)
-    ]
+    rows = [row for group, variants in finished_runs(planned).items() for row in group_rows(group, variants, reference)]
     return rows, failed
 
 

@@ -35,6 +35,34 @@ class PlannedRun:
         return ", ".join(part for part in (self.group.title, self.variant, f"seed {self.seed}") if part)
 
 
+@dataclass(frozen=True)
+class Work:
+    """All runs of a comparison, and those that are not finished."""
+
+    planned: Sequence[PlannedRun]
+    left: Sequence[tuple[PlannedRun, State]]
+
+
+def planned_work(
+    comparison: Comparison,
+    out: Path,
+    config_files: Sequence[Path],
+    settings: Sequence[str],
+    given: Mapping[str, Any],
+) -> Work:
+    """What there is to do.
+
+    Raises:
+        UserError: see `plan_runs` and `state_of`.
+    """
+    planned = plan_runs(comparison, out, config_files, settings, given)
+    states = [state_of(wanted) for wanted in planned]
+    if kept := states.count("finished"):
+        say(f"{kept} of {len(planned)} runs exist already")
+    left = [(wanted, state) for wanted, state in zip(planned, states, strict=True) if state != "finished"]
+    return Work(planned, left)
+
+
 def plan_runs(
     comparison: Comparison,
     out: Path,

@@ -16,6 +16,7 @@ from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, 
 from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 # Of what is computed from the same predictions; to be raised when that changes.
 _VERSION = 1
@@ -35,7 +36,7 @@ def resampled_test_map(
     Raises:
         UserError: the run's predictions cannot be read.
     """
-    predicted, targets = folder.read_predictions()
+    predicted, targets = read_predictions(folder)
     columns = [place for place, key in enumerate(keys) if key in wanted]
     probabilities, targets = predicted["both"][:, columns], targets[:, columns]
     protocol = get_protocol(folder.record().protocol.name)

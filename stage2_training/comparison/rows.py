@@ -21,6 +21,7 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 RESAMPLES = 1000
 
@@ -162,14 +163,14 @@ def _common_ground(folders: Sequence[RunFolder]) -> tuple[str, list[str]]:
     """The protocol (name and hash), labels, test images and targets that all runs share."""
     first, *others = folders
     about = first.record()
-    ids, (_, targets) = first.test_ids(), first.read_predictions()
+    ids, (_, targets) = first.test_ids(), read_predictions(first)
     for other in others:
         theirs = other.record()
         if theirs.protocol != about.protocol or theirs.labels != about.labels:
             raise UserError(
                 f"{other.path}: has another protocol or other labels than {first.path}; do not compare them"
             )
-        if other.test_ids() != ids or not np.array_equal(other.read_predictions()[1], targets):
+        if other.test_ids() != ids or not np.array_equal(read_predictions(other)[1], targets):
             raise UserError(
                 f"{other.path}: was evaluated on other test images than {first.path}; has the data changed?"
             )
@@ -206,7 +207,7 @@ def _headline(by_seed: BySeed, tuned: bool) -> dict[str, float]:
 
 
 def _tuned(folder: RunFolder, keys: Sequence[str], protocol: Protocol) -> Metrics:
-    probabilities, targets = folder.read_predictions()
+    probabilities, targets = read_predictions(folder)
     tuned = folder.thresholds()
     if missing := [key for key in keys if key not in tuned.values]:
         raise UserError(f"{folder.path}: thresholds.json has none for {missing[0]!r}; it is damaged")

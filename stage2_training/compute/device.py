@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.compute.device_name import check_device_name
 
 # mallopt's parameters, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -23,14 +24,12 @@ def choose_device(wanted: str) -> torch.device:
     Raises:
         UserError: another name, or a GPU that torch does not see.
     """
-    if wanted in ("auto", "cpu"):
+    if check_device_name(wanted) in ("auto", "cpu"):
         return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else "cpu")
-    kind, colon, number = wanted.partition(":")
-    if kind != "cuda" or (colon and not (number.isascii() and number.isdecimal())):
-        raise UserError(f"--device {wanted}: is not known; take auto, cpu, cuda, or cuda:N")
     if not torch.cuda.is_available():
         raise UserError(f"--device {wanted}: torch sees no CUDA device here; take --device auto or cpu")
     count = torch.cuda.device_count()
+    _, colon, number = wanted.partition(":")
     if colon and int(number) >= count:
         raise UserError(f"--device {wanted}: torch sees {count} CUDA devices; take cuda:0 to cuda:{count - 1}")
     return torch.device(wanted)

@@ -5,10 +5,12 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import features
+
+if TYPE_CHECKING:
+    import torch
 
 _LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch", "transformers", "numpy", "pillow", "sspa-multilabel")
 # Variables that limit the instruction sets or threads of torch's libraries.
@@ -16,12 +18,14 @@ _LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """Plain values for JSON: libraries, image decoders, CPU, threads, and the GPU if the run computes on one.
 
     Args:
         device: the one that the run computes on.
     """
+    import torch
+
     on_gpu = device.type == "cuda"
     return {
         "python": platform.python_version(),
@@ -64,6 +68,8 @@ def _set_variables(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _cuda() -> dict[str, str]:
+    import torch
+
     try:
         said = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],

@@ -4,6 +4,9 @@ A batch is split over the processes, so that together they see what one process 
 loss, since some losses couple the images of a batch; each process computes the gradient for its own images, and the
 gradients are summed (`gradient_sum`). Only process 0 reads and writes the run folder: machines need not share a disk.
 
+A process alone needs nothing of torch here, which is therefore imported where processes talk: mistakes are reported
+before torch is loaded.
+
 Legend: n images of this process, B of all of them.
 """
 
@@ -14,14 +17,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import messages, output
 from sspa.stage2_training.compute.watch import Watch, patience_s, watched
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 Result = TypeVar("Result")
 
@@ -83,6 +87,8 @@ class Processes:
         """
         if self.world == 1:
             return self
+        import torch
+
         mark = folder / f".process-{self.rank}-{secrets.token_hex(8)}"
         marks = self.of_each(self.everywhere(lambda: _touched(mark)))
         seen = tuple(rank for rank, other in enumerate(marks) if (folder / other).exists())
@@ -100,35 +106,43 @@ class Processes:
         """The maximum of the processes' numbers, in all of them."""
         if self.world == 1:
             return number
+        import torch
+
         largest = torch.tensor([number])
         with self.waiting():
             torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self.group)
         return int(largest)
 
-    def batch(self, own: Tensor) -> Tensor:
+    def batch(self, own: "Tensor") -> "Tensor":
         """(n, ...) of each process -> (B, ...) of all, by rank; gradients flow only to this process's own rows.
 
         Every process has the same number of rows.
         """
         if self.world == 1:
             return own
+        import torch
+
         parts = [torch.empty_like(own) for _ in range(self.world)]
         with self.waiting():
             torch.distributed.all_gather(parts, own.detach().contiguous())
         parts[self.rank] = own
         return torch.cat(parts)
 
-    def same_everywhere(self, module: nn.Module) -> None:
+    def same_everywhere(self, module: "nn.Module") -> None:
         """Copy the parameters and buffers of process 0 to every process."""
         if self.world > 1:
+            import torch
+
             with self.waiting():
                 for value in module.state_dict().values():
                     torch.distributed.broadcast(value, 0)
 
-    def tensors_of_first(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def tensors_of_first(self, tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
         """Process 0's tensors by name, on the CPU, in every process; those of the others are not looked at."""
         if self.world == 1:
             return tensors
+        import torch
+
         # One after another: as one object each process would hold it several times.
         forms = self.first(lambda: {name: (value.shape, value.dtype) for name, value in tensors.items()})
         received = {}
@@ -153,6 +167,8 @@ class Processes:
         """The object that each process contributes, by rank."""
         if self.world == 1:
             return [own]
+        import torch
+
         received: list[Any] = [None] * self.world
         with self.waiting():
             torch.distributed.all_gather_object(received, own, group=self.group)
@@ -177,8 +193,11 @@ ALONE = Processes()
 
 
 @contextmanager
-def processes_of_environment(device: torch.device) -> Iterator[Processes]:
+def processes_of_environment(device: "Callable[[], torch.device]") -> Iterator[Processes]:
     """The processes that torchrun started: NCCL between GPUs, gloo otherwise.
+
+    Args:
+        device: what this process computes on; asked for only if there are several processes.
 
     All but the first are silent, unless only one of them encounters a user's mistake (an image that only it reads).
 
@@ -189,18 +208,21 @@ def processes_of_environment(device: torch.device) -> Iterator[Processes]:
     if world == 1:
         yield ALONE
         return
+    import torch
+
     local_rank, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     rank, patience = int(os.environ["RANK"]), patience_s()
+    kind = device().type
     if rank:
         messages.quiet = output.quiet = True
-    if device.type == "cuda":
+    if kind == "cuda":
         if here > torch.cuda.device_count():
             raise UserError(
                 f"{here} processes on a machine with {torch.cuda.device_count()} GPU; "
                 f"start torchrun with --nproc-per-node={torch.cuda.device_count()}, or take --device cpu"
             )
         torch.cuda.set_device(local_rank)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     store, *_ = next(torch.distributed.rendezvous("env://", timeout=_PATIENCE))
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
     watch = Watch(torch.distributed.PrefixStore("watch", store.clone()), rank, world, patience)

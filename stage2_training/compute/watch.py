@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import NoReturn, TypeVar
-
-from torch.distributed import Store
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from sspa.shared.errors import UserError
 from sspa.shared.liveness import Liveness, liveness
 from sspa.shared.terminal import messages, say
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 Answer = TypeVar("Answer")
 
@@ -66,7 +67,7 @@ class Watch:
         store: torch's store, on a connection of its own.
     """
 
-    def __init__(self, store: Store, rank: int, world: int, patience: float, own: Liveness = liveness) -> None:
+    def __init__(self, store: "Store", rank: int, world: int, patience: float, own: Liveness = liveness) -> None:
         self._store, self._rank, self._world, self._patience, self._own = store, rank, world, patience, own
         self._waiting = self._told = 0
         self._last: dict[int, Report] = {}

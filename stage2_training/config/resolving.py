@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from sspa.shared.errors import UserError
 from sspa.shared.yaml_files import parse_yaml
+from sspa.stage2_training.backbones.backbone_names import check_name
 from sspa.stage2_training.backbones.hub_models import pinned
 from sspa.stage2_training.config.presets import preset_of, preset_settings
 from sspa.stage2_training.config.run_config import RunConfig
@@ -47,7 +48,7 @@ def resolve_config(
 
     Raises:
         UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value, or a model that
-            the hub does not have.
+            there is not.
     """
     sources = [nested(base or {}), *map(read_yaml, files), nested(dict(map(_parsed, settings))), nested(values or {})]
     merged: Tree = {}
@@ -57,6 +58,7 @@ def resolve_config(
     if name is not None and name != "none":
         merged = _overridden(_overridden(preset_settings(name), merged), {"preset": name})
     config = validated(merged)
+    check_name(config.backbone.name, config.backbone.weights)
     # Whoever gets the run later loads these weights and no others of that name.
     backbone = config.backbone.model_copy(update={"name": pinned(config.backbone.name)})
     return config.model_copy(update={"backbone": backbone})

@@ -5,18 +5,40 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.data.splitting import Fold
 from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.data.transforms import TransformOptions
-from sspa.stage2_training.model.heads import HeadOptions
-from sspa.stage2_training.model.losses import AslOptions, LossOptions
-from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions
-from sspa.stage2_training.model.views import View
+from sspa.stage2_training.model.baselines.options import (
+    CsraOptions,
+    DualCoOpOptions,
+    LinearProbeOptions,
+    MlDecoderOptions,
+    Query2LabelOptions,
+    TipAdapterOptions,
+    ZeroShotOptions,
+)
+from sspa.stage2_training.model.loss_options import AslOptions, LossOptions
+from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions, View
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.backbones.contract import TowerPrecision
+
+HeadOptions = Annotated[
+    SspaOptions
+    | ZeroShotOptions
+    | TipAdapterOptions
+    | LinearProbeOptions
+    | CsraOptions
+    | MlDecoderOptions
+    | Query2LabelOptions
+    | DualCoOpOptions,
+    Field(discriminator="head"),
+]
+
 
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 Precision = Literal["float32", "bf16", "fp16"]
@@ -167,7 +189,7 @@ class TrainingOptions(Options):
     tensorboard: bool = Field(False, description="also write the run's curves for TensorBoard")
 
     @property
-    def tower_precision(self) -> TowerPrecision:
+    def tower_precision(self) -> "TowerPrecision":
         """The precision of the image tower when a run caches features and scores itself."""
         return "bf16" if self.precision == "bf16" else "float32"
 

@@ -62,6 +62,16 @@ class Dataset:
         """The split that a run's figures are of: test, or where there is none the last that there is."""
         return next(name for name in (*reversed(SPLITS), *self.splits) if name in self.splits)
 
+    def split(self, name: str) -> Split:
+        """One of the splits.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self.splits:
+            raise UserError(f"{self.name}: has no split {name!r}; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
 
 def load_dataset(
     name: str,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from sspa.stage2_training.evaluation.protocol import APForm
 
@@ -64,6 +63,8 @@ def _sums_up_to(ends: NDArray[np.int64], images: NDArray[np.int64], weights: Flo
     """(E, R): in each of R resamples, the sum of the weights (R, N) of `images[: ends[e]]`; `ends` ascend."""
     if weights is None:
         return ends[:, None].astype(np.float64)
+    from scipy.sparse import csr_array
+
     # A sparse product reads the weights of each image in place, where sorting would copy all of them.
     rows = np.concatenate([[0], ends])
     between = csr_array((np.ones(ends[-1]), images[: ends[-1]], rows), shape=(len(ends), weights.shape[1]))

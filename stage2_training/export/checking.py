@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.export.targets import Runner
-from sspa.stage2_training.features.inputs import own_dataset
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.image_paths import find_images
+from sspa.stage2_training.runs.inputs import own_dataset
 
 _MOST_IMAGES = 32
 # Three batch sizes show that the number of images is not fixed.

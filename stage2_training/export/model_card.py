@@ -19,6 +19,7 @@ from sspa.stage2_training.export.licences import licences_of
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 _RESAMPLES = 1000
 _WEAKEST = 5
@@ -37,7 +38,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
     """
     about, result, config = run.record(), run.result(), run.config()
     protocol = get_protocol(about.protocol.name)
-    probabilities, targets = run.read_predictions()
+    probabilities, targets = read_predictions(run)
     both = result.test["both"]
     names = {label.key: _plain(label.text) for label in tagger.labels}
     by_label = sorted(both.per_class.items(), key=lambda item: -item[1])

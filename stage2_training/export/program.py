@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.model.mixture import Mixture
-from sspa.stage2_training.model.views import View, mean_over_views, under_view
+from sspa.stage2_training.model.options import View
+from sspa.stage2_training.model.views import mean_over_views, under_view
 
 INPUT, OUTPUT = "images", "probabilities"
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.data.loading import ImageLoader, epoch_order
 from sspa.stage2_training.features.kept_features import KeptFeatures
-from sspa.stage2_training.model.views import View, under_view
+from sspa.stage2_training.model.options import View
+from sspa.stage2_training.model.views import under_view
 
 Read = TypeVar("Read")
 

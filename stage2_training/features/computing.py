@@ -24,7 +24,8 @@ from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.features.cache_entries import About, common_folder, describe
-from sspa.stage2_training.model.views import View, under_view
+from sspa.stage2_training.model.options import View
+from sspa.stage2_training.model.views import under_view
 
 # An array of an entry, and the part of the image features that it holds.
 Kind = Literal["pooled", "regions"]

@@ -1,7 +1,6 @@
 """The batches of a data set for one backbone."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -9,34 +8,13 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
-from sspa.stage2_training.data.dataset import Dataset, Split, load_dataset
+from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, check_unreadable
 from sspa.stage2_training.data.transforms import ImageTransform, make_transform
 from sspa.stage2_training.features.batches import Batches, FeatureBatches, ImageBatches
 from sspa.stage2_training.features.kept_features import FeatureCache, KeptFeatures
 from sspa.stage2_training.model.heads import reads_regions
-from sspa.stage2_training.model.views import View
-
-
-def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
-    """The data set of a configuration, reduced as configured, under its own root or another.
-
-    With `data.unreadable=leave-out`, images that are missing or cannot be decoded are not in it.
-
-    Raises:
-        UserError: it is missing or invalid.
-    """
-    data = config.data
-    return load_dataset(
-        data.name,
-        root or data.root,
-        data.protocol,
-        data.val_fraction,
-        config.training.seed,
-        data.subset,
-        data.held_out,
-        data.unreadable == "leave-out",
-    )
+from sspa.stage2_training.model.options import View
 
 
 class Inputs:
@@ -139,9 +117,7 @@ class Inputs:
         Raises:
             UserError: the data set has no such split.
         """
-        if name not in self.dataset.splits:
-            raise UserError(f"{self.dataset.name}: has no {name} split, only {', '.join(self.dataset.splits)}")
-        return self.dataset.splits[name]
+        return self.dataset.split(name)
 
     @torch.inference_mode()
     def sample(self, batches: Batches, count: int) -> tuple[ImageFeatures, torch.Tensor]:

@@ -26,7 +26,7 @@ from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.features.cache_entries import CACHE, mark_used
 from sspa.stage2_training.features.computing import PROBLEMS, EntryWriter, Kind, entry_shapes
 from sspa.stage2_training.features.image_digests import image_digests
-from sspa.stage2_training.model.views import View
+from sspa.stage2_training.model.options import View
 
 _FORMAT = 3
 _PART = 4096

@@ -12,6 +12,7 @@ from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_weights
 
 
 def make_backbone(
@@ -69,7 +70,7 @@ def load_recognizer(
     config, knowledge = folder.config(), folder.knowledge()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         recognizer = make_recognizer(config, knowledge, device, precision, allow_download)
-    folder.read_weights(recognizer.trained_modules())
+    read_weights(folder, recognizer.trained_modules())
     return recognizer.eval(), config, knowledge
 
 

@@ -27,8 +27,9 @@ from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.region_maps import region_maps
 from sspa.stage2_training.inference.untrained import shift_to_expect, untrained_recognizer
 from sspa.stage2_training.model.contract import Prediction, UsedDescription, all_used, most_used_first
+from sspa.stage2_training.model.options import View
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.model.views import View, mean_over_views, under_view
+from sspa.stage2_training.model.views import mean_over_views, under_view
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 AnyImage = str | Path | Image.Image | NDArray[Any]

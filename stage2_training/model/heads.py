@@ -1,31 +1,26 @@
 """The registry of heads, read by the configuration and the commands."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from sspa.stage2_training.model.baselines.csra import CSRA, CsraOptions
-from sspa.stage2_training.model.baselines.dual_coop import DualCoOp, DualCoOpOptions
-from sspa.stage2_training.model.baselines.linear_probe import LinearProbe, LinearProbeOptions
-from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder, MlDecoderOptions
-from sspa.stage2_training.model.baselines.query2label import Query2Label, Query2LabelOptions
-from sspa.stage2_training.model.baselines.tip_adapter import TipAdapter, TipAdapterOptions
-from sspa.stage2_training.model.baselines.zero_shot import ZeroShot, ZeroShotOptions
+from sspa.stage2_training.model.baselines.csra import CSRA
+from sspa.stage2_training.model.baselines.dual_coop import DualCoOp
+from sspa.stage2_training.model.baselines.linear_probe import LinearProbe
+from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder
+from sspa.stage2_training.model.baselines.options import (
+    CsraOptions,
+    DualCoOpOptions,
+    LinearProbeOptions,
+    MlDecoderOptions,
+    Query2LabelOptions,
+    TipAdapterOptions,
+    ZeroShotOptions,
+)
+from sspa.stage2_training.model.baselines.query2label import Query2Label
+from sspa.stage2_training.model.baselines.tip_adapter import TipAdapter
+from sspa.stage2_training.model.baselines.zero_shot import ZeroShot
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.options import Options, SspaOptions
 from sspa.stage2_training.model.sspa import SSPA
-
-HeadOptions = Annotated[
-    SspaOptions
-    | ZeroShotOptions
-    | TipAdapterOptions
-    | LinearProbeOptions
-    | CsraOptions
-    | MlDecoderOptions
-    | Query2LabelOptions
-    | DualCoOpOptions,
-    Field(discriminator="head"),
-]
 
 _HEADS: dict[type[Options], Any] = {
     SspaOptions: SSPA,

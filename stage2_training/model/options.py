@@ -16,6 +16,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 Averaged = Literal["logits", "probabilities"]
+View = Literal["plain", "mirrored"]
 
 
 def _checked_template(template: str) -> str:

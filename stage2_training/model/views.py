@@ -4,12 +4,11 @@ Legend: B images, C labels.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-View = Literal["plain", "mirrored"]
+from sspa.stage2_training.model.options import View
 
 
 def under_view(images: Tensor, view: View) -> Tensor:

@@ -14,15 +14,16 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.metrics import branch_title
 from sspa.stage2_training.evaluation.protocols import get_protocol
-from sspa.stage2_training.features.inputs import own_dataset
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.model.contract import UsedDescription, all_used, most_used_first
 from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.images import confident_errors, drawn_images, make_cards
+from sspa.stage2_training.runs.inputs import own_dataset
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 _MOST_CO_OCCURRING = 40  # labels, beyond which the matrix is unreadable
 
@@ -38,7 +39,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     result, about, config = folder.result(), folder.record(), folder.config()
     knowledge = folder.knowledge()
     names = {label.key: label.text for label in knowledge.labels}
-    probabilities, targets = folder.read_predictions()
+    probabilities, targets = read_predictions(folder)
     titled = {branch_title(branch): values for branch, values in probabilities.items()}
     protocol = get_protocol(about.protocol.name)
     return write_page(

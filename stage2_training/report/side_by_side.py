@@ -21,6 +21,7 @@ from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 Floats = NDArray[np.floating[Any]]
 
@@ -52,7 +53,7 @@ class ReportedRun:
     @cached_property
     def predictions(self) -> tuple[Floats, NDArray[np.int8]]:
         """The prediction and the targets of the test images, (N, C) each."""
-        probabilities, targets = self.folder.read_predictions()
+        probabilities, targets = read_predictions(self.folder)
         return probabilities["both"], targets
 
     @cached_property

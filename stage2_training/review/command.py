@@ -1,6 +1,6 @@
 """Puts a review together: the photos, the file, the model, and the page in front of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import LabelSet
-from sspa.shared.terminal import say
+from sspa.shared.terminal import loading, say
 from sspa.stage2_training.config.presets import preset_settings
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
+from sspa.stage2_training.data.columns import Paths, Texts
 from sspa.stage2_training.data.image_files import files_below, say_left_out
 from sspa.stage2_training.data.images_on_disk import check_images
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
@@ -118,7 +119,7 @@ def serve_review(
     checked: Path | None,
     suspects: Path | None,
     tags: Path | None,
-    device: "torch.device",
+    device: "Callable[[], torch.device]",
     options: Options,
 ) -> None:
     """Serve the review's page until interrupted.
@@ -143,15 +144,6 @@ def serve_review(
         import uvicorn as __  # noqa: F401
     except ImportError as error:
         raise UserError(f"review needs {error.name}: install sspa with the extra `review`") from error
-    from sspa.stage2_training.data.columns import Paths, Texts
-    from sspa.stage2_training.inference.loading import load_recognizer
-    from sspa.stage2_training.inference.tagger import Tagger
-    from sspa.stage2_training.prediction.job import write_predictions
-    from sspa.stage2_training.review.learning import Learner
-    from sspa.stage2_training.review.maps import MapDrawer
-    from sspa.stage2_training.review.server import make_app
-    from sspa.stage2_training.review.session import Session
-
     labels = LabelSet("review", knowledge.labels, domain=knowledge.domain)
     if checked is None:
         paths, given = find_photos(root), None
@@ -162,8 +154,18 @@ def serve_review(
     qualities = None if suspects is None else photo_qualities(suspects, root, paths)
     with listen(_HOST, options.port) as listening, open_review(out, labels) as file:
         _check_photos(file.answers.marks(), paths, out, root)
-        trained = None if run is None else load_recognizer(run, device)[0]
-        learner = Learner(config, knowledge, root, paths, device, trained)
+        with loading():
+            from sspa.stage2_training.inference.loading import load_recognizer
+            from sspa.stage2_training.inference.tagger import Tagger
+            from sspa.stage2_training.prediction.job import write_predictions
+            from sspa.stage2_training.review.learning import Learner
+            from sspa.stage2_training.review.maps import MapDrawer
+            from sspa.stage2_training.review.server import make_app
+            from sspa.stage2_training.review.session import Session
+
+            where = device()
+        trained = None if run is None else load_recognizer(run, where)[0]
+        learner = Learner(config, knowledge, root, paths, where, trained)
         if learner.unreadable:
             say(f"left out, since they cannot be decoded: {'; '.join(sorted(learner.unreadable.values())[:5])}")
         strategy: Strategy = (

@@ -23,8 +23,8 @@ from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import score
 from sspa.stage2_training.inference.untrained import untrained_head
 from sspa.stage2_training.model.contract import Head
+from sspa.stage2_training.model.options import View
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.model.views import View
 from sspa.stage2_training.training.fit import fit
 
 # Of self-training: how sure is sure, how many photos without answers, and how often each answered one counts (on VOC's

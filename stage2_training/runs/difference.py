@@ -115,7 +115,9 @@ def _figures(run: RunFolder) -> dict[str, Any]:
 
 
 def _probabilities(one: RunFolder, other: RunFolder) -> dict[str, ProbabilityDifference]:
-    (first, _), (second, _) = one.read_predictions(), other.read_predictions()
+    from sspa.stage2_training.runs.stored_tensors import read_predictions
+
+    (first, _), (second, _) = read_predictions(one), read_predictions(other)
     ids, labels = one.test_ids(), one.record().labels
     found = {}
     for branch in first:

@@ -1,16 +1,13 @@
-"""The run folder, the output of a run: what was done, with what, and how well. Written and read here."""
+"""The run folder, the output of a run: what was done, with what, and how well. Its tensors: `stored_tensors`."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
@@ -18,13 +15,11 @@ from sspa.shared.holding import held
 from sspa.shared.json_files import read_json
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.shared.temporary_folders import delete_abandoned
-from sspa.stage2_training.backbones.contract import Backbone
+from sspa.stage2_training.backbones.backbone_names import check_name
 from sspa.stage2_training.compute.environment import environment
-from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, write_tensors
 from sspa.stage2_training.config.resolving import stored_config
 from sspa.stage2_training.config.run_config import RunConfig
-from sspa.stage2_training.data.dataset import Dataset, Split
-from sspa.stage2_training.evaluation.metrics import Probabilities
+from sspa.stage2_training.data.dataset import Dataset
 from sspa.stage2_training.runs.records import (
     FORMAT_VERSION,
     DataRecord,
@@ -42,10 +37,14 @@ from sspa.stage2_training.runs.records import (
     read_record,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from sspa.stage2_training.backbones.contract import Backbone
+
+WEIGHTS = "weights.safetensors"
 # Stands for the folder's own path in a packaged folder, wherever it is moved: "local-dir:{folder}/backbone".
 OWN_FOLDER = "{folder}"
-# Of the branches in tables, after "region".
-_PLACES = {"global": 1, "knowledge": 2, "both": 3}
 
 
 @dataclass(frozen=True)
@@ -132,55 +131,6 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.file('metrics.jsonl')}: cannot be written ({error.strerror})") from error
 
-    def write_weights(self, modules: torch.nn.Module) -> None:
-        """Write the state of the trained modules."""
-        write_tensors(modules.state_dict(), self.file("weights.safetensors"))
-
-    def read_weights(self, modules: torch.nn.Module) -> None:
-        """Load the state of the trained modules.
-
-        Raises:
-            UserError: the file is missing, damaged, or of another model.
-        """
-        path = self.file("weights.safetensors")
-        try:
-            modules.load_state_dict(read_tensors(path))
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path}: is not a finished run (weights.safetensors is missing)") from error
-        except UNREADABLE as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: does not hold this run's weights ({reason}); it is damaged") from error
-
-    def write_predictions(
-        self, probabilities: Probabilities, split: Split, name: str = "predictions.safetensors"
-    ) -> None:
-        """Write a split's probabilities by branch, its targets and the order of its ids; by default, test's."""
-        tensors = {f"probabilities.{branch}": torch.from_numpy(values) for branch, values in probabilities.items()}
-        tensors["targets"] = torch.from_numpy(np.ascontiguousarray(split.targets))
-        write_tensors(tensors, self.file(name))
-        self.write_json("test_ids.json", list(split.ids))
-
-    def read_predictions(
-        self, name: str = "predictions.safetensors"
-    ) -> tuple[Probabilities, np.ndarray[Any, np.dtype[np.int8]]]:
-        """The test split's probabilities by branch, "both" last, and its targets (N, C).
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
-        path = self.file(name)
-        try:
-            tensors = read_tensors(path)
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path}: is not a finished run ({name} is missing)") from error
-        except UNREADABLE as error:
-            raise UserError(f"{path}: cannot be read ({error}); it is damaged") from error
-        _check_predictions(path, tensors, len(self.record().labels))
-        targets = tensors.pop("targets").numpy()
-        found = {name.removeprefix("probabilities."): values.numpy() for name, values in tensors.items()}
-        # The file stores its tensors in alphabetical order.
-        return {name: found[name] for name in sorted(found, key=lambda name: (_PLACES.get(name, 0), name))}, targets
-
     @property
     def finished(self) -> bool:
         """Whether the run is finished."""
@@ -208,6 +158,18 @@ class RunFolder:
             )
         return config
 
+    def check_loadable(self) -> None:
+        """Check what loading the model reads, without the libraries that do.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        config = self.config()
+        check_name(config.backbone.name, config.backbone.weights)
+        self.knowledge()
+        if not self.file(WEIGHTS).is_file():
+            raise UserError(f"{self.path}: is not a finished run ({WEIGHTS} is missing)")
+
     def descriptions(self) -> DescriptionsRecord | None:
         """Which descriptions the head reads; None if it reads none, or the run is of a version that read all."""
         path = self.file("descriptions.json")
@@ -221,21 +183,6 @@ class RunFolder:
     def knowledge(self) -> Knowledge:
         """The knowledge the run was trained with, in the order of its labels."""
         return read_knowledge(self.file("knowledge.parquet")).for_labels(self.record().labels)
-
-
-def _check_predictions(path: Path, tensors: Mapping[str, torch.Tensor], labels: int) -> None:
-    """Reject anything but targets (N, C) int8 and, for "both" and other branches, probabilities (N, C) float32."""
-    targets = tensors.get("targets")
-    branches = [value for name, value in tensors.items() if name.startswith("probabilities.")]
-    if (
-        targets is None
-        or targets.dtype != torch.int8
-        or targets.shape[1:] != (labels,)
-        or "probabilities.both" not in tensors
-        or len(branches) != len(tensors) - 1
-        or any(value.dtype != torch.float32 or value.shape != targets.shape for value in branches)
-    ):
-        raise UserError(f"{path}: does not hold the predictions of this run's {labels} labels; it is damaged")
 
 
 def check_free(path: Path | None) -> None:
@@ -256,8 +203,8 @@ def create_run_folder(
     config: RunConfig,
     dataset: Dataset,
     knowledge: Knowledge,
-    backbone: Backbone,
-    device: torch.device,
+    backbone: "Backbone",
+    device: "torch.device",
     processes: int = 1,
 ) -> RunFolder:
     """Create a new run folder with what is known before training; it appears complete or not at all.

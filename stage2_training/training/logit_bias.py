@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 
 from sspa.stage2_training.evaluation.metrics import Probabilities
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.losses import Loss
+from sspa.stage2_training.model.loss_options import Loss
 
 # No finite logit gives a probability of 0 or 1, but float32 rounds to them.
 _CLOSEST = 1e-7

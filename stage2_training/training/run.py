@@ -15,25 +15,26 @@ from typing import Any
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.shared.knowledge import read_knowledge
 from sspa.shared.terminal import progress, say
 from sspa.stage2_training.compute.algorithms import compile_model, deterministic_algorithms
 from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
-from sspa.stage2_training.data.dataset import Dataset, Split
+from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, branch_title
 from sspa.stage2_training.evaluation.thresholds import tune_each
 from sspa.stage2_training.features.batches import Batches
-from sspa.stage2_training.features.inputs import Inputs, own_dataset
+from sspa.stage2_training.features.inputs import Inputs
 from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
 from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.losses import positive_shares
 from sspa.stage2_training.model.recognizer import weights_of
+from sspa.stage2_training.runs.inputs import RunInputs, open_inputs
 from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord, written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
+from sspa.stage2_training.runs.stored_tensors import read_predictions, read_weights, write_predictions, write_weights
 from sspa.stage2_training.training.branch_shares import fitted_shares
 from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
@@ -65,7 +66,12 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, out: Path | None, device: torch.device, resume: bool = False, processes: Processes = ALONE
+    config: RunConfig,
+    out: Path | None,
+    device: torch.device,
+    resume: bool = False,
+    processes: Processes = ALONE,
+    inputs: RunInputs | None = None,
 ) -> RunResult:
     """Train and evaluate; the module's docstring gives the order of steps.
 
@@ -73,6 +79,7 @@ def run(
         out: the run's folder; if None, a new one under runs/.
         resume: resume in `out`, or in the newest folder under runs/ with this configuration.
         processes: the processes that train together, this one included; the first one writes.
+        inputs: what `open_inputs` says of `config`, if that is known already.
 
     Raises:
         UserError: anything the user can fix, if possible before anything is written; also if the run to resume is
@@ -82,7 +89,7 @@ def run(
     processes.everywhere(lambda: _check_options(config, device))
     folder = processes.first(lambda: _folder_before(config, out, resume))
     with deterministic_algorithms(config.training.deterministic):
-        training = processes.everywhere(lambda: _Training(config, device, processes))
+        training = processes.everywhere(lambda: _Training(config, inputs or open_inputs(config), device, processes))
         processes.check_same(training.dataset.content_hash, "the data differ")
         processes.check_same(training.knowledge.content_hash, "the knowledge differs")
         if folder is None:
@@ -135,10 +142,9 @@ def _lock(folder: RunFolder, config: RunConfig, held: ExitStack) -> None:
 class _Training:
     """The inputs and the model of one run."""
 
-    def __init__(self, config: RunConfig, device: torch.device, processes: Processes) -> None:
+    def __init__(self, config: RunConfig, inputs: RunInputs, device: torch.device, processes: Processes) -> None:
         self.config, self.device, self.processes = config, device, processes
-        self.dataset: Dataset = own_dataset(config)
-        self.knowledge = read_knowledge(config.knowledge).for_labels(self.dataset.labels.keys)
+        self.dataset, self.knowledge = inputs.dataset, inputs.knowledge
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.dataset.splits.items())
         say(f"data: {self.dataset.name}, {splits}")
         say(f"protocol: {self.dataset.protocol}; {self.dataset.note}")
@@ -210,8 +216,8 @@ class _Training:
 
         def write() -> int:
             folder.cut_metrics(0)
-            folder.write_predictions(untrained, self.test, _UNTRAINED)
-            folder.write_weights(self.recognizer.trained_modules())
+            write_predictions(folder, untrained, self.test, _UNTRAINED)
+            write_weights(folder, self.recognizer.trained_modules())
             self._write_descriptions(folder)
             return folder.append("metrics.jsonl", _epoch_line(0, {}, val))
 
@@ -304,7 +310,7 @@ class _Training:
                 val = metrics_by_branch(probabilities, self.val, self.dataset)
                 if val["both"].mAP > state.best_map:
                     state.best_map, state.best_epoch = val["both"].mAP, state.epoch
-                    self.processes.first(lambda: folder.write_weights(optimization.modules))
+                    self.processes.first(lambda: write_weights(folder, optimization.modules))
         trained = {"loss": loss, "learning_rate": optimization.learning_rate}
         line = _epoch_line(state.epoch, trained, val)
         state.metrics_length = self.processes.first(lambda: folder.append("metrics.jsonl", line))
@@ -335,9 +341,9 @@ class _Training:
         """Score test with the best epoch's weights, and write the results."""
         began = time.monotonic()
         processes, dataset, test, val = self.processes, self.dataset, self.test, self.val
-        processes.first(lambda: folder.read_weights(optimization.modules))
+        processes.first(lambda: read_weights(folder, optimization.modules))
         processes.same_everywhere(optimization.modules)
-        untrained, _ = processes.first(lambda: folder.read_predictions(_UNTRAINED))
+        untrained, _ = processes.first(lambda: read_predictions(folder, _UNTRAINED))
         of_test = self._score(test, test.name)
         of_val = of_test if test is val else self._score(val, "val")
         result = RunResult(
@@ -352,7 +358,7 @@ class _Training:
         values = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
 
         def write() -> None:
-            folder.write_predictions(of_test, test)
+            write_predictions(folder, of_test, test)
             folder.write_json("thresholds.json", {"description": tuned.description, "values": values})
             costs = {
                 "seconds": round(seconds + time.monotonic() - began, 1),

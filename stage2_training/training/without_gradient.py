@@ -10,7 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.losses import Loss
+from sspa.stage2_training.model.loss_options import Loss
 
 
 def leave_out_without_gradient(head: Head, image_tower: nn.Module, loss: Loss) -> None:

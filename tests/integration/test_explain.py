@@ -9,8 +9,8 @@ from PIL import Image
 
 from sspa.stage2_training.explanation import faithfulness
 from sspa.stage2_training.explanation.boxes import Box
-from sspa.stage2_training.inference.evaluate import own_dataset
 from sspa.stage2_training.inference.tagger import Tagger
+from sspa.stage2_training.runs.inputs import own_dataset
 
 from .conftest import Ended
 from .tiny_run import COLOURS, LABELS

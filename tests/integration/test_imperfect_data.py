@@ -51,7 +51,7 @@ def test_without_a_test_split_figures_are_of_val_and_say_so(inputs: Path, comman
     assert "mAP on val</h1>" in (run / "report.html").read_text()
     assert "(val)" in command("runs", "list", inputs)
     assert "val" in command("evaluate", run)
-    with pytest.raises(UserError, match="has no test split, only train, val"):
+    with pytest.raises(UserError, match="has no split 'test'; it has train, val"):
         command("evaluate", run, "--split", "test")
 
 

@@ -18,6 +18,7 @@ from sspa.stage2_training.data.manifest import read_manifest, write_manifest
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 from .driver import Driver, kill
 from .tiny_run import LABELS
@@ -277,7 +278,7 @@ def test_two_processes_see_what_one_sees(
     for first, second in zip(*lines, strict=True):
         assert second.get("loss") == pytest.approx(first.get("loss"), abs=1e-5)
     # Scores, not their ranks: rounding may swap two that are nearly equal, and mAP would jump.
-    scores, targets = zip(*(RunFolder(out).read_predictions() for out in (one, two)), strict=True)
+    scores, targets = zip(*(read_predictions(RunFolder(out)) for out in (one, two)), strict=True)
     assert (targets[0] == targets[1]).all()
     assert scores[0].keys() == scores[1].keys()
     for branch, values in scores[0].items():

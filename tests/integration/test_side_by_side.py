@@ -14,6 +14,7 @@ from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.report.side_by_side import write_side_by_side
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 from .browser import DESKTOP, PHONE, scrolls_sideways, visit
 from .conftest import Ended
@@ -32,7 +33,7 @@ def worse_run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     path = tmp_path_factory.mktemp("other") / "guessing <i>run</i>"
     shutil.copytree(trained_run, path)
     folder = RunFolder(path)
-    probabilities, targets = folder.read_predictions()
+    probabilities, targets = read_predictions(folder)
     guessed = {name: np.ascontiguousarray(values[::-1]) for name, values in probabilities.items()}
     tensors = {f"probabilities.{name}": torch.from_numpy(values) for name, values in guessed.items()}
     from safetensors.torch import save_file

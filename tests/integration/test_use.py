@@ -23,6 +23,7 @@ from sspa.stage2_training.inference.loading import load_recognizer
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction import describing, job, parquet
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 from .bombs import write_bomb
 from .conftest import Ended
@@ -42,7 +43,7 @@ def test_training_helped_and_the_tagger_gives_the_evaluated_probabilities(
     folder = RunFolder(trained_run)
     result = folder.result()
     assert result.test["both"].mAP > result.untrained_test["both"].mAP + 0.1
-    evaluated, _ = folder.read_predictions()
+    evaluated, _ = read_predictions(folder)
     paths = [squares / "pictures" / f"{key}.png" for key in folder.test_ids()]
     tagged = tagger(paths, batch_size=7)
     ours = [[tags.probabilities[label.key] for label in LABELS.labels] for tags in tagged]

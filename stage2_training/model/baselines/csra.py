@@ -3,18 +3,15 @@
 Legend: B images, M regions, C labels, H heads, d width of the backbone's joint space.
 """
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.baselines.options import CsraOptions
 from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import Options
 
 # The heads' temperatures, by the number of heads (section 3.4); infinity is the maximum over regions.
 _TEMPERATURES = {
@@ -24,14 +21,6 @@ _TEMPERATURES = {
     6: (1.0, 2.0, 3.0, 4.0, 5.0, torch.inf),
     8: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, torch.inf),
 }
-
-
-class CsraOptions(Options):
-    """Zhu and Wu, "Residual Attention", ICCV 2021; defaults are its settings for VOC2007."""
-
-    head: Literal["csra"] = "csra"
-    heads: Literal[1, 2, 4, 6, 8] = Field(1, description="the paper: 1 on VOC2007, 4 to 8 on COCO and WIDER")
-    weight: Annotated[float, Field(ge=0)] = Field(0.1, description="lambda, of the attended score")
 
 
 def attended_scores(scores: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

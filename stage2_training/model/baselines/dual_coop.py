@@ -3,29 +3,20 @@
 Legend: B images, M regions, C labels, d width of the backbone's joint space.
 """
 
-from typing import Annotated, Literal, cast
+from typing import cast
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.baselines.options import DualCoOpOptions
 from sspa.stage2_training.model.cap import ContextAwarePrompting, encode_together
 from sspa.stage2_training.model.contract import Evidence, Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import CapOptions, Options
+from sspa.stage2_training.model.options import CapOptions
 
 # The two factors in the authors' code: of the cosine before the softmax over regions, and of the result.
 _REGION_SCALE, _SCORE_SCALE = 20.0, 5.0
-
-
-class DualCoOpOptions(Options):
-    """Sun et al., "DualCoOp", NeurIPS 2022; defaults are the paper's for labels that are all seen in training."""
-
-    head: Literal["dualcoop"] = "dualcoop"
-    context: Annotated[int, Field(ge=1, le=64)] = Field(16, description="learnable vectors of each prompt")
-    class_specific: bool = Field(True, description="off, as in its zero-shot setting: labels may change afterwards")
-    adapter: bool = Field(False, description="a residual linear map on the regions, which the paper does not have")
 
 
 def compare_prompts(regions: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:

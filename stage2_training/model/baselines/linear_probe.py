@@ -3,25 +3,13 @@
 Legend: B images, C labels, d width of the backbone's joint space.
 """
 
-from typing import Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.baselines.options import LinearProbeOptions
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import Options
-
-
-class LinearProbeOptions(Options):
-    """Logistic regression on frozen features (Radford et al., CLIP, ICML 2021, section 3.2)."""
-
-    head: Literal["linear"] = "linear"
-    bias: float = Field(
-        -2.5, description="initial bias, near the log-odds of a label; from 0 the weights would have to learn it"
-    )
 
 
 class LinearProbe(Head):

@@ -4,29 +4,16 @@ Legend: B images, M regions, C labels, G groups, w width of the decoder, d width
 """
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.baselines.options import MlDecoderOptions
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import Fraction, Options, Width
-
-
-class MlDecoderOptions(Options):
-    """Ridnik et al., "ML-Decoder", WACV 2023; defaults are the paper's."""
-
-    head: Literal["ml-decoder"] = "ml-decoder"
-    width: Width = Field(768, description="width of the decoder; divisible by heads")
-    groups: Width = Field(100, description="maximum number of queries; each decodes C / groups labels")
-    heads: Width = 8
-    hidden: Width = Field(2048, description="hidden width of the feed-forward network")
-    dropout: Fraction = 0.1
 
 
 class MLDecoder(Head):

@@ -3,28 +3,14 @@
 Legend: B images, M regions, C labels, w width of the transformer, d width of the joint space.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
 from sspa.stage2_training.model.baselines.feature_scale import FeatureScale
+from sspa.stage2_training.model.baselines.options import Query2LabelOptions
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
-from sspa.stage2_training.model.options import Depth, Fraction, Options, Width
-
-
-class Query2LabelOptions(Options):
-    """Liu et al., "Query2Label", arXiv 2107.10834: one encoder and two decoder layers, four heads."""
-
-    head: Literal["query2label"] = "query2label"
-    width: Width | None = Field(None, description="width of the transformer; null: the tower's, as in the paper")
-    heads: Width = 4
-    encoder_layers: Depth = 1
-    decoder_layers: Depth = 2
-    dropout: Fraction = 0.1
 
 
 class Query2Label(Head):

@@ -3,29 +3,15 @@
 Legend: B images, N cached training images, C labels, d width of the backbone's joint space.
 """
 
-from typing import Literal
-
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
-from sspa.stage2_training.model.baselines.zero_shot import ZeroShot, ZeroShotOptions
+from sspa.stage2_training.model.baselines.options import TipAdapterOptions, ZeroShotOptions
+from sspa.stage2_training.model.baselines.zero_shot import ZeroShot
 from sspa.stage2_training.model.contract import LabelFeatures, Prediction
-from sspa.stage2_training.model.options import KapOptions, Options, PositiveFloat, PositiveInt
-
-
-class TipAdapterOptions(Options):
-    """Tip-Adapter (Zhang et al., ECCV 2022) with 0 epochs; its fine-tuned form, which trains the keys, with more."""
-
-    head: Literal["tip-adapter"] = "tip-adapter"
-    kap: KapOptions = KapOptions(template="A photo of a {label}.")
-    alpha: PositiveFloat = Field(1.0, description="weight of the cached images against the label texts")
-    beta: PositiveFloat = Field(5.5, description="how much more the most similar cached images count")
-    images: PositiveInt = Field(1024, description="training images that are cached at most, drawn by seed")
-    bias: float = Field(-3.0, description="initial bias of the logits: most labels are absent (reconstruction)")
 
 
 class TipAdapter(ZeroShot):

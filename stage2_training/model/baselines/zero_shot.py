@@ -3,26 +3,15 @@
 Legend: B images, C labels, d width of the backbone's joint space.
 """
 
-from typing import Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspa.shared.knowledge import Knowledge
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
+from sspa.stage2_training.model.baselines.options import ZeroShotOptions
 from sspa.stage2_training.model.contract import Head, LabelFeatures, Prediction
 from sspa.stage2_training.model.global_branch import LogitScale
 from sspa.stage2_training.model.kap import KnowledgeFeatures
-from sspa.stage2_training.model.options import KapOptions, Options
-
-
-class ZeroShotOptions(Options):
-    """CLIP's zero-shot classifier (Radford et al., CLIP, ICML 2021, section 3.1.2), one decision per label."""
-
-    head: Literal["zero-shot"] = "zero-shot"
-    kap: KapOptions = KapOptions(template="A photo of a {label}.")
-    bias: float = Field(-3.0, description="initial bias of the logits: most labels are absent (reconstruction)")
 
 
 class ZeroShot(Head):

@@ -29,7 +29,7 @@ class OutputFolder:
             UserError: it holds the output of another job, or cannot be written.
         """
         if not is_address(self.place):
-            # A process killed right after its file appeared leaves its temporary folder, and nobody writes that file again.
+            # A process killed right after its file appeared leaves its temporary folder; nobody writes that file again.
             delete_abandoned(Path(self.place))
         there = self._read(_JOB)
         if there is None:

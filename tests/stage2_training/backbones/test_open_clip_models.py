@@ -129,12 +129,12 @@ def test_a_size_that_no_patch_divides_is_refused(family: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("spec", "weights", "message"),
     [
-        ("ViT-B-16", None, "backbone ViT-B-16: unknown; take embedded, open_clip:NAME"),
+        ("ViT-B-16", None, "backbone.name=ViT-B-16: unknown; take embedded, open_clip:NAME"),
         ("open_clip:ViT-B-61", "random", "did you mean .*ViT-B-16"),
         ("open_clip:ViT-B-16", None, "needs weights: a tag"),
         ("open_clip:ViT-B-16", "openay", "neither a file nor a tag; tags are .*laion400m"),
         ("open_clip:ViT-B-16", "openai", "trained with QuickGELU; name open_clip:ViT-B-16-quickgelu"),
-        ("embedded", "openai", "brings its own weights"),
+        ("embedded", "openai", "the embedded backbone brings its own"),
         ("local-dir:nowhere", None, "there is no such folder"),
     ],
 )

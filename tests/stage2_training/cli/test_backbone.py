@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.bench.step_cost import StepRequest, measure_apart, measure_step, spec_and_size
+from sspa.stage2_training.bench.step_cost import measure_step
+from sspa.stage2_training.bench.step_request import StepRequest, measure_apart, spec_and_size
 
 from ..backbones.architectures import write_model
 

@@ -13,6 +13,7 @@ from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import write_predictions
 
 KEYS = ("cat", "dog", "ox", "yak")
 
@@ -59,7 +60,7 @@ def write_run(
     )
     folder.append("metrics.jsonl", {"epoch": 0, "val": val})
     folder.append("metrics.jsonl", {"epoch": 1, "loss": 2.5, "learning_rate": 1e-3, "val": val})
-    folder.write_predictions({"both": probabilities.astype(np.float32)}, split)
+    write_predictions(folder, {"both": probabilities.astype(np.float32)}, split)
     about = {
         "best_epoch": 1,
         "trained_parameters": 1_500_000,

@@ -18,7 +18,7 @@ from sspa.stage2_training.comparison import compare as compare_module
 from sspa.stage2_training.comparison.compare import compare
 from sspa.stage2_training.comparison.definition import Comparison, Group, read_comparison, ready_names
 from sspa.stage2_training.comparison.page import write_comparison_page
-from sspa.stage2_training.comparison.plan import plan_runs
+from sspa.stage2_training.comparison.plan import plan_runs, planned_work
 from sspa.stage2_training.comparison.rows import group_rows, write_rows
 from sspa.stage2_training.comparison.table import columns_of, headline_columns_of, show_comparison
 from sspa.stage2_training.config.run_config import RunConfig
@@ -63,7 +63,8 @@ def run(tmp_path: Path) -> Callable[..., Any]:
 
     def of(comparison: Comparison, *settings: str, **given: Any) -> Any:
         given = {"knowledge": knowledge, **given}
-        return compare(comparison, tmp_path / "out", [], settings, given, torch.device("cpu"))
+        work = planned_work(comparison, tmp_path / "out", [], settings, given)
+        return compare(work, comparison.reference, tmp_path / "logs", torch.device("cpu"))
 
     return of
 

@@ -6,7 +6,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.config.resolving import resolve_config, stored_config
-from sspa.stage2_training.model.losses import AslOptions, BceOptions, TwoWayOptions
+from sspa.stage2_training.model.loss_options import AslOptions, BceOptions, TwoWayOptions
 from sspa.stage2_training.model.options import SspaOptions
 
 KNOWLEDGE = {"knowledge": "k.parquet"}

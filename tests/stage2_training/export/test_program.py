@@ -13,9 +13,8 @@ from sspa.stage2_training.export.program import ImageProgram, capture
 from sspa.stage2_training.export.targets import TARGETS
 from sspa.stage2_training.model.baselines.dual_coop import DualCoOp
 from sspa.stage2_training.model.heads import create_head
-from sspa.stage2_training.model.options import DsfOptions, KapOptions, QsmOptions, SspaOptions
+from sspa.stage2_training.model.options import DsfOptions, KapOptions, QsmOptions, SspaOptions, View
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.model.views import View
 
 from ..backbones.architectures import write_model
 from ..model.small_models import some_features, some_knowledge, some_targets

@@ -15,7 +15,8 @@ import torch
 
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.contract import Head
-from sspa.stage2_training.model.losses import AslOptions, total_loss
+from sspa.stage2_training.model.loss_options import AslOptions
+from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.model.sspa import SSPA

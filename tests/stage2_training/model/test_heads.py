@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from sspa.stage2_training.backbones.contract import Backbone, ImageFeatures
-from sspa.stage2_training.model.baselines.csra import CsraOptions
-from sspa.stage2_training.model.baselines.dual_coop import DualCoOpOptions
-from sspa.stage2_training.model.baselines.linear_probe import LinearProbeOptions
-from sspa.stage2_training.model.baselines.ml_decoder import MlDecoderOptions
-from sspa.stage2_training.model.baselines.query2label import Query2LabelOptions
-from sspa.stage2_training.model.baselines.tip_adapter import TipAdapterOptions
-from sspa.stage2_training.model.baselines.zero_shot import ZeroShotOptions
+from sspa.stage2_training.model.baselines.options import (
+    CsraOptions,
+    DualCoOpOptions,
+    LinearProbeOptions,
+    MlDecoderOptions,
+    Query2LabelOptions,
+    TipAdapterOptions,
+    ZeroShotOptions,
+)
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.heads import create_head, reads_regions
 from sspa.stage2_training.model.options import Options, QsmOptions, SspaOptions

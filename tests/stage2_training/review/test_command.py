@@ -11,7 +11,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
-from sspa.stage2_training.model.baselines.linear_probe import LinearProbeOptions
+from sspa.stage2_training.model.baselines.options import LinearProbeOptions
 from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.review.command import find_photos, given_marks, photo_qualities, review_config
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from sspa.stage2_training.model.losses import AslOptions, TwoWayOptions
+from sspa.stage2_training.model.loss_options import AslOptions, TwoWayOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.logit_bias import best_shift, fitted_biases
 

@@ -9,7 +9,8 @@ from torch import nn
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.model.heads import create_head
-from sspa.stage2_training.model.losses import BceOptions, Loss, total_loss
+from sspa.stage2_training.model.loss_options import BceOptions, Loss
+from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
 

@@ -8,13 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sspa.stage2_training.model.baselines.csra import CSRA, CsraOptions
-from sspa.stage2_training.model.baselines.dual_coop import DualCoOp, DualCoOpOptions, compare_prompts
-from sspa.stage2_training.model.baselines.linear_probe import LinearProbe, LinearProbeOptions
-from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder, MlDecoderOptions
+from sspa.stage2_training.model.baselines.csra import CSRA
+from sspa.stage2_training.model.baselines.dual_coop import DualCoOp, compare_prompts
+from sspa.stage2_training.model.baselines.linear_probe import LinearProbe
+from sspa.stage2_training.model.baselines.ml_decoder import MLDecoder
+from sspa.stage2_training.model.baselines.options import (
+    CsraOptions,
+    DualCoOpOptions,
+    LinearProbeOptions,
+    MlDecoderOptions,
+    TipAdapterOptions,
+    ZeroShotOptions,
+)
 from sspa.stage2_training.model.baselines.query2label import sine_positions
-from sspa.stage2_training.model.baselines.tip_adapter import TipAdapter, TipAdapterOptions
-from sspa.stage2_training.model.baselines.zero_shot import ZeroShot, ZeroShotOptions
+from sspa.stage2_training.model.baselines.tip_adapter import TipAdapter
+from sspa.stage2_training.model.baselines.zero_shot import ZeroShot
 from sspa.stage2_training.model.contract import trainable_count
 
 from ..small_models import LABELS, small_backbone, some_features, some_knowledge, some_targets

@@ -1,0 +1,103 @@
+"""What a run is trained with: its data, and what is known about their labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sspa.shared.errors import UserError
+from sspa.shared.knowledge import Knowledge, read_knowledge
+from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.data.dataset import Dataset, load_dataset
+from sspa.stage2_training.runs.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """A data set, and the knowledge about its labels, in their order."""
+
+    dataset: Dataset
+    knowledge: Knowledge
+
+
+def open_inputs(config: RunConfig) -> RunInputs:
+    """The inputs of a configuration.
+
+    Raises:
+        UserError: one of them is missing or invalid, or the knowledge lacks a label.
+    """
+    dataset = own_dataset(config)
+    return RunInputs(dataset, read_knowledge(config.knowledge).for_labels(dataset.labels.keys))
+
+
+@dataclass(frozen=True)
+class ScoredInputs:
+    """A data set that a trained run is scored on, and the knowledge about its labels, in their order.
+
+    Attributes:
+        config: of the run, with what was said otherwise about unreadable images.
+        rebound: whether these are other labels than the model is bound to when it is loaded.
+    """
+
+    config: RunConfig
+    dataset: Dataset
+    knowledge: Knowledge
+    rebound: bool
+
+
+def scored_inputs(
+    folder: RunFolder,
+    data: str | None = None,
+    root: Path | None = None,
+    knowledge_file: Path | None = None,
+    leave_out_unreadable: bool | None = None,
+) -> ScoredInputs:
+    """What a trained run is to be scored on: its own data by default.
+
+    Args:
+        data, root: another data set or manifest, and its folder.
+        knowledge_file: about its labels, if the run does not know them.
+        leave_out_unreadable: overrides the run's own choice about images that are missing or cannot be read.
+
+    Raises:
+        UserError: the data is missing or invalid, or has labels that neither the run nor the file knows.
+    """
+    config, own = folder.config(), folder.knowledge()
+    if leave_out_unreadable is not None:
+        unreadable: Literal["stop", "leave-out"] = "leave-out" if leave_out_unreadable else "stop"
+        config = config.model_copy(update={"data": config.data.model_copy(update={"unreadable": unreadable})})
+    if data in (None, config.data.name):
+        dataset = own_dataset(config, root)
+    else:
+        leave_out = config.data.unreadable == "leave-out"
+        dataset = load_dataset(data, root, seed=config.training.seed, leave_out_unreadable=leave_out)
+    keys = dataset.labels.keys
+    if knowledge_file is not None:
+        return ScoredInputs(config, dataset, read_knowledge(knowledge_file).for_labels(keys), True)
+    own_keys = [label.key for label in own.labels]
+    if missing := [key for key in keys if key not in own_keys]:
+        raise UserError(
+            f"{data or config.data.name}: has labels that the run does not know ({', '.join(missing[:5])}); give "
+            "--knowledge FILE about its labels, as sspa-knowledge generate --labels FILE writes it"
+        )
+    return ScoredInputs(config, dataset, own.for_labels(keys), own_keys != list(keys))
+
+
+def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
+    """The data set of a configuration, reduced as configured, under its own root or another.
+
+    With `data.unreadable=leave-out`, images that are missing or cannot be decoded are not in it.
+
+    Raises:
+        UserError: it is missing or invalid.
+    """
+    data = config.data
+    return load_dataset(
+        data.name,
+        root or data.root,
+        data.protocol,
+        data.val_fraction,
+        config.training.seed,
+        data.subset,
+        data.held_out,
+        data.unreadable == "leave-out",
+    )
