@@ -28,7 +28,7 @@ def export(path: Path, target: Path) -> int:
         The number of rows.
 
     Raises:
-        UserError: another extension, or the target cannot be written.
+        UserError: another extension, the target exists with other content, or it cannot be written.
     """
     rows = [{name: row[name] for name in COLUMNS} for row in read_table(path)[0].to_pylist()]
     if _kind(target) == "csv":
@@ -40,8 +40,14 @@ def export(path: Path, target: Path) -> int:
         content = "\ufeff" + text.getvalue()
     else:
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    written = content.encode()
+    if target.exists() and target.read_bytes() != written:
+        raise UserError(
+            f"{target}: exists already with other content, perhaps your corrections; nothing was changed. Bring them "
+            f"back with `sspa-knowledge import {path} {target}`, or name another file"
+        )
     with replacing(target) as beside:
-        beside.write_text(content, encoding="utf-8", newline="")
+        beside.write_bytes(written)
     return len(rows)
 
 
@@ -66,6 +72,8 @@ def import_(path: Path, source: Path) -> int:
         UserError: an unknown label or sample, a duplicate row, or a file that is not what `export` wrote. The
             table is then unchanged.
     """
+    if source.suffix.lower() == ".parquet" and path.suffix.lower() != ".parquet":
+        raise UserError(f"{path} {source}: are swapped; write sspa-knowledge import {source} {path}")
     with held(path, "wait for it"):
         return _apply(path, source)
 

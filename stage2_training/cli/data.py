@@ -1,6 +1,8 @@
 """`sspa-train data`: prepare, check, describe and query manifests. Heavy imports happen inside the commands."""
 
 import json
+import re
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -67,6 +69,10 @@ def prepare(
     root: Root = None,
     out: Annotated[Path | None, typer.Option("--output", help="artifacts/DATA.manifest.parquet by default.")] = None,
     protocol: ProtocolName = None,
+    own_name: Annotated[
+        str | None, typer.Option("--name", help="custom: what your data set is called. [default: custom]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a manifest of other content.")] = False,
     download: Annotated[bool, typer.Option("--download", help="Download VOC into --root through torchvision.")] = False,
     source: Annotated[
         list[str] | None,
@@ -98,7 +104,7 @@ def prepare(
     from sspa.stage2_training.data.custom.understood import understood
     from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.images_on_disk import check_images, missing_images
-    from sspa.stage2_training.data.manifest import check_manifest, without_images, write_manifest
+    from sspa.stage2_training.data.manifest import check_manifest, check_replaceable, without_images, write_manifest
     from sspa.stage2_training.data.reviewed.answers import read_answers
     from sspa.stage2_training.data.reviewed.applied import corrected, reviewed_manifest
 
@@ -107,6 +113,7 @@ def prepare(
         from sspa.stage2_training.data.custom.reading import Source, read_custom
         from sspa.stage2_training.data.custom.tables import TableColumns
 
+        called = _own_name(own_name)
         if root is None:
             raise UserError("custom needs the folder that the paths are relative to: --root DIR")
         own_labels = read_label_set(labels) if labels else None
@@ -115,11 +122,14 @@ def prepare(
         columns = TableColumns(image_column, _names(label_columns), separator, group, blank.value)
         sources = [Source.parse(text, len(source) > 1) for text in source] if source else []
         if review is not None:
-            manifest = reviewed_manifest(read_answers(review), review, root, own_labels, val, test, seed)
+            reviewed = reviewed_manifest(read_answers(review), review, root, own_labels, val, test, seed)
+            manifest = replace(reviewed, dataset=called)
         else:
-            manifest = read_custom("custom", root, sources, own_labels, val, test, seed, columns)
+            manifest = read_custom(called, root, sources, own_labels, val, test, seed, columns)
         check_manifest(manifest, str(review or (sources[0].path if sources else root)))
     else:
+        if own_name is not None:
+            raise UserError(f"--name {own_name}: is for custom data; {name} has its name")
         if download:
             _download_voc(name, root)
         manifest, root = load_manifest(name, root, protocol)
@@ -136,7 +146,9 @@ def prepare(
         from sspa.shared.knowledge import read_knowledge
 
         read_knowledge(knowledge).for_labels(manifest.labels.keys)
-    path = out or Path("artifacts") / f"{name.removesuffix('.parquet')}.manifest.parquet"
+    path = out or Path("artifacts") / f"{own_name or name.removesuffix('.parquet')}.manifest.parquet"
+    if not overwrite:
+        check_replaceable(path, manifest)
     write_manifest(manifest, path)
     found = understood(manifest)
     if as_json:
@@ -279,6 +291,18 @@ def _print_labels(manifest: "Manifest") -> None:
         totals.append(("nothing known", *(f"{found.blank:,}" for found in figures.values())))
     title = f"{manifest.dataset}, protocol {manifest.protocol}: images with each label"
     print_table(("label", *figures), [rows, totals], title=title, left=("label",))
+
+
+def _own_name(name: str | None) -> str:
+    from sspa.stage2_training.data.adapters import adapter_names
+
+    if name is None:
+        return "custom"
+    if not re.fullmatch(r"[\w.-]*\w", name) or name.startswith((".", "-")):
+        raise UserError(f"--name {name!r}: take letters, digits, and - _ . between them")
+    if name in adapter_names():
+        raise UserError(f"--name {name}: is the name of a public data set; choose another")
+    return name
 
 
 def _names(text: str | None) -> tuple[str, ...]:

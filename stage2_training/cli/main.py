@@ -15,6 +15,7 @@ from sspa.stage2_training.cli.export import export_app
 from sspa.stage2_training.cli.review import review_app
 from sspa.stage2_training.cli.run import run_app
 from sspa.stage2_training.cli.runs import runs_app
+from sspa.stage2_training.cli.settings import settings_app
 from sspa.stage2_training.cli.tag import tag_app
 from sspa.stage2_training.cli.use import use_app
 
@@ -26,7 +27,18 @@ app = typer.Typer(
     # As in sspa-knowledge: panels would cost 0.15 s of imports.
     rich_markup_mode=None,
 )
-for commands in (run_app, evaluate_app, compare_app, tag_app, review_app, use_app, bench_app, export_app, cache_app):
+for commands in (
+    run_app,
+    evaluate_app,
+    compare_app,
+    tag_app,
+    review_app,
+    use_app,
+    bench_app,
+    export_app,
+    settings_app,
+    cache_app,
+):
     app.add_typer(commands)
 with_version(app)
 app.add_typer(data_app, name="data")

@@ -158,15 +158,15 @@ class BackboneOptions(Options):
 class TrainingOptions(Options):
     """The recipe (reconstruction)."""
 
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(0, description="of everything random")
     epochs: Annotated[int, Field(ge=0, le=1_000_000)] = Field(6, description="0 evaluates the untrained model")
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt = Field(32, description="images per step, over all processes together")
     lr: PositiveFloat = Field(5e-4, description="learning rate of the new modules")
     prompt_lr: PositiveFloat = Field(2e-3, description="learning rate of the context vectors")
     scalar_lr: PositiveFloat = Field(5e-3, description="learning rate of temperatures, scales and residual weights")
     tower_lr: PositiveFloat = Field(5e-6, description="learning rate of the image tower, if it is trained")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-2, description="not for gains, biases, scalars, prompts")
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.5, description="in which learning rates rise from 0")
     clip_norm: PositiveFloat = Field(5.0, description="maximum norm of the gradient, over all parameters")
     ema_decay: Fraction = Field(0.99, description="decay of the averaged weights, which are the ones evaluated")
     views: Views = Field(("plain", "mirrored"), description="one is drawn per image and epoch")
@@ -197,14 +197,14 @@ class TrainingOptions(Options):
 class EvaluationOptions(Options):
     """How images are scored."""
 
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = Field(64, description="images that are scored at a time")
     views: Views = Field(("plain",), description="views whose probabilities are averaged, e.g. plain and mirrored")
 
 
 class RunConfig(Options):
     """Everything that a run depends on, except the machine."""
 
-    knowledge: Path
+    knowledge: Path = Field(description="the knowledge file that sspa-knowledge wrote; --knowledge")
     preset: str | None = Field(None, description="the recipe that overrides the defaults; null: none")
     data: DataOptions = DataOptions()
     backbone: BackboneOptions = BackboneOptions()

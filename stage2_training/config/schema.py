@@ -79,7 +79,7 @@ def _unknown_key(key: str, location: tuple[int | str, ...]) -> str:
             name = f"{location[0]}.{section.tag}"
             return f"{key} belongs to {name}={' or '.join(owners)}, and {name} is {location[1]}"
     hint = nearest(key, setting_keys(), count=3, cutoff=0.5)
-    return f"there is no key {key!r}" + (f"; {hint}" if hint else "")
+    return f"there is no key {key!r}; {hint or '`sspa-train settings` lists all'}"
 
 
 def _keys(schema: dict[str, Any]) -> set[str]:

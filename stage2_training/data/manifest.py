@@ -174,6 +174,27 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         pq.write_table(table, beside, compression="zstd", write_page_checksum=True, use_dictionary=repeated)
 
 
+def check_replaceable(path: Path, manifest: Manifest) -> None:
+    """Reject a path that holds something else than this manifest.
+
+    Raises:
+        UserError: a manifest of other content, or another file.
+    """
+    if not path.exists():
+        return
+    try:
+        there = read_manifest(path)
+    except UserError as error:
+        raise UserError(
+            f"{path}: exists already and is no manifest that can be read; choose another --output"
+        ) from error
+    if (there.content_hash, there.note) != (manifest.content_hash, manifest.note):
+        raise UserError(
+            f"{path}: exists already and holds other data ({there.dataset}, {len(there.ids):,} images); nothing was "
+            "changed. Give another --name or --output, or replace it with --overwrite"
+        )
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest.
 

@@ -118,7 +118,9 @@ class GdmaOptions(Options):
 class AggregatorOptions(Options):
     """The soft aggregator and the scale of its logits."""
 
-    kind: Literal["soft", "max", "mean", "top"] = "soft"
+    kind: Literal["soft", "max", "mean", "top"] = Field(
+        "soft", description="how a label's regions are weighted; soft: by a softmax of their similarities"
+    )
     temperature: PositiveFloat = Field(0.05, description="initial tau_s (reconstruction)")
     top: PositiveInt = Field(5, description="number of regions averaged by kind `top`")
 
@@ -138,7 +140,7 @@ class SspaOptions(Options):
     qsm: QsmOptions = QsmOptions()
     gdma: GdmaOptions = GdmaOptions()
     aggregator: AggregatorOptions = AggregatorOptions()
-    global_branch: bool = True
+    global_branch: bool = Field(True, description="the branch that compares the whole image with learned prompts")
     knowledge_branch: bool = Field(
         True,
         description="a third branch: the whole image against T_ka in the backbone's own joint space, of which only "

@@ -290,3 +290,21 @@ def test_a_full_disk_keeps_the_old_file(table: Path, monkeypatch: pytest.MonkeyP
         write_knowledge(table, rows(table))
     assert table.read_bytes() == before
     assert [path.name for path in table.parent.glob(".*parquet.*")] == []
+
+
+def test_corrections_are_not_overwritten(table: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    exchange.export(table, target)
+    exchange.export(table, target)  # the same again
+    corrected = target.read_text(encoding="utf-8").replace("has", "had", 1) + "\n"
+    target.write_text(corrected, encoding="utf-8")
+    with pytest.raises(UserError, match=r"perhaps your corrections; nothing was changed.*sspa-knowledge import"):
+        exchange.export(table, target)
+    assert target.read_text(encoding="utf-8") == corrected
+
+
+def test_swapped_arguments_are_recognised(table: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    exchange.export(table, target)
+    with pytest.raises(UserError, match=f"are swapped; write sspa-knowledge import {table} {target}"):
+        exchange.import_(target, table)

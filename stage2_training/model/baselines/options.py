@@ -57,9 +57,9 @@ class MlDecoderOptions(Options):
     head: Literal["ml-decoder"] = "ml-decoder"
     width: Width = Field(768, description="width of the decoder; divisible by heads")
     groups: Width = Field(100, description="maximum number of queries; each decodes C / groups labels")
-    heads: Width = 8
+    heads: Width = Field(8, description="heads of each attention")
     hidden: Width = Field(2048, description="hidden width of the feed-forward network")
-    dropout: Fraction = 0.1
+    dropout: Fraction = Field(0.1, description="in the decoder")
 
 
 class Query2LabelOptions(Options):
@@ -67,10 +67,10 @@ class Query2LabelOptions(Options):
 
     head: Literal["query2label"] = "query2label"
     width: Width | None = Field(None, description="width of the transformer; null: the tower's, as in the paper")
-    heads: Width = 4
-    encoder_layers: Depth = 1
-    decoder_layers: Depth = 2
-    dropout: Fraction = 0.1
+    heads: Width = Field(4, description="heads of each attention")
+    encoder_layers: Depth = Field(1, description="transformer layers over the regions")
+    decoder_layers: Depth = Field(2, description="transformer layers over the labels' queries")
+    dropout: Fraction = Field(0.1, description="in every transformer layer")
 
 
 class DualCoOpOptions(Options):

@@ -163,3 +163,33 @@ def test_prepare_from_a_list_for_each_split(own_data: Path, tmp_path: Path) -> N
     run("prepare", "custom", "--root", own_data, *lists, "--source", f"test={tmp_path / 'rest.csv'}", *out)
     found = read_manifest(tmp_path / "own.parquet")
     assert [found.splits.count(split) for split in ("train", "val", "test")] == [60, 10, 10]
+
+
+def test_a_manifest_of_other_data_is_not_overwritten(
+    own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = Path("artifacts/pets.manifest.parquet")
+    run("prepare", "custom", "--root", own_data, "--name", "pets")
+    assert read_manifest(made).dataset == "pets"
+    before = made.read_bytes()
+    run("prepare", "custom", "--root", own_data, "--name", "pets")  # the same again
+    with pytest.raises(UserError, match=r"holds other data \(pets, 80 images\).*--overwrite"):
+        run("prepare", "custom", "--root", own_data, "--name", "pets", "--seed", 1)
+    assert made.read_bytes() == before
+    run("prepare", "custom", "--root", own_data, "--name", "pets", "--seed", 1, "--overwrite")
+    assert made.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("voc2007", "is the name of a public data set"), ("a/b", "take letters"), ("-", "take letters")],
+)
+def test_other_names_of_own_data_are_refused(own_data: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run("prepare", "custom", "--root", own_data, f"--name={name}")
+
+
+def test_public_data_has_its_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ucm has its name"):
+        run("prepare", "ucm", "--root", tmp_path, "--name", "mine")
