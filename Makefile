@@ -1,10 +1,10 @@
-# make demo | test | check | gpu-check | setup. EXTRA=cpu or gpu overrides the choice of the vLLM build.
+# make demo | test | check | docs | gpu-check | setup. EXTRA=cpu or gpu overrides the choice of the vLLM build.
 SHELL := /bin/bash
 comma := ,
 EXTRA ?= $(shell if nvidia-smi -L >/dev/null 2>&1; then echo gpu; else echo cpu; fi)
 PYTHON ?= python3
 # Beside the vLLM build: what the demo, every command and the tests need.
-EXTRAS := embedded,data,export,audit,demo,review,tensorboard,ray,dev
+EXTRAS := embedded,data,export,audit,demo,review,tensorboard,ray,docs,dev
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sspa-$(EXTRA)
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.sspa-$(EXTRA)
 export PYTHONDONTWRITEBYTECODE :=
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
-.PHONY: demo test check gpu-check format setup constraints clean
+.PHONY: demo test check docs gpu-check format setup constraints clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ check: $(STAMP)
 	@for f in __init__.py py.typed; do ln -sfn ../../shared/sspa/$$f .mypy/sspa/$$f; done
 	$(BIN)/mypy
 
+# The documentation site, in site/; a link that leads nowhere is an error.
+docs: check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # What only a GPU can show, as the page gpu-check.md.
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
@@ -55,4 +59,4 @@ constraints: $(STAMP)
 	for e in cpu gpu; do $(UV) pip compile --quiet --universal --python-version 3.11 pyproject.toml --extra $$e $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) --no-header --no-annotate --no-emit-index-url --generate-hashes -o constraints/$$e.txt; done
 
 clean:
-	rm -rf $(VENV) $(VENV)-uv .mypy build *.egg-info
+	rm -rf $(VENV) $(VENV)-uv .mypy build site *.egg-info

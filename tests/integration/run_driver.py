@@ -94,7 +94,7 @@ def _run(request: dict[str, Any]) -> None:
         sys.argv = ["sspa-train", *arguments]
         app()
     cpu = torch.device("cpu")
-    with processes_of_environment(cpu) as processes:
+    with processes_of_environment(lambda: cpu) as processes:
         config = validated(request["config"])
         run_module.run(config, Path(request["out"]), cpu, request.get("resume", False), processes)
 

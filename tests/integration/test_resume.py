@@ -30,7 +30,7 @@ STEP = f"{TRAINING}.optimization:Optimization.update"
 SAVE = f"{TRAINING}.checkpoint:write_tensors"
 PRUNE = f"{TRAINING}.checkpoint:rmtree"
 APPEND = "sspa.stage2_training.runs.run_folder:RunFolder.append"
-WEIGHTS = "sspa.stage2_training.runs.run_folder:RunFolder.write_weights"
+WEIGHTS = "sspa.stage2_training.training.run:write_weights"
 SCORE = "sspa.stage2_training.inference.scoring:_score"
 
 STEPS, EPOCHS = 12, 3
