@@ -87,16 +87,17 @@ def command_device(wanted: str) -> "torch.device":
 
 
 def check_prediction_file(out: Path, option: str = "--out") -> None:
-    """Refuse a file name that promises another form than is written.
+    """Refuse a file that is there, or whose ending names no form that is written.
 
     Raises:
-        UserError: it does not end in .parquet.
+        UserError: it exists, or ends otherwise than in .parquet, .csv or .jsonl.
     """
-    if out.suffix != ".parquet":
+    if out.suffix not in (".parquet", ".csv", ".jsonl"):
         raise UserError(
-            f"{option} {out}: predictions are written as Parquet; take {out.with_suffix('.parquet')}, "
-            "which `data export` turns into CSV and other forms"
+            f"{option} {out}: the ending says the form; take .parquet, .csv or .jsonl (`data export` writes others)"
         )
+    if out.exists():
+        raise UserError(f"{out}: exists already; choose another name with {option}, or remove it")
 
 
 def given_settings(knowledge: Path | None, data: str | None, root: Path | None, **others: Any) -> dict[str, Any]:

@@ -38,7 +38,10 @@ def tag(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Probability from which a label counts as predicted.")
     ] = 0.5,
-    top: Annotated[int, typer.Option(min=1, help="Number of labels to show per image.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many labels per image. [default: 5 on a terminal, in a pipe the predicted ones]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per image, with every label.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A Parquet file; resumes if interrupted.")] = None,
     backbone: Annotated[str, typer.Option(help="As in backbone.name.")] = "embedded",

@@ -37,7 +37,10 @@ def predict(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, or - for a list on standard input."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="Number of labels to show per image.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many labels per image. [default: 5 on a terminal, in a pipe the predicted ones]"),
+    ] = None,
     threshold: Threshold = "0.5",
     knowledge: OtherKnowledge = None,
     labels: OtherLabels = None,

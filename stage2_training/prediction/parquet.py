@@ -22,7 +22,8 @@ from sspa.stage2_training.inference.tagger import Tagger
 # Maximum images and rows per part: the cost of an interruption, and the memory needed.
 _PART = 500
 _ROWS = 1_000_000
-SIDES = ("left", "top", "right", "bottom")
+# Names that SQL takes without quotes, unlike left and right.
+SIDES = ("x_min", "y_min", "x_max", "y_max")
 # In the finished file's metadata: the job that wrote it.
 _JOB = b"sspa.job"
 
@@ -52,7 +53,7 @@ def prediction_file(path: Path, tagger: Tagger) -> Iterator["PredictionFile"]:
 class PredictionFile:
     """Collects predictions in parts beside `path`; `finish` joins them into one file. See `prediction_file`.
 
-    One row per image and label. Columns: path, label, probability, above_threshold, and left, top, right, bottom: the
+    One row per image and label. Columns: path, label, probability, above_threshold, and x_min, y_min, x_max, y_max: the
     box, in pixels, of the label's strongest region (null if the head has no regions).
     """
 
@@ -61,7 +62,7 @@ class PredictionFile:
         self.parts = path.with_name(f".{path.name}.parts")
         self._waiting: list[Tagged] = []
         job = job_of(tagger)
-        self._schema = prediction_schema().with_metadata({_JOB: hashlib.sha256(json.dumps(job).encode()).hexdigest()})
+        self._schema = prediction_schema().with_metadata({_JOB: _digest(job)})
         if path.exists():
             self._delete_parts_of_finished()
             raise UserError(f"{path}: exists already; choose another name with --out, or remove it")
@@ -133,16 +134,8 @@ class PredictionFile:
 
     def _delete_parts_of_finished(self) -> None:
         """Delete the parts if `path` was joined from them, by a process that was killed before it deleted them."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self.parts.is_dir():
-            try:
-                finished = (pq.read_schema(self.path).metadata or {}).get(_JOB) == self._schema.metadata[_JOB]
-            except (pa.ArrowException, OSError):
-                return  # the user's own file
-            if finished:
-                shutil.rmtree(self.parts)
+        if self.parts.is_dir() and is_finished(self.path, self.tagger):
+            shutil.rmtree(self.parts)
 
     def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.parquet"))
@@ -170,6 +163,21 @@ class PredictionFile:
             **{side: boxes[place :: len(SIDES)] for place, side in enumerate(SIDES)},
         }
         return pa.table(columns, self._schema)
+
+
+def is_finished(path: Path, tagger: Tagger) -> bool:
+    """Whether `path` holds the finished predictions of this tagger, with these labels and thresholds."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool((pq.read_schema(path).metadata or {}).get(_JOB) == _digest(job_of(tagger)).encode())
+    except (pa.ArrowException, OSError):
+        return False  # there is none, or the user's own file
+
+
+def _digest(job: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(job).encode()).hexdigest()
 
 
 def job_of(tagger: Tagger) -> dict[str, Any]:

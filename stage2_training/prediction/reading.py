@@ -10,6 +10,14 @@ from sspa.stage2_training.data.export_forms.marked_images import MarkedImage, Ma
 from sspa.stage2_training.prediction.parquet import SIDES, prediction_schema
 
 
+def _former_schema() -> Any:
+    """The columns as they were called before 0.2."""
+    import pyarrow as pa
+
+    former = dict(zip(SIDES, ("left", "top", "right", "bottom"), strict=True))
+    return pa.schema([field.with_name(former.get(field.name, field.name)) for field in prediction_schema()])
+
+
 def predicted_images(path: Path) -> MarkedImages:
     """The images of a prediction file; their labels are those above the threshold.
 
@@ -18,10 +26,11 @@ def predicted_images(path: Path) -> MarkedImages:
     """
 
     def check(file: Any) -> None:
-        if not file.schema_arrow.equals(prediction_schema()):
+        if not any(file.schema_arrow.equals(schema) for schema in (prediction_schema(), _former_schema())):
             raise UserError(f"{path}: is neither a manifest nor a file of predictions; `predict --out` writes one")
 
     table = read_parquet(path, check)[0]
+    table = table.rename_columns(prediction_schema().names)
     labels = tuple(dict.fromkeys(table["label"].to_pylist()))
 
     def images() -> Iterator[MarkedImage]:

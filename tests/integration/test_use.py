@@ -1,11 +1,13 @@
 """Using a trained run: predictions in every form, and files that are not images."""
 
+import csv
 import io
 import json
 import os
 import random
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,6 +256,58 @@ def test_plain_lines_where_there_is_no_terminal(sspa_train: Command, trained_run
     assert float(rows[0][2]) >= float(rows[1][2])
 
 
+def test_a_pipe_gets_the_predicted_labels_and_a_summary(
+    sspa_train: Command, trained_run: Path, squares: Path, tagger: Tagger
+) -> None:
+    paths = [squares / "pictures" / f"test{number}.png" for number in range(4)]
+    threshold = 0.6
+    ended = sspa_train("predict", trained_run, *paths, "--threshold", threshold)
+    expected, counts, none = [], Counter[str](), 0
+    for path in paths:
+        probabilities = tagger([path])[0].probabilities
+        there = [label for label, probability in probabilities.items() if probability >= threshold]
+        expected += [(str(path), label) for label in there] or [(str(path), "")]
+        counts.update(there)
+        none += not there
+    assert [tuple(line.split("\t")[:2]) for line in ended.output.splitlines()] == expected
+    summary = ended.messages.splitlines()[-1]
+    assert summary.startswith("4 images: ")
+    assert summary.endswith(f"no label {none}")
+    assert all(f"{label} {count}" in summary for label, count in counts.items())
+
+
+def test_the_ending_says_the_form_of_a_file(
+    sspa_train: Command, trained_run: Path, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [squares / "pictures" / f"test{number}.png" for number in range(3)]
+    for name in ("tags.csv", "tags.jsonl"):
+        out = tmp_path / name
+        assert sspa_train("predict", trained_run, *paths, "--out", out).code == 0
+        refused = sspa_train("predict", trained_run, *paths, "--out", out)
+        assert refused.code == 2
+        assert f"{out}: exists already" in refused.messages
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tags.csv", "tags.jsonl"]
+    rows = list(csv.DictReader((tmp_path / "tags.csv").open()))
+    lines = [json.loads(line) for line in (tmp_path / "tags.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in rows] == [line["path"] for line in lines] == [str(path) for path in paths]
+    assert [row["labels"].split(";") if row["labels"] else [] for row in rows] == [line["labels"] for line in lines]
+    # Killed while the CSV was written: what was tagged is not tagged again.
+    monkeypatch.setattr(job, "write_csv", _interrupted)
+    again = ("predict", trained_run, *paths, "--out", tmp_path / "late.csv")
+    assert sspa_train(*again).code == 130
+    monkeypatch.undo()
+    ended = sspa_train(*again)
+    assert "tagging" not in ended.messages
+    assert (tmp_path / "late.csv").read_text() == (tmp_path / "tags.csv").read_text()
+    wrong = sspa_train("predict", trained_run, *paths, "--out", tmp_path / "tags.txt")
+    assert wrong.code == 2
+    assert "take .parquet, .csv or .jsonl" in wrong.messages
+
+
+def _interrupted(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
 def test_a_list_on_standard_input(
     sspa_train: Command, trained_run: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +377,7 @@ def test_parquet_goes_on_where_it_stopped(
     assert ended.code == 0
     assert "80 of 144 images are tagged already" in ended.messages
     assert list(tmp_path.iterdir()) == [out]
-    rows = duckdb.sql(f'SELECT path, label, probability, above_threshold, "left", top, "right", bottom FROM \'{out}\'')
+    rows = duckdb.sql(f"SELECT path, label, probability, above_threshold, x_min, y_min, x_max, y_max FROM '{out}'")
     found = {(path, label): rest for path, label, *rest in rows.fetchall()}
     assert len(found) == 144 * len(COLOURS)
     path = squares / "pictures" / "test5.png"

@@ -21,7 +21,7 @@ from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.export_forms.lists import write_csv
 from sspa.stage2_training.data.export_forms.marked_images import manifest_images
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
-from sspa.stage2_training.prediction.parquet import prediction_schema
+from sspa.stage2_training.prediction.parquet import SIDES, prediction_schema
 
 LABELS = LabelSet("mine", tuple(Label(key, key) for key in ("a cat", "dog, wet", 'say "x"')))
 
@@ -89,12 +89,21 @@ def predictions(tmp_path: Path) -> Path:
         Image.new("RGB", (40, 20)).save(tmp_path / path)
         for place, label in enumerate(LABELS.keys):
             probability = 0.1 + 0.3 * place + 0.05 * number
-            box = {"left": 1, "top": 2, "right": 11, "bottom": 12}
+            box = dict(zip(SIDES, (1, 2, 11, 12), strict=True))
             rows.append({"path": path, "label": label, "probability": probability, "above_threshold": place > 0, **box})
     pq.write_table(
         pa.Table.from_pylist(rows, schema=prediction_schema()), tmp_path / "p.parquet", write_page_checksum=True
     )
     return tmp_path / "p.parquet"
+
+
+def test_predictions_of_an_earlier_version_are_read(tmp_path: Path, predictions: Path) -> None:
+    former = ["path", "label", "probability", "above_threshold", "left", "top", "right", "bottom"]
+    earlier = pq.read_table(predictions).rename_columns(former)
+    pq.write_table(earlier, tmp_path / "earlier.parquet", write_page_checksum=True)
+    for name in ("p", "earlier"):
+        export(tmp_path / f"{name}.parquet", tmp_path / f"{name}.jsonl")
+    assert (tmp_path / "earlier.jsonl").read_text() == (tmp_path / "p.jsonl").read_text()
 
 
 def test_predictions_keep_probabilities_and_boxes(tmp_path: Path, predictions: Path) -> None:
