@@ -23,6 +23,7 @@ $(STAMP): pyproject.toml constraints/$(EXTRA).txt $(if $(findstring $(VENV)-uv,$
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip install --quiet --python $(BIN)/python -e '.[$(EXTRA),$(EXTRAS)]' -c constraints/$(EXTRA).txt
 	@rm -f $(VENV)/.sspa-*; touch $@
+	@echo 'ready; next: source $(BIN)/activate, then sspa-train tag PHOTOS --labels "dog,cat" (README.md)'
 
 demo: $(STAMP)
 	$(BIN)/sspa-knowledge generate --labels voc.txt

@@ -158,7 +158,12 @@ def generate(
     if dry_run or batch_out:
         _plan(job, engine, cache, None if dry_run else batch_out)
         return
-    _report(job.output, run(job, engine, AnswerStore(cache) if cache else None))
+    try:
+        outcome = run(job, engine, AnswerStore(cache) if cache else None)
+    except KeyboardInterrupt:
+        say("stopped; the answers so far are kept, and the same command goes on from there")
+        raise
+    _report(job.output, outcome)
 
 
 def _plan(job: "Job", engine: "Engine", cache: Path | None, batch: Path | None) -> None:
@@ -200,6 +205,7 @@ def _report(output: Path, outcome: "Outcome") -> None:
         )
     else:
         say(f"doubtful: none of {outcome.rows} descriptions")
+    say(f"next: sspa-train tag PHOTOS --knowledge {output}; sspa-train run --knowledge {output}")
 
 
 def main() -> None:

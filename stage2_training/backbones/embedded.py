@@ -27,10 +27,7 @@ from sspa.stage2_training.backbones.model_folders import check_no_code
 from sspa.stage2_training.backbones.open_clip_models import LoadedModel
 from sspa.stage2_training.compute.tensor_files import read_pickled, read_tensors, write_tensors
 
-DESCRIPTION = (
-    "CLIP-shaped, not CLIP: EfficientNet-Lite2 and MiniLM joined through ImageNet's class descriptions"
-    " (knows ImageNet-1k and MiniLM's language; the bridge is not trained)"
-)
+DESCRIPTION = "CLIP-shaped, not CLIP (EfficientNet-Lite2 and MiniLM, joined through ImageNet)"
 IMAGE_SIZE = (260, 260)
 _MEAN_AND_STD = (0.5, 0.5, 0.5)
 CONTEXT_LENGTH = 128

@@ -81,13 +81,18 @@ def run(
 
 def _show_result(result: "RunResult", device: str) -> None:
     from sspa.stage2_training.cli.metrics_table import show_metrics
+    from sspa.stage2_training.training.noteworthy import noteworthy
 
     unseen = result.folder.record().data.unseen
     show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, unseen)
     mixture = result.folder.result().mixture
     said = f"; prediction: {mixture}" if mixture else ""
     say(f"best epoch on val: {result.best_epoch}{said}; run folder: {result.folder.path}")
+    for line in noteworthy(result.untrained["both"], result.test["both"], result.val["both"], result.measured):
+        say(f"note: {line}")
     _report(result.folder, device)
+    path = result.folder.path
+    say(f"next: sspa-train predict {path} PHOTOS; sspa-train demo {path}; sspa-train explain {path} PHOTO --out why")
 
 
 def _report(folder: "RunFolder", device: str) -> None:

@@ -1,0 +1,32 @@
+"""What a user should know about a finished run, beside its figures."""
+
+from sspa.stage2_training.evaluation.metrics import Metrics
+
+_SHOWN = 5
+# Below that, AP differs between seeds as well.
+_WORSE_BY = 0.02
+
+
+def noteworthy(untrained: Metrics, trained: Metrics, val: Metrics, measured: str) -> list[str]:
+    """Lines about labels that training made worse, and labels that val or the measured split has no image of.
+
+    Args:
+        untrained, trained: the prediction's metrics on the measured split.
+        val: its metrics on val, of the trained model.
+        measured: the name of that split.
+    """
+    lines = []
+    lost = {key: before - trained.per_class.get(key, before) for key, before in untrained.per_class.items()}
+    worse = sorted((key for key, change in lost.items() if change > _WORSE_BY), key=lost.__getitem__, reverse=True)
+    if worse:
+        named = [f"{key} ({100 * untrained.per_class[key]:.0f} to {100 * trained.per_class[key]:.0f})" for key in worse]
+        lines.append(f"training lowered the AP of {_some(named)}: look at their images in the report")
+    if val.absent:
+        lines.append(f"val has no image with {_some(list(val.absent))}: their tuned threshold is 0.5")
+    if trained.absent and measured != "val":
+        lines.append(f"{measured} has no image with {_some(list(trained.absent))}: mAP is without them")
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more labels" if len(names) > _SHOWN else "")
