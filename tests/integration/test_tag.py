@@ -111,8 +111,8 @@ def test_a_file_is_written(tag: Command, squares: Path, tmp_path: Path) -> None:
         (("--labels", "red,green", "--expect", "0"), "--expect 0"),
         (("--labels", "red,green", "--out", "x.parquet", "--json"), "choose one of them"),
         (
-            ("--labels", "red,green", "--out", "x.csv"),
-            "--out x.csv: predictions are written as Parquet; take x.parquet",
+            ("--labels", "red,green", "--out", "x.xlsx"),
+            "--out x.xlsx: the ending says the form; take .parquet",
         ),
         (("--knowledge", "k.parquet", "--describe"), "--describe is for labels by name"),
     ],
