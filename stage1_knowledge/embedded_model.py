@@ -11,6 +11,7 @@ from pathlib import Path
 from sspa.shared.cache import built_once, cache_folder
 from sspa.shared.errors import UserError
 from sspa.shared.files import check_sha256
+from sspa.shared.library_noise import quiet
 from sspa.shared.terminal import say
 
 NAME = "SmolLM2-135M-Instruct"
@@ -54,7 +55,7 @@ def _convert(folder: Path) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     where, name = str(weights.parent), weights.name
-    with torch.inference_mode():
+    with quiet("converting", "convert"), torch.inference_mode():
         model = AutoModelForCausalLM.from_pretrained(
             where,
             gguf_file=name,

@@ -5,11 +5,13 @@ import math
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sspa.shared.errors import UserError
+from sspa.shared.library_noise import quiet
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
 from sspa.stage1_knowledge.engines.vllm_arguments import answer_changing
@@ -129,6 +131,18 @@ class VllmOffline(Engine):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        with self._quiet():
+            return self._started(folder)
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        """Unless the user wants to see what vLLM says, or its other processes may fail later and say why."""
+        parallel = any(self._arguments.get(f"{kind}_parallel_size", 1) != 1 for kind in ("tensor", "pipeline", "data"))
+        apart = os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] != "0"
+        if parallel or apart or os.environ["VLLM_LOGGING_LEVEL"] != "ERROR":
+            return nullcontext()
+        return quiet("starting vLLM", "vllm")
+
+    def _started(self, folder: Path) -> Any:
         try:
             from vllm import LLM
         except ImportError as error:
@@ -179,7 +193,7 @@ def _known_problem(error: RuntimeError) -> str:
             "take a quantised or smaller one, or raise --gpu-memory if other programs leave room"
         )
     if "initialization failed" in str(error):
-        return "a process of the engine did not start; vLLM says above what went wrong"
+        return "a process of the engine did not start; what vLLM printed says why"
     return ""
 
 

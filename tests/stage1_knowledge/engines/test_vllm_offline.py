@@ -95,7 +95,7 @@ def test_arguments_that_can_change_an_answer_are_part_of_the_identity() -> None:
             "1 validation error for EngineArgs dtype bad$",
         ),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "too little memory .*--tensor-parallel"),
-        (RuntimeError("Engine core initialization failed."), "vLLM says above what went wrong"),
+        (RuntimeError("Engine core initialization failed."), "what vLLM printed says why"),
     ],
 )
 def test_what_vllm_refuses_is_one_line(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
