@@ -47,7 +47,7 @@ class EntryWriter:
     """Computes and writes entries with one backbone; `kinds` are the parts of the image features that they hold.
 
     Args:
-        done: called in the first process with the number of images, times views, that were computed in the meantime.
+        done: called in the first process with the number of images that were computed in the meantime.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class EntryWriter:
                             # From the end, since before the rows there is a header.
                             files[view, kind].seek((first - len(split)) * values[0].nbytes, os.SEEK_END)
                             files[view, kind].write(values.data)
-                        # With what the others have done meanwhile: only the first process shows it.
-                        self._done(min(_BATCH * self._processes.world, len(split) - first))
+                    # With what the others have done meanwhile: only the first process shows it.
+                    self._done(min(_BATCH * self._processes.world, len(split) - first))
         except OSError as error:
             raise UserError(f"the cache of features cannot be written ({error.strerror})") from error
         # Without the file's name: the entry serves other copies of it too.

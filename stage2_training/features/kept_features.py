@@ -104,7 +104,7 @@ class FeatureCache:
         # One of them looks, since meanwhile another program may add to the cache.
         missing = processes.first(lambda: self._missing(wanted))
         if missing:
-            count = sum(len(source) * len(folders) for source, folders in missing)
+            count = sum(len(source) for source, _ in missing)
             with progress("image tower", count, "images") as bar:
                 writer = EntryWriter(self._backbone, self._kinds, self._device, self._workers, processes, bar.advance)
                 for source, folders in missing:
