@@ -20,6 +20,7 @@ from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.images import confident_errors, drawn_images, make_cards
+from sspa.stage2_training.report.label_rows import label_rows
 from sspa.stage2_training.runs.inputs import own_dataset
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
@@ -41,7 +42,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     names = {label.key: label.text for label in knowledge.labels}
     probabilities, targets = read_predictions(folder)
     titled = {branch_title(branch): values for branch, values in probabilities.items()}
-    protocol = get_protocol(about.protocol.name)
+    protocol, thresholds = get_protocol(about.protocol.name), folder.thresholds()
     return write_page(
         folder.file("report.html"),
         "report.html.jinja",
@@ -69,6 +70,8 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
             "reliability": plots.reliability_curve(titled, targets),
             "co_occurrence": _co_occurrence(probabilities["both"], targets, protocol.threshold, list(names.values())),
         },
+        labels=label_rows(names, about.labels, result, thresholds.values, probabilities["both"], targets),
+        tuned=thresholds.description,
         images=_images(folder, device, probabilities["both"], protocol.threshold),
         knowledge=[
             {"text": label.text, "descriptions": descriptions}

@@ -46,15 +46,20 @@ def browser() -> Iterator["Browser"]:
 
 
 @contextmanager
-def visit(browser: "Browser", address: str, **options: Any) -> Iterator["Page"]:
+def visit(
+    browser: "Browser", address: str, *, accessible: bool = True, theirs: tuple[str, ...] = (), **options: Any
+) -> Iterator["Page"]:
     """The page at `address`, open in a context of its own; afterwards no error may have come up.
 
     Args:
         address: http:// or file://.
+        accessible: whether axe has to find nothing serious in it, as it is in the end.
+        theirs: axe's rules that a library's own part of the page does not keep.
         options: of the context: viewport=PHONE, color_scheme="dark", java_script_enabled=False, ...
 
     Raises:
-        AssertionError: the console showed an error, a script failed, or a request did.
+        AssertionError: the console showed an error, a script failed, a request did, or people with a screen reader,
+            a keyboard or weak eyes cannot use it.
     """
     context = browser.new_context(**options)
     page = context.new_page()
@@ -66,8 +71,22 @@ def visit(browser: "Browser", address: str, **options: Any) -> Iterator["Page"]:
         page.goto(address)
         yield page
         assert not problems, problems
+        if accessible:
+            barriers = [barrier for barrier in serious_barriers(page) if barrier.partition(",")[0] not in theirs]
+            assert not barriers, barriers
     finally:
         context.close()
+
+
+def serious_barriers(page: "Page") -> list[str]:
+    """What axe-core calls serious or critical: which rule, how often, and the first place."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra dev)")
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}, {len(rule['nodes'])}: {rule['nodes'][0]['html'][:200]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]
 
 
 def scrolls_sideways(page: "Page") -> bool:

@@ -5,11 +5,21 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sspa.stage2_training.config.schema import setting_keys
+
+from .browser import visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytest.importorskip("mkdocs", reason="mkdocs is not installed (extra docs)")
 
@@ -36,6 +46,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert ended.returncode == 0, ended.stderr
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    """The site's address: its search does not work from files."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 def _text(page: Path) -> str:
@@ -70,3 +92,11 @@ def test_the_site_asks_no_other_host(site: Path) -> None:
             r'(?:<script[^>]+src|<img[^>]+src|<link[^>]+rel="stylesheet"[^>]+href)="(https?://[^"]+)', page.read_text()
         )
         assert loaded == [], page.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everyone_can_read_it(served: str, browser: "Browser", scheme: str) -> None:
+    for name in ("index", "settings", "commands"):
+        with visit(browser, f"{served}/{name}.html", theirs=("aria-dialog-name",), color_scheme=scheme) as page:
+            assert page.title()

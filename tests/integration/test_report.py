@@ -112,7 +112,7 @@ def test_descriptions_that_were_not_used_say_so(trained_run: Path, tmp_path: Pat
 
 
 def test_the_command_in_the_report_repeats_the_configuration(trained_run: Path, page: str) -> None:
-    again = re.search(r"<pre>sspa-train run --config (\S+) --knowledge (\S+) --out NEW_FOLDER", page)
+    again = re.search(r"<pre[^>]*>sspa-train run --config (\S+) --knowledge (\S+) --out NEW_FOLDER", page)
     assert again
     ours = RunFolder(trained_run).config()
     assert resolve_config([Path(again[1])], [], {"knowledge": ours.knowledge}) == ours
