@@ -166,7 +166,16 @@ def prepare(
     say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
     is_few = manifest.labels.domain == "natural" and len(manifest.rows_of("train")) < _FEW
     few = " --preset embedded-photos-few" if is_few else ""
-    say(f"train with: sspa-train run --data {path} --root {root}{few}")
+    known = knowledge
+    if knowledge is None and name == "custom":
+        given = f"artifacts/{own_name or 'mine'}"
+        say(
+            f"describe its labels with: sspa-train data labels {path} --output {given}.txt && "
+            f"sspa-knowledge generate --labels {given}.txt --output {given}.parquet"
+        )
+        known = Path(f"{given}.parquet")
+    named = f" --knowledge {known}" if known else ""
+    say(f"train with: sspa-train run{named} --data {path} --root {root}{few}")
 
 
 @data_app.command()

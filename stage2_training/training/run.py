@@ -402,7 +402,8 @@ class _Training:
     def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
         views = self.processes.everywhere(lambda: self.inputs.scoring(split))
 
-        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), "images") as bar:
+        unit = "images" if len(views) == 1 else "views"
+        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), unit) as bar:
 
             def done(count: int) -> None:
                 bar.advance(count)
