@@ -92,11 +92,14 @@ def check_prediction_file(out: Path, option: str = "--out") -> None:
     Raises:
         UserError: it exists, or ends otherwise than in .parquet, .csv or .jsonl.
     """
+    from sspa.stage2_training.prediction.parquet import parts_of
+
     if out.suffix not in (".parquet", ".csv", ".jsonl"):
         raise UserError(
             f"{option} {out}: the ending says the form; take .parquet, .csv or .jsonl (`data export` writes others)"
         )
-    if out.exists():
+    # Parts beside a finished file are what a killed process did not come to delete; whoever has the model does.
+    if out.exists() and not parts_of(out).is_dir():
         raise UserError(f"{out}: exists already; choose another name with {option}, or remove it")
 
 

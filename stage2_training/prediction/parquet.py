@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from sspa.shared.holding import held
 from sspa.shared.json_files import read_json
 from sspa.shared.parquet_files import read_parquet
 from sspa.shared.terminal import say
-from sspa.stage2_training.inference.image_stream import Tagged
-from sspa.stage2_training.inference.tagger import Tagger
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.inference.image_stream import Tagged
+    from sspa.stage2_training.inference.tagger import Tagger
 
 # Maximum images and rows per part: the cost of an interruption, and the memory needed.
 _PART = 500
@@ -28,8 +30,13 @@ SIDES = ("x_min", "y_min", "x_max", "y_max")
 _JOB = b"sspa.job"
 
 
+def parts_of(path: Path) -> Path:
+    """The folder for the parts of an unfinished file."""
+    return path.with_name(f".{path.name}.parts")
+
+
 @contextmanager
-def prediction_file(path: Path, tagger: Tagger) -> Iterator["PredictionFile"]:
+def prediction_file(path: Path, tagger: "Tagger") -> Iterator["PredictionFile"]:
     """The file to add predictions to, held so that no second process writes it.
 
     After the block, whether it succeeded or not, what was added is on disk: the same job resumes from there.
@@ -57,9 +64,9 @@ class PredictionFile:
     box, in pixels, of the label's strongest region (null if the head has no regions).
     """
 
-    def __init__(self, path: Path, tagger: Tagger) -> None:
+    def __init__(self, path: Path, tagger: "Tagger") -> None:
         self.path, self.tagger = path, tagger
-        self.parts = path.with_name(f".{path.name}.parts")
+        self.parts = parts_of(path)
         self._waiting: list[Tagged] = []
         job = job_of(tagger)
         self._schema = prediction_schema().with_metadata({_JOB: _digest(job)})
@@ -90,7 +97,7 @@ class PredictionFile:
                 part.unlink()
         return paths
 
-    def add(self, tagged: Tagged) -> None:
+    def add(self, tagged: "Tagged") -> None:
         """Add one image; every few hundred are written as a part."""
         self._waiting.append(tagged)
         if len(self._waiting) >= min(_PART, max(1, _ROWS // len(self.tagger.labels))):
@@ -165,7 +172,7 @@ class PredictionFile:
         return pa.table(columns, self._schema)
 
 
-def is_finished(path: Path, tagger: Tagger) -> bool:
+def is_finished(path: Path, tagger: "Tagger") -> bool:
     """Whether `path` holds the finished predictions of this tagger, with these labels and thresholds."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -180,7 +187,7 @@ def _digest(job: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(job).encode()).hexdigest()
 
 
-def job_of(tagger: Tagger) -> dict[str, Any]:
+def job_of(tagger: "Tagger") -> dict[str, Any]:
     """What predictions depend on besides the image; parts of another job cannot be joined with ours."""
     return {
         "weights": tagger.identity,
