@@ -5,6 +5,7 @@ the image's id). Neither depends on workers, batch size or what was read before.
 """
 
 import hashlib
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,11 +148,13 @@ class ImageLoader:
             self.rank,
             self.world,
         )
+        # More than there are cores for this process only take turns, and torch warns of them.
+        workers = min(self.workers, len(os.sched_getaffinity(0)))
         self._loader = DataLoader(
             _Samples(self.dataset),
             batch_sampler=self._batches,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             collate_fn=_collate,
             pin_memory=torch.cuda.is_available(),
             # Only for the worker seed it draws, which ours ignore: dropout's random state must not change.

@@ -86,7 +86,12 @@ def test_the_real_engine_asks_a_base_model_in_plain_text(tmp_path: Path) -> None
     assert "horse" in row["description"].lower()
     answers = json.loads(row["answers"])
     assert all("Question:" not in answer["text"] for answer in answers)
-    assert done.stderr.splitlines()[-1].startswith("doubtful: ")
+    doubtful, following = done.stderr.splitlines()[-2:]
+    assert doubtful.startswith("doubtful: ")
+    assert (
+        following
+        == "next: sspa-train tag PHOTOS --knowledge artifacts/mine.parquet; sspa-train run --knowledge artifacts/mine.parquet"
+    )
 
 
 def _imported(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
