@@ -88,10 +88,8 @@ def test_the_real_engine_asks_a_base_model_in_plain_text(tmp_path: Path) -> None
     assert all("Question:" not in answer["text"] for answer in answers)
     doubtful, following = done.stderr.splitlines()[-2:]
     assert doubtful.startswith("doubtful: ")
-    assert (
-        following
-        == "next: sspa-train tag PHOTOS --knowledge artifacts/mine.parquet; sspa-train run --knowledge artifacts/mine.parquet"
-    )
+    table = "--knowledge artifacts/mine.parquet"
+    assert following == f"next: sspa-train tag PHOTOS {table}; sspa-train run {table}"
 
 
 def _imported(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
