@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import random
 import resource
 import shutil
 import sys
@@ -28,13 +27,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from fuzz_damage import Damage
+from fuzz_good_inputs import write_good_inputs
 
 from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
-from sspa.shared.knowledge_format import write_knowledge
-from sspa.shared.label_sets import Label, LabelSet, read_label_set
+from sspa.shared.label_sets import Label, read_label_set
 from sspa.shared.locked_sql import run_locked
 from sspa.stage1_knowledge import exchange
 from sspa.stage1_knowledge.journal import read_journal
@@ -44,19 +43,20 @@ from sspa.stage2_training.backbones.model_folders import check_model_folder
 from sspa.stage2_training.backbones.text_cache import cached_text_features
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
-from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.custom.reading import read_custom
 from sspa.stage2_training.data.dataset import Split, load_manifest
 from sspa.stage2_training.data.image_files import load_image
-from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
-from sspa.stage2_training.demo.gate import Gate, hosts_of
+from sspa.stage2_training.data.manifest import read_manifest
+from sspa.stage2_training.data.reviewed.answers import read_answers
+from sspa.stage2_training.demo.gate import Gate
 from sspa.stage2_training.demo.uploads import Uploads
 from sspa.stage2_training.export.package import package_run
-from sspa.stage2_training.features.kept_features import kept_features
+from sspa.stage2_training.features.kept_features import FeatureCache
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.listing import list_runs
 from sspa.stage2_training.runs.run_folder import open_run_folder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
+from sspa.stage2_training.serving.origin import hosts_of
 from sspa.stage2_training.training.checkpoint import load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.optimization import make_optimization
 from sspa.stage2_training.training.train_state import TrainState
@@ -66,10 +66,6 @@ MEMORY_GROWTH = 2 << 30
 _FOLDER_ARGUMENT = {"os.remove": 1, "os.rmdir": 1, "os.rename": 2, "os.mkdir": 2, "os.symlink": 2, "os.chmod": 2}
 # Templates are rendered in a process of their own, and kept features record the state of this clone.
 _PROGRAMS = (BoundedBlocks.__module__, "'git', 'describe'", "sspa.stage2_training.data.adapters.mat_files")
-_SHAPES: tuple[Any, ...] = (
-    *(None, True, 0, -1, 257, 10**30, 0.9, 1e308, "", "\x00", "../../etc/passwd", "=1+1", "\x1b[2J"),
-    *([], {}, [[]], {"a": {}}, ["a"] * 3, "9" * 5000, {"auto_map": {"AutoModel": "evil.Evil"}}),
-)
 _SQL = (
     *(
         "SELECT",
@@ -92,40 +88,17 @@ class Fuzzer:
     """Good inputs below `folder`, and what reads each kind of them."""
 
     def __init__(self, folder: Path, run: Path, seed: int) -> None:
-        self.folder, self.draw = folder, random.Random(seed)
+        self.folder, self.damage = folder, Damage(seed)
         self.good = folder / "good"
         self.good.mkdir()
         shutil.copytree(run, self.good / "run", ignore=shutil.ignore_patterns("checkpoints", "report.html"))
-        rows = [{"label": key, "description": f"A {key} has four legs."} for key in ("cat", "dog", "cow")]
-        write_knowledge(self.good / "knowledge.parquet", rows)
-        labels = LabelSet("pets", (Label("cat", "cat"), Label("dog", "dog")))
-        marks = np.array([[1, 0], [0, 1], [1, -1]], np.int8)
-        ids = Texts(("a", "b", "c"))
-        write_manifest(Manifest("d", labels, "custom", "", ids, ids, Texts(("train", "val", "test")), marks),
-                       self.good / "manifest.parquet")  # fmt: skip
-        (self.good / "labels.txt").write_text("# domain: natural\ncat\tcat\thint\ndog\n")
-        (self.good / "rows.csv").write_text("label,sample,description\ncat,0,A cat has a tail.\n")
-        (self.good / "rows.jsonl").write_text('{"label": "cat", "sample": 0, "description": "A cat has a tail."}\n')
-        (self.good / "data.csv").write_text("path,labels,split\na.jpg,cat;dog,train\nb.jpg,?cat,val\n")
-        (self.good / "marks.tsv").write_text("image\tcat\tdog\tset\na.jpg\t1\t0\ttrain\nb.jpg\t-1\t1\tvalid\n")
-        (self.good / "data.jsonl").write_text('{"path": "a.jpg", "labels": ["cat"], "split": "train"}\n')
-        images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
-        marks_of = [{"image_id": 1, "category_id": 7, "iscrowd": 0}]
-        coco = {"images": images, "categories": [{"id": 7, "name": "cat"}], "annotations": marks_of}
-        (self.good / "coco.json").write_text(json.dumps(coco))
-        self._write_annotations()
-        self._write_official_tables()
-        (self.good / "journal").write_bytes(b"")
-        config = {"embed_dim": 40, "vision_cfg": {"layers": 1, "width": 32}, "text_cfg": {"layers": 1, "width": 32}}
-        (self.good / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-        pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
-        for ending in ("png", "jpg", "gif", "tiff", "webp"):
-            Image.fromarray(pixels).save(self.good / f"image.{ending}")
+        write_good_inputs(self.good)
         self.kinds: dict[str, Callable[[], None]] = {
             "knowledge": self._file("knowledge.parquet", read_knowledge),
             "manifest": self._file("manifest.parquet", read_manifest),
             "label file": self._file("labels.txt", read_label_set),
             "journal": self._file("journal", read_journal),
+            "review": self._file("mine.review.jsonl", read_answers),
             "import": self._import,
             "custom data": self._custom,
             "annotations": self._annotations,
@@ -141,55 +114,6 @@ class Fuzzer:
             "official tables": self._official_tables,
             **self._of_models(run),
         }
-
-    def _write_annotations(self) -> None:
-        """Small files of annotation tools."""
-        objects = "<object><name>cat</name></object><object><name>dog</name></object>"
-        files = {
-            "voc.xml": f"<annotation><filename>a.jpg</filename>{objects}</annotation>",
-            "cvat.xml": '<annotations><image name="a.jpg" subset="train"><tag label="cat"/></image>'
-            '<image name="b.jpg"><box label="dog"/></image></annotations>',
-            "studio.json": json.dumps(
-                [{"id": 1, "data": {"image": "/data/upload/1/0a1b2c3d-a.jpg"}, "annotations": [
-                    {"was_cancelled": False, "result": [{"type": "choices", "value": {"choices": ["cat", "dog"]}}]}]}]
-            ),
-            "min.json": json.dumps([{"id": 1, "image": "a.jpg", "choice": {"choices": ["cat"]}, "label": [
-                {"rectanglelabels": ["dog"]}]}]),
-            "labelme.json": json.dumps(
-                {"imagePath": "a.jpg", "flags": {"cat": True}, "shapes": [{"label": "dog", "points": []}]}
-            ),
-            "data.yaml": "names:\n  0: cat\n  1: dog\ntrain: images\n",
-            "openimages.csv": "ImageID,Source,LabelName,Confidence\na,v,/m/01,1\nb,v,/m/02,0\n",
-        }  # fmt: skip
-        for name, content in files.items():
-            (self.good / name).write_text(content)
-
-    def _write_official_tables(self) -> None:
-        """Official files of data sets: MATLAB's, text and Excel."""
-        from openpyxl import Workbook
-        from scipy.io import savemat
-
-        def cells(values: list[str]) -> Any:
-            return np.array([[value] for value in values], dtype=object)
-
-        pa100k: dict[str, Any] = {"attributes": cells(["Female", "Hat"])}
-        for split in ("train", "val", "test"):
-            pa100k[f"{split}_images_name"] = cells([f"{split}.jpg"])
-            pa100k[f"{split}_label"] = np.array([[1, 0]], dtype=np.uint8)
-        savemat(self.good / "annotation.mat", pa100k)
-        data = np.zeros((3, 109))
-        data[:, 0], data[:, 4] = [1, 2, 3], 1
-        parts = {name: np.array([[row]]) for row, name in enumerate(("train", "val", "test"), start=1)}
-        partition = np.array([[parts] for _ in range(5)], dtype=object)
-        peta = {"data": data, "attribute": cells([f"a{k}" for k in range(105)]), "selected": np.arange(1, 36),
-                "partition": partition}  # fmt: skip
-        savemat(self.good / "PETA.mat", {"peta": peta})
-        rows = [["IMAGE\\LABEL", "car", "tree"], ["beach01", 1, 0], ["beach02", 0, 1]]
-        (self.good / "LandUse_Multilabeled.txt").write_text("\n".join("\t".join(map(str, row)) for row in rows))
-        book = Workbook()
-        for row in rows:
-            book.active.append(row)
-        book.save(self.good / "LandUse_Multilabeled.xlsx")
 
     def schedule(self) -> list[str]:
         """The kinds in turn, the slow ones less often."""
@@ -208,7 +132,7 @@ class Fuzzer:
         cpu = torch.device("cpu")
 
         def features() -> None:
-            kept_features(backbone, [split], "plain", cpu, workers=0)[0].take(np.arange(2))
+            FeatureCache(backbone, cpu, workers=0).kept([split], "plain")[0].take(np.arange(2))
 
         def texts() -> None:
             cached_text_features(backbone, ["a cat", "a dog"], "hash")
@@ -227,8 +151,8 @@ class Fuzzer:
         content = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
         def once() -> None:
-            path = self.draw.choice(list(content))
-            path.write_bytes(self.reshaped(content[path]))
+            path = self.damage.draw.choice(list(content))
+            path.write_bytes(self.damage.reshaped(content[path]))
             try:
                 read()
             finally:
@@ -241,68 +165,27 @@ class Fuzzer:
 
     def _template(self) -> None:
         path = self.folder / "prompt.jinja"
-        path.write_bytes(self.damaged(resources.files("sspa.prompts").joinpath("natural.jinja").read_bytes()))
+        path.write_bytes(self.damage.damaged(resources.files("sspa.prompts").joinpath("natural.jinja").read_bytes()))
         read_prompt(path).chat(Label("cat", "cat"))
-
-    def damaged(self, content: bytes) -> bytes:
-        """The content with one to three changes."""
-        for _ in range(self.draw.randint(1, 3)):
-            if not content:
-                return self.draw.randbytes(self.draw.randint(0, 50))
-            place = self.draw.randrange(len(content))
-            match self.draw.randrange(5):
-                case 0:
-                    content = content[:place] + bytes([self.draw.randrange(256)]) + content[place + 1 :]
-                case 1:
-                    content = content[:place]
-                case 2:
-                    content = content[:place] + self.draw.randbytes(self.draw.randint(1, 9)) + content[place:]
-                case 3:
-                    content = content[:place] + content[place // 2 :]
-                case 4:
-                    content = content.replace(content[place : place + 3], b"", self.draw.randint(1, 3))
-        return content
-
-    def reshaped(self, content: bytes) -> bytes:
-        """JSON with one value of another shape, or damaged bytes."""
-        if self.draw.random() < 0.3:
-            return self.damaged(content)
-        try:
-            tree = json.loads(content)
-        except ValueError:
-            return self.damaged(content)
-        if self.draw.random() < 0.1 or not isinstance(tree, dict | list) or not tree:
-            return json.dumps(self.draw.choice(_SHAPES)).encode()
-        at = tree
-        while True:
-            key = self.draw.choice(list(at) if isinstance(at, dict) else range(len(at)))
-            if not isinstance(at[key], dict | list) or not at[key] or self.draw.random() < 0.4:
-                break
-            at = at[key]
-        if self.draw.random() < 0.2:
-            del at[key]
-        else:
-            at[key] = self.draw.choice(_SHAPES)
-        return json.dumps(tree).encode()
 
     def _file(self, name: str, read: Callable[[Path], Any]) -> Callable[[], None]:
         content, path = (self.good / name).read_bytes(), self.folder / name
 
         def once() -> None:
-            path.write_bytes(self.damaged(content))
+            path.write_bytes(self.damage.damaged(content))
             read(path)
 
         return once
 
     def _import(self) -> None:
-        name = self.draw.choice(("rows.csv", "rows.jsonl"))
-        (self.folder / name).write_bytes(self.damaged((self.good / name).read_bytes()))
+        name = self.damage.draw.choice(("rows.csv", "rows.jsonl"))
+        (self.folder / name).write_bytes(self.damage.damaged((self.good / name).read_bytes()))
         shutil.copy(self.good / "knowledge.parquet", self.folder / "table.parquet")
         exchange.import_(self.folder / "table.parquet", self.folder / name)
 
     def _custom(self) -> None:
-        name = self.draw.choice(("data.csv", "marks.tsv", "data.jsonl", "coco.json"))
-        (self.folder / name).write_bytes(self.reshaped((self.good / name).read_bytes()))
+        name = self.damage.draw.choice(("data.csv", "marks.tsv", "data.jsonl", "coco.json"))
+        (self.folder / name).write_bytes(self.damage.reshaped((self.good / name).read_bytes()))
         read_custom("d", self.folder, self.folder / name)
 
     def _annotations(self) -> None:
@@ -313,15 +196,17 @@ class Fuzzer:
         for name in ("a.jpg", "b.jpg"):
             shutil.copy(self.good / "image.jpg", root / "images" / "train" / name)
         names = ("voc.xml", "cvat.xml", "studio.json", "min.json", "labelme.json", "data.yaml", "openimages.csv")
-        name = self.draw.choice((*names, "labels.txt"))
+        name = self.damage.draw.choice((*names, "labels.txt"))
         if name == "labels.txt":
             (root / "labels" / "train").mkdir(parents=True)
             shutil.copy(self.good / "data.yaml", root)
-            (root / "labels" / "train" / "a.txt").write_bytes(self.damaged(b"0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n"))
+            (root / "labels" / "train" / "a.txt").write_bytes(
+                self.damage.damaged(b"0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n")
+            )
             read_custom("d", root)
             return
-        content = self.reshaped((self.good / name).read_bytes())
-        if self.draw.random() < 0.5 and name in ("voc.xml", "labelme.json", "data.yaml"):
+        content = self.damage.reshaped((self.good / name).read_bytes())
+        if self.damage.draw.random() < 0.5 and name in ("voc.xml", "labelme.json", "data.yaml"):
             (root / "images" / "train" / name).write_bytes(content)
             read_custom("d", root / "images" / "train")
             return
@@ -329,36 +214,36 @@ class Fuzzer:
         read_custom("d", root, root / name)
 
     def _official_tables(self) -> None:
-        name, data, folder = self.draw.choice(
+        name, data, folder = self.damage.draw.choice(
             (("annotation.mat", "pa100k", "data"), ("PETA.mat", "peta", "images"),
              ("LandUse_Multilabeled.txt", "ucm", "Images"), ("LandUse_Multilabeled.xlsx", "ucm", "Images"))
         )  # fmt: skip
         root = self.folder / "official"
         shutil.rmtree(root, ignore_errors=True)
         (root / folder).mkdir(parents=True)
-        (root / name).write_bytes(self.damaged((self.good / name).read_bytes()))
+        (root / name).write_bytes(self.damage.damaged((self.good / name).read_bytes()))
         load_manifest(data, root, None)
 
     def _image(self) -> None:
-        good = self.draw.choice(sorted(self.good.glob("image.*")))
-        (self.folder / good.name).write_bytes(self.damaged(good.read_bytes()))
+        good = self.damage.draw.choice(sorted(self.good.glob("image.*")))
+        (self.folder / good.name).write_bytes(self.damage.damaged(good.read_bytes()))
         load_image(self.folder / good.name)
 
     def _model_folder(self) -> None:
         (self.folder / "model").mkdir(exist_ok=True)
         content = (self.good / "open_clip_config.json").read_bytes()
-        (self.folder / "model" / "open_clip_config.json").write_bytes(self.reshaped(content))
+        (self.folder / "model" / "open_clip_config.json").write_bytes(self.damage.reshaped(content))
         check_model_folder(self.folder / "model")
 
     def _run_folder(self) -> None:
         files = [path for path in (self.good / "run").iterdir() if path.is_file()]
-        good = self.draw.choice(files)
+        good = self.damage.draw.choice(files)
         run = self.folder / "run"
         if not run.exists():
             shutil.copytree(self.good / "run", run)
         changed = run / good.name
         try:
-            changed.write_bytes(self.reshaped(good.read_bytes()))
+            changed.write_bytes(self.damage.reshaped(good.read_bytes()))
             list_runs(run)
             folder = open_run_folder(run)
             folder.record()
@@ -375,7 +260,7 @@ class Fuzzer:
     def _sql(self) -> None:
         import pyarrow as pa
 
-        words = [self.draw.choice(_SQL) for _ in range(self.draw.randint(1, 8))]
+        words = [self.damage.draw.choice(_SQL) for _ in range(self.damage.draw.randint(1, 8))]
         run_locked(" ".join(words), {"t": pa.table({"n": [1, 2, 3]})}, seconds=1)
 
     def _demo(self) -> None:
@@ -389,20 +274,22 @@ class Fuzzer:
             page, Uploads(self.folder / "uploads", 10**6), hosts_of("127.0.0.1", 1), 1, frozenset({0, 1}), 10**5
         )
         call = {"data": [{"path": "x", "url": None}, 1], "fn_index": 0, "session_hash": "a"}
-        path = self.draw.choice(("/", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/file=/etc/passwd"))
+        path = self.damage.draw.choice(
+            ("/", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/file=/etc/passwd")
+        )
         scope = {
             "type": "http",
-            "method": self.draw.choice(("GET", "POST", "PUT", "HEAD")),
-            "path": path + self.draw.choice(("", "/", "\x00", "../" * 9, "a" * 9999)),
+            "method": self.damage.draw.choice(("GET", "POST", "PUT", "HEAD")),
+            "path": path + self.damage.draw.choice(("", "/", "\x00", "../" * 9, "a" * 9999)),
             "headers": [
-                (b"host", self.draw.choice((b"127.0.0.1:1", b"evil", b"\xff"))),
-                (b"content-length", self.draw.choice((b"10", b"-1", b"99999999999999999999", b"x"))),
+                (b"host", self.damage.draw.choice((b"127.0.0.1:1", b"evil", b"\xff"))),
+                (b"content-length", self.damage.draw.choice((b"10", b"-1", b"99999999999999999999", b"x"))),
             ],
         }
         sent: list[Any] = []
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": self.reshaped(json.dumps(call).encode()), "more_body": False}
+            return {"type": "http.request", "body": self.damage.reshaped(json.dumps(call).encode()), "more_body": False}
 
         async def send(message: Any) -> None:
             sent.append(message)

@@ -120,7 +120,7 @@ def main() -> None:
             shutil.rmtree(out, ignore_errors=True)
             started = time.monotonic()
             way(Job(run, folder / "shards", out))
-            (rows,) = duckdb.sql(ROWS.format(f"{out}/*.parquet")).fetchall()
+            (rows,) = duckdb.execute(ROWS.format(f"{out}/*.parquet")).fetchall()
             print("|", name, *(f"| {figure}" for figure in (round(time.monotonic() - started), *rows)), "|", flush=True)
 
 
