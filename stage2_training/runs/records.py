@@ -7,7 +7,7 @@ Imports nothing heavy, so that listing runs is instant.
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sspa.shared.errors import UserError
 from sspa.shared.json_files import check_shape, parse_json, read_json
@@ -94,7 +94,7 @@ class PreprocessingRecord(Record):
 class RunRecord(FormatRecord):
     """run.json, written before training. `labels` are keys, in the order of every array of the run."""
 
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
     data: DataRecord
     protocol: ProtocolRecord
     knowledge: KnowledgeRecord

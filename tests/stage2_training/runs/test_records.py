@@ -78,6 +78,12 @@ def test_a_damaged_record_names_file_and_field(tmp_path: Path, content: str, wor
         read_record(tmp_path / "run.json", RunRecord)
 
 
+def test_a_run_of_no_labels_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({**_json("run.json"), "labels": []}))
+    with pytest.raises(UserError, match=r"run\.json: does not hold what a run writes \(labels: .*at least 1 item"):
+        read_record(tmp_path / "run.json", RunRecord)
+
+
 def test_a_line_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
     shutil.copy(FORMAT_1 / "metrics.jsonl", tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
