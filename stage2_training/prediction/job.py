@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
+from sspa.shared.holding import held
 from sspa.shared.terminal import output, progress, say
 from sspa.stage2_training.data.columns import Paths, Texts
 from sspa.stage2_training.data.export_forms.lists import write_csv, write_json_lines
@@ -108,16 +109,17 @@ def write_predictions(tagger: Tagger, paths: Sequence[Path], out: Path, batch_si
         written = _write_parquet(tagger, paths, out, batch_size)
         say(f"{out}: wrote the labels of {written:,} images; read it with duckdb -c \"FROM '{out}'\"")
         return
-    if out.exists():
-        raise UserError(f"{out}: exists already; choose another name with --out, or remove it")
-    whole = out.with_name(f".{out.name}.parquet")
-    if not is_finished(whole, tagger):  # a process that was killed while it wrote `out` leaves it
-        whole.unlink(missing_ok=True)
-        _write_parquet(tagger, paths, whole, batch_size)
-    with replacing(out) as beside:
-        write = write_csv if out.suffix == ".csv" else write_json_lines
-        count = write(predicted_images(whole), beside)
-    whole.unlink()
+    with held(out, "wait for it, or choose another --out"):
+        if out.exists():
+            raise UserError(f"{out}: exists already; choose another name with --out, or remove it")
+        whole = out.with_name(f".{out.name}.parquet")
+        if not is_finished(whole, tagger):  # a process that was killed while it wrote `out` leaves it
+            whole.unlink(missing_ok=True)
+            _write_parquet(tagger, paths, whole, batch_size)
+        with replacing(out) as beside:
+            write = write_csv if out.suffix == ".csv" else write_json_lines
+            count = write(predicted_images(whole), beside)
+        whole.unlink()
     say(f"{out}: wrote the labels of {count:,} images")
 
 
