@@ -12,6 +12,7 @@ from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
 from sspa.stage2_training.data.reviewed.entries import Answer, Head, ReviewedLabel, Undo
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 LABELS = LabelSet("pets", (Label("cat", "cat"), Label("dog", "dog")))
 
@@ -22,7 +23,7 @@ def write_good_inputs(good: Path) -> None:
     write_knowledge(good / "knowledge.parquet", rows)
     marks = np.array([[1, 0], [0, 1], [1, -1]], np.int8)
     ids = Texts(("a", "b", "c"))
-    write_manifest(Manifest("d", LABELS, "custom", "", ids, ids, Texts(("train", "val", "test")), marks),
+    write_manifest(Manifest("d", LABELS, get_protocol("custom"), "", ids, ids, Texts(("train", "val", "test")), marks),
                    good / "manifest.parquet")  # fmt: skip
     (good / "labels.txt").write_text("# domain: natural\ncat\tcat\thint\ndog\n")
     (good / "rows.csv").write_text("label,sample,description\ncat,0,A cat has a tail.\n")

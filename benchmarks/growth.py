@@ -30,6 +30,7 @@ def make(folder: Path, images: int, labels: int) -> None:
     from sspa.shared.label_sets import Label, LabelSet
     from sspa.stage2_training.data.columns import Texts
     from sspa.stage2_training.data.manifest import Manifest, write_manifest
+    from sspa.stage2_training.evaluation.protocols import get_protocol
 
     keys = tuple(Label(f"label {number}", f"label {number}") for number in range(labels))
     paths = Texts(f"images/{row // PER_FOLDER:05}/{row:012}.jpg" for row in range(images))
@@ -37,7 +38,7 @@ def make(folder: Path, images: int, labels: int) -> None:
                    for row in range(images))  # fmt: skip
     targets = (np.random.default_rng(0).random((images, labels)) < 3 / labels).astype(np.int8)
     ids = Texts(f"{row:012}" for row in range(images))
-    write_manifest(Manifest("grown", LabelSet("grown", keys), "custom", "", ids, paths, splits, targets),
+    write_manifest(Manifest("grown", LabelSet("grown", keys), get_protocol("custom"), "", ids, paths, splits, targets),
                    folder / MANIFEST)  # fmt: skip
     for start in range(0, images, PER_FOLDER):
         (folder / f"images/{start // PER_FOLDER:05}").mkdir(parents=True)

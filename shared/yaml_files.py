@@ -1,5 +1,6 @@
 """YAML that people write by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,6 +9,21 @@ from yaml.nodes import MappingNode, ScalarNode
 from sspa.shared.errors import UserError
 
 _MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_yaml(file: Path) -> Any:
+    """The plain values in a YAML file.
+
+    Raises:
+        UserError: it cannot be read, or see `parse_yaml`.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not text in UTF-8 ({error})") from error
+    return parse_yaml(text, file)
 
 
 def parse_yaml(text: str, where: object) -> Any:

@@ -13,6 +13,7 @@ from sspa.stage2_training.cli.options import (
     Data,
     Device,
     Knowledge,
+    Protocol,
     Root,
     Settings,
     command_device,
@@ -34,6 +35,7 @@ def compare(
     knowledge: Knowledge = None,
     data: Data = None,
     root: Root = None,
+    protocol: Protocol = None,
     out: Annotated[Path | None, typer.Option(help="The comparison's folder; finished runs in it are kept.")] = None,
     config: ConfigFiles = None,
     set_: Settings = None,
@@ -55,7 +57,7 @@ def compare(
     )
     if seeds is not None:
         defined = defined.with_seeds(seeds)
-    given = given_settings(knowledge, data, root)
+    given = given_settings(knowledge, data, root, protocol)
     on = "" if defined.data else f"-{Path(data or 'scenes').name.removesuffix('.parquet')}"
     folder = out or Path("runs") / f"compare-{Path(comparison).stem}{on}"
     with held(folder, "wait for it, or compare into another --out"):

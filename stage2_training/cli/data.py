@@ -13,7 +13,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.query_options import QuerySeconds
 from sspa.shared.tables import print_table
 from sspa.shared.terminal import output, say
-from sspa.stage2_training.cli.options import Root
+from sspa.stage2_training.cli.options import Protocol, Root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,6 @@ class Blank(StrEnum):
 
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data set's name (see: data list), or a manifest.")]
-ProtocolName = Annotated[str | None, typer.Option("--protocol", help="One of the data set's protocols.")]
 
 
 @data_app.command("list")
@@ -68,7 +67,7 @@ def prepare(
     name: Annotated[str, typer.Argument(metavar="DATA", help="A data set's name, or `custom` for your own.")],
     root: Root = None,
     out: Annotated[Path | None, typer.Option("--output", help="artifacts/DATA.manifest.parquet by default.")] = None,
-    protocol: ProtocolName = None,
+    protocol: Protocol = None,
     own_name: Annotated[
         str | None, typer.Option("--name", help="custom: what your data set is called. [default: custom]")
     ] = None,
@@ -102,7 +101,7 @@ def prepare(
 ) -> None:
     """Read a data set in its own layout, check it, write its manifest, and show what was understood."""
     from sspa.stage2_training.data.custom.understood import understood
-    from sspa.stage2_training.data.dataset import load_manifest
+    from sspa.stage2_training.data.dataset import load_manifest, under_protocol
     from sspa.stage2_training.data.images_on_disk import check_images, missing_images
     from sspa.stage2_training.data.manifest import check_manifest, check_replaceable, without_images, write_manifest
     from sspa.stage2_training.data.reviewed.answers import read_answers
@@ -126,6 +125,8 @@ def prepare(
             manifest = replace(reviewed, dataset=called)
         else:
             manifest = read_custom(called, root, sources, own_labels, val, test, seed, columns)
+        if protocol is not None:
+            manifest = under_protocol(manifest, protocol, "custom data")
         check_manifest(manifest, str(review or (sources[0].path if sources else root)))
     else:
         if own_name is not None:
@@ -163,7 +164,7 @@ def prepare(
             say(f"look at this: {line}")
         if len(found["odd"]) > _ODD:
             say(f"look at this: {len(found['odd']) - _ODD} more; --json has all")
-    say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol}")
+    say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol.name}")
     is_few = manifest.labels.domain == "natural" and len(manifest.rows_of("train")) < _FEW
     few = " --preset embedded-photos-few" if is_few else ""
     known = knowledge
@@ -182,7 +183,7 @@ def prepare(
 def check(
     name: Name,
     root: Root = None,
-    protocol: ProtocolName = None,
+    protocol: Protocol = None,
     decode: Annotated[bool, typer.Option("--decode", help="Also decode every image, and list what cannot be.")] = False,
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Also list images that are the same, or nearly, in two splits.")
@@ -260,7 +261,7 @@ def _stop_at(problems: list[str], summary: str) -> NoReturn:
 def stats(
     name: Name,
     root: Root = None,
-    protocol: ProtocolName = None,
+    protocol: Protocol = None,
     picture: Annotated[Path | None, typer.Option(help="Also plot them (.png, .svg, .pdf).")] = None,
     pairs: Annotated[int, typer.Option(help="Number of label pairs to list.")] = 10,
 ) -> None:
@@ -298,7 +299,7 @@ def _print_labels(manifest: "Manifest") -> None:
     ]
     if any(found.blank for found in figures.values()):
         totals.append(("nothing known", *(f"{found.blank:,}" for found in figures.values())))
-    title = f"{manifest.dataset}, protocol {manifest.protocol}: images with each label"
+    title = f"{manifest.dataset}, protocol {manifest.protocol.name}: images with each label"
     print_table(("label", *figures), [rows, totals], title=title, left=("label",))
 
 

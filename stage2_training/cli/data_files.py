@@ -8,8 +8,8 @@ import typer
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
-from sspa.stage2_training.cli.data import Name, ProtocolName, data_app
-from sspa.stage2_training.cli.options import Root
+from sspa.stage2_training.cli.data import Name, data_app
+from sspa.stage2_training.cli.options import Protocol, Root
 
 
 class Form(StrEnum):
@@ -89,7 +89,7 @@ def shard(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="A new folder for the shards and their manifest.")],
     root: Root = None,
-    protocol: ProtocolName = None,
+    protocol: Protocol = None,
     per_shard: Annotated[int, typer.Option(help="Images per shard.")] = 5000,
 ) -> None:
     """Copy a data set into WebDataset shards, for file systems that are slow with millions of small files."""

@@ -13,6 +13,7 @@ from sspa.shared.terminal import loading, output
 from sspa.stage2_training.cli.options import (
     AsJson,
     Device,
+    Protocol,
     Root,
     RunArgument,
     ScoringPrecision,
@@ -39,6 +40,7 @@ def evaluate(
     run_path: RunArgument,
     data: Annotated[str | None, typer.Option(help="Another data set or manifest; the run's own by default.")] = None,
     root: Root = None,
+    protocol: Protocol = None,
     split: Annotated[
         str | None, typer.Option(help="Which split to score. [default: test, or val if the data has no test]")
     ] = None,
@@ -83,7 +85,7 @@ def evaluate(
     folder = open_run_folder(run_path)
     folder.check_loadable()
     leave_out = None if unreadable is Unreadable.as_configured else unreadable is Unreadable.leave_out
-    scored = scored_inputs(folder, data, root, knowledge, leave_out)
+    scored = scored_inputs(folder, data, root, knowledge, leave_out, protocol)
     if split is not None:
         scored.dataset.split(split)
     if explanations:
@@ -106,6 +108,6 @@ def evaluate(
         return
     from sspa.stage2_training.cli.metrics_table import show_metrics
 
-    show_metrics(name, metrics, folder.record().data.unseen)
+    show_metrics(name, metrics, scored.dataset.protocol.headline, folder.record().data.unseen)
     for branch, interval in intervals.items():
         output.print(f"{branch}: mAP {interval}", markup=False)

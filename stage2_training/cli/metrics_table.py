@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from sspa.stage2_training.evaluation.metrics import Metrics
 
 
-def show_metrics(title: str, metrics: "Mapping[str, Metrics]", unseen: Sequence[str] = ()) -> None:
+def show_metrics(
+    title: str, metrics: "Mapping[str, Metrics]", headline: Sequence[str], unseen: Sequence[str] = ()
+) -> None:
     """Print the headline metrics in percent, one row per branch; mAP of seen and unseen labels separately."""
     from sspa.stage2_training.evaluation.metrics import branch_title
-    from sspa.stage2_training.evaluation.protocols import get_protocol
 
     first = next(iter(metrics.values()))
     # The metrics usually quoted for this data come first, such as mA for pedestrian attributes.
     always = ("mAP", "CP", "CR", "CF1", "OP", "OR", "OF1", f"CF1@{first.top_k}", f"OF1@{first.top_k}")
-    columns = list(dict.fromkeys((*get_protocol(first.protocol).headline, *always)))
+    columns = list(dict.fromkeys((*headline, *always)))
     parts = {
         f"mAP {name}": [key for key in first.per_class if (key in unseen) == (name == "unseen")]
         for name in ("seen", "unseen")

@@ -37,6 +37,7 @@ Device = Annotated[
 Knowledge = Annotated[Path | None, typer.Option(help="The knowledge file that sspa-knowledge wrote.")]
 Data = Annotated[str | None, typer.Option(help="A data set by name, or a manifest (*.parquet).")]
 Root = Annotated[Path | None, typer.Option(help="The data set's folder; `scenes` needs none.")]
+Protocol = Annotated[str | None, typer.Option(help="One of the data set's protocols, or a file of your own (*.yaml).")]
 ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="A YAML file of settings; repeatable.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, as in model.qsm.layers=2; repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -103,12 +104,14 @@ def check_prediction_file(out: Path, option: str = "--out") -> None:
         raise UserError(f"{out}: exists already; choose another name with {option}, or remove it")
 
 
-def given_settings(knowledge: Path | None, data: str | None, root: Path | None, **others: Any) -> dict[str, Any]:
+def given_settings(
+    knowledge: Path | None, data: str | None, root: Path | None, protocol: str | None = None, **others: Any
+) -> dict[str, Any]:
     """Command line options as settings, by dotted key; options that were not given are left out.
 
     Args:
         others: by key with `__` in place of the dot.
     """
-    options = {"knowledge": knowledge, "data.name": data, "data.root": root}
+    options = {"knowledge": knowledge, "data.name": data, "data.root": root, "data.protocol": protocol}
     options |= {key.replace("__", "."): value for key, value in others.items()}
     return {key: value for key, value in options.items() if value is not None}

@@ -12,6 +12,7 @@ from sspa.stage2_training.cli.options import (
     Data,
     Device,
     Knowledge,
+    Protocol,
     Root,
     Settings,
     command_device,
@@ -30,6 +31,7 @@ def run(
     knowledge: Knowledge = None,
     data: Data = None,
     root: Root = None,
+    protocol: Protocol = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; a new one under runs/ by default.")] = None,
     config: ConfigFiles = None,
     set_: Settings = None,
@@ -58,7 +60,7 @@ def run(
     from sspa.stage2_training.runs.resuming import finished_run
     from sspa.stage2_training.runs.run_folder import check_free
 
-    given = given_settings(knowledge, data, root, training__epochs=epochs, training__seed=seed)
+    given = given_settings(knowledge, data, root, protocol, training__epochs=epochs, training__seed=seed)
     with processes_of_environment(partial(command_device, device)) as processes:
         resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
         if resolved.preset is not None:
@@ -83,8 +85,9 @@ def _show_result(result: "RunResult", device: str) -> None:
     from sspa.stage2_training.cli.metrics_table import show_metrics
     from sspa.stage2_training.training.noteworthy import noteworthy
 
-    unseen = result.folder.record().data.unseen
-    show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, unseen)
+    about = result.folder.record()
+    headline = about.protocol.rules().headline
+    show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, headline, about.data.unseen)
     mixture = result.folder.result().mixture
     said = f"; prediction: {mixture}" if mixture else ""
     say(f"best epoch on val: {result.best_epoch}{said}; run folder: {result.folder.path}")

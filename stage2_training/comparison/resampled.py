@@ -14,7 +14,6 @@ from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, write_tensors
 from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
-from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
 
@@ -39,7 +38,7 @@ def resampled_test_map(
     predicted, targets = read_predictions(folder)
     columns = [place for place, key in enumerate(keys) if key in wanted]
     probabilities, targets = predicted["both"][:, columns], targets[:, columns]
-    protocol = get_protocol(folder.record().protocol.name)
+    protocol = folder.record().protocol.rules()
     digest = hashlib.sha256(json.dumps([_VERSION, protocol.hash, resamples, probabilities.shape]).encode())
     digest.update(probabilities.tobytes())
     digest.update(targets.tobytes())

@@ -18,7 +18,6 @@ from sspa.stage2_training.comparison.resampled import resampled_test_map
 from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
 from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocol import Protocol
-from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
@@ -197,7 +196,7 @@ def _headline(by_seed: BySeed, tuned: bool) -> dict[str, float]:
     figures: dict[str, list[float]] = {}
     for folder in by_seed.values():
         about = folder.record()
-        protocol = get_protocol(about.protocol.name)
+        protocol = about.protocol.rules()
         names = [name for name in protocol.headline if name != "mAP"]
         if names:
             metrics = _tuned(folder, about.labels, protocol) if tuned else folder.result().test["both"]

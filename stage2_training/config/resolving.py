@@ -13,7 +13,7 @@ from sspa.stage2_training.backbones.hub_models import pinned
 from sspa.stage2_training.config.presets import preset_of, preset_settings
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.config.schema import explained, variant_sections
-from sspa.stage2_training.config.trees import Tree, flat, nested, overridden, read_yaml
+from sspa.stage2_training.config.trees import Tree, flat, nested, overridden, read_tree
 
 # Keys without effect on the result. Knowledge is compared by content hash instead of path, and the effect of a preset
 # is in the other keys.
@@ -50,7 +50,7 @@ def resolve_config(
         UserError: a file that cannot be read, an unknown key (with the nearest valid one), a bad value, or a model that
             there is not.
     """
-    sources = [nested(base or {}), *map(read_yaml, files), nested(dict(map(_parsed, settings))), nested(values or {})]
+    sources = [nested(base or {}), *map(read_tree, files), nested(dict(map(_parsed, settings))), nested(values or {})]
     merged: Tree = {}
     for source in sources:
         merged = _overridden(merged, source)

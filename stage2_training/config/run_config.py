@@ -96,7 +96,7 @@ class DataOptions(Options):
 
     name: str = Field("scenes", description="a data set's name, or a manifest (*.parquet)")
     root: Path | None = Field(None, description="its folder; `scenes` needs none")
-    protocol: str | None = Field(None, description="null: the data set's first")
+    protocol: str | None = Field(None, description="one of the data set's, or your own (*.yaml); null: its first")
     val_fraction: Fraction | None = Field(None, description="share of training held out; null: the data set's own val")
     fold: FoldText | None = Field(
         None, description="1/3: one of three folds of train and val is scored instead of test"

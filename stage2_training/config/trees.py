@@ -5,24 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from sspa.shared.errors import UserError
-from sspa.shared.yaml_files import parse_yaml
+from sspa.shared.yaml_files import read_yaml
 
 Tree = dict[str, Any]
 
 
-def read_yaml(file: Path) -> Tree:
+def read_tree(file: Path) -> Tree:
     """The settings in a YAML file.
 
     Raises:
         UserError: it cannot be read, holds no keys, or gives one twice.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not text in UTF-8 ({error})") from error
-    tree = parse_yaml(text, file)
+    tree = read_yaml(file)
     if not isinstance(tree, dict):
         raise UserError(f"{file}: holds no keys; write for example `training: {{epochs: 6}}`")
     return nested(flat(tree))

@@ -11,7 +11,6 @@ from sspa.stage2_training.data.decoding import unreadable_images
 from sspa.stage2_training.data.duplicates import NEAR, duplicates, fingerprints
 from sspa.stage2_training.data.images_on_disk import check_images, resolve_paths
 from sspa.stage2_training.data.manifest import Manifest, check_manifest
-from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def check_data(adapter: Adapter, root: Path, protocol: str | None) -> Findings:
     """Check layout, labels, images, counts and agreement of a data set's files; `root` comes from `find_root`."""
     missing = [f"missing below {root}: {line}" for line in adapter.missing(root)]
     try:
-        rules = get_protocol(protocol or adapter.protocols[0])
+        rules = adapter.protocol(protocol)
         manifest = adapter.read(root, rules)
         check_manifest(manifest, str(root))
     except UserError as error:

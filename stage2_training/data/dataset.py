@@ -16,8 +16,8 @@ from sspa.stage2_training.data.images_on_disk import check_images, in_root, miss
 from sspa.stage2_training.data.manifest import SPLITS, Manifest, check_manifest, read_manifest, without_images
 from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
+from sspa.stage2_training.evaluation.own_protocol import find_protocol
 from sspa.stage2_training.evaluation.protocol import Protocol
-from sspa.stage2_training.evaluation.protocols import get_protocol
 
 # Of the images that are left out.
 _SHOWN = 10
@@ -76,7 +76,7 @@ class Dataset:
 def load_dataset(
     name: str,
     root: Path | None = None,
-    protocol: str | None = None,
+    protocol: str | Protocol | None = None,
     val_fraction: float | None = None,
     seed: int = 0,
     subset: Subset = Subset(),
@@ -88,7 +88,7 @@ def load_dataset(
     Args:
         name: see above.
         root: the folder with the data; "scenes" needs none (it is created once, in the cache).
-        protocol: the name of one of the data set's protocols; if None, the first.
+        protocol: one of the data set's protocols, also by its name or, if it is one's own, its file; None: the first.
         val_fraction: the share of training held out for val, stratified by label. None keeps the data set's own
             val list, or holds out a tenth if it has none.
         seed: of that hold-out, and of the subset.
@@ -119,14 +119,14 @@ def load_dataset(
     return dataset
 
 
-def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[Manifest, Path]:
+def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None) -> tuple[Manifest, Path]:
     """The checked manifest of a data set, and the folder its paths are relative to; see `load_dataset`."""
     from sspa.stage2_training.data.adapters import adapter_names, get_adapter
 
     if name.endswith(".parquet"):
         manifest = read_manifest(Path(name))
-        if protocol not in (None, manifest.protocol):
-            raise UserError(f"{name} was prepared under {manifest.protocol}, not {protocol}; prepare it again")
+        if protocol is not None:
+            manifest = under_protocol(manifest, protocol, name)
         if manifest.dataset in adapter_names() and (root is None or not in_root(root, manifest.paths[0])):
             # The adapter locates the folder below `root` that its paths are relative to.
             return manifest, get_adapter(manifest.dataset).find_root(root)
@@ -134,13 +134,26 @@ def load_manifest(name: str, root: Path | None, protocol: str | None) -> tuple[M
             raise UserError(f"{name}: a manifest holds relative paths; say where the images are with --root")
         return manifest, root
     adapter = get_adapter(name)
-    rules = get_protocol(protocol or adapter.protocols[0])
-    if rules.name not in adapter.protocols:
-        raise UserError(f"{rules.name} is no protocol of {name}; its protocols are {', '.join(adapter.protocols)}")
+    rules = protocol if isinstance(protocol, Protocol) else adapter.protocol(protocol)
     root = adapter.find_root(root)
     manifest = adapter.read(root, rules)
     check_manifest(manifest, str(root))
     return manifest, root
+
+
+def under_protocol(manifest: Manifest, protocol: str | Protocol, where: str) -> Manifest:
+    """The manifest with another protocol, given by itself, its name or one's own file.
+
+    Raises:
+        UserError: there is none, or it keeps other images or gives them other labels; `where` names the manifest.
+    """
+    rules = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    if rules != manifest.protocol and not rules.marks_like(manifest.protocol):
+        raise UserError(
+            f"{where}: its images and labels are those of {manifest.protocol.name}, not of {rules.name}; prepare it "
+            "again with --protocol, or take a protocol that is based on its own"
+        )
+    return replace(manifest, protocol=rules)
 
 
 def dataset_from_manifest(manifest: Manifest, root: Path, leave_out_unreadable: bool = False) -> Dataset:
@@ -161,7 +174,7 @@ def dataset_from_manifest(manifest: Manifest, root: Path, leave_out_unreadable: 
         name=manifest.dataset,
         root=root,
         labels=manifest.labels,
-        protocol=get_protocol(manifest.protocol),
+        protocol=manifest.protocol,
         splits=splits,
         content_hash=content_hash,
         note=manifest.note,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
@@ -23,6 +23,8 @@ from sspa.shared.json_files import check_shape, parse_json
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.shared.parquet_files import read_parquet
 from sspa.stage2_training.data.columns import Texts, as_numpy
+from sspa.stage2_training.evaluation.protocol import Protocol
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +45,7 @@ class Manifest:
     Attributes:
         dataset: the adapter's name, or the name given to custom data.
         labels: the C labels, in the order of `targets`.
-        protocol: name of the protocol that defines `targets`.
+        protocol: the protocol that defines `targets`.
         note: what a result must state about the data.
         ids, paths, splits: one entry per image, N each.
         targets: (N, C) int8; 1 present, 0 absent, -1 unknown.
@@ -52,7 +54,7 @@ class Manifest:
 
     dataset: str
     labels: LabelSet
-    protocol: str
+    protocol: Protocol
     note: str
     ids: Texts
     paths: Texts
@@ -73,7 +75,7 @@ class Manifest:
         """
         digest = hashlib.sha256()
         # The bytes of one JSON list of it all, without ever holding that.
-        digest.update(json.dumps([self.dataset, self.protocol, self.labels.keys])[:-1].encode())
+        digest.update(json.dumps([self.dataset, self.protocol.name, self.labels.keys])[:-1].encode())
         for column in (self.ids, self.paths, self.splits):
             for part in (", ", *_json_list(column)):
                 digest.update(part.encode())
@@ -236,7 +238,7 @@ def _read(path: Path) -> Manifest:
         labels=LabelSet(
             head.label_set, tuple(Label(one.key, one.text, one.hint) for one in head.labels), domain=head.domain
         ),
-        protocol=head.protocol,
+        protocol=head.rules.root if head.rules else get_protocol(head.protocol),
         note=head.note,
         ids=Texts(table["id"]),
         paths=Texts(table["path"]),
@@ -257,7 +259,7 @@ class _HeadLabel(BaseModel):
 
 
 class _Head(BaseModel):
-    """What is the same for all rows, in the table's metadata."""
+    """What is the same for all rows, in the table's metadata; `rules` are those of a protocol of one's own."""
 
     model_config = ConfigDict(strict=True)
 
@@ -268,6 +270,7 @@ class _Head(BaseModel):
     labels: list[_HeadLabel]
     protocol: str
     note: str
+    rules: RootModel[Protocol] | None = None
 
 
 def _head(manifest: Manifest) -> _Head:
@@ -277,8 +280,9 @@ def _head(manifest: Manifest) -> _Head:
         label_set=manifest.labels.name,
         domain=manifest.labels.domain,
         labels=[_HeadLabel(key=one.key, text=one.text, hint=one.hint) for one in manifest.labels.labels],
-        protocol=manifest.protocol,
+        protocol=manifest.protocol.name,
         note=manifest.note,
+        rules=RootModel(manifest.protocol) if manifest.protocol.based_on else None,
     )
 
 

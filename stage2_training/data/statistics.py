@@ -105,7 +105,7 @@ def draw_figures(manifest: Manifest, path: Path) -> None:
     matrix.set_yticks(places, keys)
     matrix.set_title("share of the row's images that have the column's label")
     figure.colorbar(image, ax=matrix)
-    figure.suptitle(f"{manifest.dataset}, protocol {manifest.protocol}")
+    figure.suptitle(f"{manifest.dataset}, protocol {manifest.protocol.name}")
     figure.tight_layout()
     with replacing(path) as beside:
         figure.savefig(beside, format=path.suffix.lstrip(".") or "png", dpi=90)

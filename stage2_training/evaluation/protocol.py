@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 Difficult = Literal["ignore", "negative", "positive"]
+Unlabelled = Literal["keep", "drop"]
 APForm = Literal["non-interpolated", "interpolated", "11-point"]
 
 
@@ -26,6 +27,7 @@ class Protocol:
         unknowns: the meaning of -1; "mask" leaves the cell out of every count.
         headline: the metrics usually quoted for this data set, in order.
         source: where these rules come from.
+        based_on: of a protocol of one's own, the built-in one whose rules it overrides; see `own_protocol.py`.
     """
 
     name: str
@@ -35,15 +37,32 @@ class Protocol:
     threshold: float = 0.5
     top_k: int = 3
     difficult: Difficult = "ignore"
-    unlabelled_images: Literal["keep", "drop"] = "keep"
+    unlabelled_images: Unlabelled = "keep"
     unknowns: Literal["mask"] = "mask"
     headline: tuple[str, ...] = ("mAP",)
     source: str = ""
+    based_on: str = ""
 
     @cached_property
     def hash(self) -> str:
         """Twelve hex digits over every field: results are comparable only if these agree."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        rules = asdict(self)
+        if not self.based_on:  # the hashes of the built-in ones are in results from before there were others
+            del rules["based_on"]
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def built_in(self) -> str:
+        """The name of the built-in protocol that this one is, or starts from."""
+        return self.based_on or self.name
+
+    def marks_like(self, other: "Protocol") -> bool:
+        """Whether both keep the same images of a data set and give them the same labels."""
+
+        def reading(rules: Protocol) -> tuple[str, ...]:
+            return rules.difficult, rules.unlabelled_images, rules.unknowns
+
+        return self.dataset in ("", other.dataset) and reading(self) == reading(other)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hash})"

@@ -15,7 +15,7 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.export.targets import Runner
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.image_paths import find_images
-from sspa.stage2_training.runs.inputs import own_dataset
+from sspa.stage2_training.runs.inputs import dataset_of
 
 _MOST_IMAGES = 32
 # Three batch sizes show that the number of images is not fixed.
@@ -41,7 +41,7 @@ def images_to_check(tagger: Tagger, given: Sequence[str]) -> CheckImages:
         paths = find_images(given)[:_MOST_IMAGES]
         return CheckImages(torch.stack([tagger.prepare(path) for path in paths]), f"{len(paths)} given images")
     try:
-        dataset = own_dataset(tagger.folder.config())
+        dataset = dataset_of(tagger.folder)
         split = dataset.splits[name := dataset.measured]
         chosen = np.linspace(0, len(split) - 1, min(_MOST_IMAGES, len(split))).astype(int)
         images = torch.stack([tagger.prepare(split.paths[index]) for index in chosen])

@@ -3,7 +3,6 @@
 from importlib import metadata
 from typing import Any
 
-from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.program import INPUT, OUTPUT
 from sspa.stage2_training.inference.tagger import Tagger
 
@@ -41,7 +40,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
         "thresholds": {
             "tuned": tuned.description,
             "values": [tuned.values[label.key] for label in tagger.labels],
-            "protocol": get_protocol(about.protocol.name).threshold,
+            "protocol": about.protocol.rules().threshold,
         },
         "run": {
             "name": tagger.folder.path.resolve().name,
@@ -49,7 +48,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
             "backbone": "a local folder" if backbone.name.startswith("local-dir:") else backbone.name,
             "views": list(tagger.views),
             "data": about.data.model_dump(mode="json"),
-            "protocol": about.protocol.model_dump(mode="json"),
+            "protocol": about.protocol.model_dump(mode="json", exclude_none=True),
             "knowledge": about.knowledge.hash,
         },
     }

@@ -14,7 +14,6 @@ from sspa.shared.knowledge_format import read_table
 from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.evaluation.bootstrap import map_interval
 from sspa.stage2_training.evaluation.metrics import branch_title
-from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.export.licences import licences_of
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
@@ -37,7 +36,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
         UserError: the run is unfinished or damaged.
     """
     about, result, config = run.record(), run.result(), run.config()
-    protocol = get_protocol(about.protocol.name)
+    protocol = about.protocol.rules()
     probabilities, targets = read_predictions(run)
     both = result.test["both"]
     names = {label.key: _plain(label.text) for label in tagger.labels}

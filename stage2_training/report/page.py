@@ -13,7 +13,6 @@ from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.metrics import branch_title
-from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.model.contract import UsedDescription, all_used, most_used_first
 from sspa.stage2_training.pages import plots
@@ -21,7 +20,7 @@ from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
 from sspa.stage2_training.report.images import confident_errors, drawn_images, make_cards
 from sspa.stage2_training.report.label_rows import label_rows
-from sspa.stage2_training.runs.inputs import own_dataset
+from sspa.stage2_training.runs.inputs import dataset_of
 from sspa.stage2_training.runs.records import ResultRecord, RunRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
@@ -42,7 +41,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     names = {label.key: label.text for label in knowledge.labels}
     probabilities, targets = read_predictions(folder)
     titled = {branch_title(branch): values for branch, values in probabilities.items()}
-    protocol, thresholds = get_protocol(about.protocol.name), folder.thresholds()
+    protocol, thresholds = about.protocol.rules(), folder.thresholds()
     return write_page(
         folder.file("report.html"),
         "report.html.jinja",
@@ -134,7 +133,7 @@ def _co_occurrence(probabilities: Any, targets: Any, threshold: float, names: Se
 
 def _images(folder: RunFolder, device: torch.device, probabilities: Any, threshold: float) -> dict[str, Any]:
     try:
-        dataset = own_dataset(folder.config())
+        dataset = dataset_of(folder)
         test = dataset.splits[dataset.measured]
         if list(test.ids) != folder.test_ids():
             raise UserError(f"the data set now has other {test.name} images than the run was evaluated on")

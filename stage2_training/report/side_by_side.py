@@ -15,7 +15,6 @@ from sspa.stage2_training.evaluation.bootstrap import Interval
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocol import Protocol
-from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.pages import plots
 from sspa.stage2_training.pages.templates import write_page
 from sspa.stage2_training.report.figures import intervals_of, resampled_figures
@@ -48,7 +47,7 @@ class ReportedRun:
 
     @cached_property
     def protocol(self) -> Protocol:
-        return get_protocol(self.about.protocol.name)
+        return self.about.protocol.rules()
 
     @cached_property
     def predictions(self) -> tuple[Floats, NDArray[np.int8]]:

@@ -8,6 +8,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, load_dataset
+from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 
@@ -50,6 +51,7 @@ def scored_inputs(
     root: Path | None = None,
     knowledge_file: Path | None = None,
     leave_out_unreadable: bool | None = None,
+    protocol: str | None = None,
 ) -> ScoredInputs:
     """What a trained run is to be scored on: its own data by default.
 
@@ -57,6 +59,7 @@ def scored_inputs(
         data, root: another data set or manifest, and its folder.
         knowledge_file: about its labels, if the run does not know them.
         leave_out_unreadable: overrides the run's own choice about images that are missing or cannot be read.
+        protocol: a name or a file, instead of the run's own or the other data set's first.
 
     Raises:
         UserError: the data is missing or invalid, or has labels that neither the run nor the file knows.
@@ -66,10 +69,10 @@ def scored_inputs(
         unreadable: Literal["stop", "leave-out"] = "leave-out" if leave_out_unreadable else "stop"
         config = config.model_copy(update={"data": config.data.model_copy(update={"unreadable": unreadable})})
     if data in (None, config.data.name):
-        dataset = own_dataset(config, root)
+        dataset = own_dataset(config, root, protocol or folder.record().protocol.own)
     else:
         leave_out = config.data.unreadable == "leave-out"
-        dataset = load_dataset(data, root, seed=config.training.seed, leave_out_unreadable=leave_out)
+        dataset = load_dataset(data, root, protocol, seed=config.training.seed, leave_out_unreadable=leave_out)
     keys = dataset.labels.keys
     if knowledge_file is not None:
         return ScoredInputs(config, dataset, read_knowledge(knowledge_file).for_labels(keys), True)
@@ -82,8 +85,17 @@ def scored_inputs(
     return ScoredInputs(config, dataset, own.for_labels(keys), own_keys != list(keys))
 
 
-def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
-    """The data set of a configuration, reduced as configured, under its own root or another.
+def dataset_of(folder: RunFolder) -> Dataset:
+    """The data set of a run, under the rules that it was measured by, also where a file of one's own is gone.
+
+    Raises:
+        UserError: it is missing or invalid.
+    """
+    return own_dataset(folder.config(), protocol=folder.record().protocol.own)
+
+
+def own_dataset(config: RunConfig, root: Path | None = None, protocol: str | Protocol | None = None) -> Dataset:
+    """The data set of a configuration, reduced as configured, under its own root and protocol or others.
 
     With `data.unreadable=leave-out`, images that are missing or cannot be decoded are not in it.
 
@@ -94,7 +106,7 @@ def own_dataset(config: RunConfig, root: Path | None = None) -> Dataset:
     return load_dataset(
         data.name,
         root or data.root,
-        data.protocol,
+        protocol or data.protocol,
         data.val_fraction,
         config.training.seed,
         data.subset,

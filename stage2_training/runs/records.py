@@ -5,13 +5,15 @@ Imports nothing heavy, so that listing runs is instant.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sspa.shared.errors import UserError
 from sspa.shared.json_files import check_shape, parse_json, read_json
 from sspa.stage2_training.evaluation.metrics import Metrics
+from sspa.stage2_training.evaluation.protocol import Protocol
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 FORMAT_VERSION = 1
 
@@ -53,10 +55,24 @@ class DataRecord(Record):
 
 
 class ProtocolRecord(Record):
-    """A protocol's name, and the hash over its rules."""
+    """A protocol's name, the hash over its rules, and the rules if they are one's own."""
 
     name: str
     hash: str
+    own: Protocol | None = None
+
+    @classmethod
+    def of(cls, protocol: Protocol) -> Self:
+        """The record of a protocol."""
+        return cls(name=protocol.name, hash=protocol.hash, own=protocol if protocol.based_on else None)
+
+    def rules(self) -> Protocol:
+        """The protocol.
+
+        Raises:
+            UserError: it is none of this version's.
+        """
+        return self.own or get_protocol(self.name)
 
 
 class KnowledgeRecord(Record):

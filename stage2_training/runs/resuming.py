@@ -69,7 +69,7 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
     """Compare what the run was started with to the present; other libraries or processes only cause a warning.
 
     Raises:
-        UserError: images, labels or knowledge have changed.
+        UserError: images, labels, protocol or knowledge have changed.
     """
     started = folder.record()
     if (before := started.processes) != processes:
@@ -80,6 +80,11 @@ def check_same_inputs(folder: RunFolder, dataset: Dataset, knowledge: Knowledge,
     if started.data.hash != dataset.content_hash:
         raise UserError(
             f"{folder.path}: the data {dataset.name} has changed since the run was started; train from the start"
+        )
+    if started.protocol.hash != dataset.protocol.hash:
+        raise UserError(
+            f"{folder.path}: the protocol {dataset.protocol.name} has changed since the run was started (its rules' "
+            f"hash was {started.protocol.hash}, is {dataset.protocol.hash}); train from the start"
         )
     if started.knowledge.hash != knowledge.content_hash:
         raise UserError(f"{folder.path}: {knowledge.path} has changed since the run was started; train from the start")

@@ -230,7 +230,7 @@ def create_run_folder(
             unseen=tuple(dataset.unseen),
             images={name: len(split) for name, split in dataset.splits.items()},
         ),
-        protocol=ProtocolRecord(name=dataset.protocol.name, hash=dataset.protocol.hash),
+        protocol=ProtocolRecord.of(dataset.protocol),
         knowledge=KnowledgeRecord(file=str(knowledge.path), hash=knowledge.content_hash),
         seed=config.training.seed,
         device=str(device),

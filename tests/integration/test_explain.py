@@ -10,7 +10,7 @@ from PIL import Image
 from sspa.stage2_training.explanation import faithfulness
 from sspa.stage2_training.explanation.boxes import Box
 from sspa.stage2_training.inference.tagger import Tagger
-from sspa.stage2_training.runs.inputs import own_dataset
+from sspa.stage2_training.runs.inputs import dataset_of
 
 from .conftest import Ended
 from .tiny_run import COLOURS, LABELS
@@ -54,7 +54,7 @@ def test_maps_point_at_the_squares_more_often_than_chance(
 
     monkeypatch.setattr(faithfulness, "voc_boxes", square_boxes)
     tagger = Tagger.load(trained_run, device="cpu")
-    dataset = own_dataset(tagger.folder.config())
+    dataset = dataset_of(tagger.folder)
     split = dataset.splits["test"]
     result = faithfulness.measure_faithfulness(tagger, dataset, "test", deletion_images=24)
     ours, chance = result.by_map["region map"], result.by_map["chance"]

@@ -9,6 +9,7 @@ from sspa.shared.knowledge_format import write_knowledge
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 from ..stage2_training.backbones.architectures import write_model
 
@@ -42,7 +43,7 @@ def write_inputs(folder: Path) -> None:
         Manifest(
             dataset="squares",
             labels=LABELS,
-            protocol="custom",
+            protocol=get_protocol("custom"),
             note="coloured squares, made for tests",
             ids=Texts(ids),
             paths=Texts(f"{key}.png" for key in ids),

@@ -11,7 +11,7 @@ from typing import Any
 
 from sspa.shared.errors import UserError
 from sspa.shared.suggestions import nearest_or_all
-from sspa.stage2_training.config.trees import Tree, overridden, read_yaml
+from sspa.stage2_training.config.trees import Tree, overridden, read_tree
 
 _EMBEDDED_PHOTOS = "embedded-photos"
 _EMBEDDED = {
@@ -34,11 +34,11 @@ def preset_settings(name: str) -> Tree:
     """
     if name not in preset_names():
         raise UserError(f"there is no preset {name!r}; {nearest_or_all(name, preset_names())} --preset none takes none")
-    own = read_yaml(_FOLDER / f"{name}.yaml")
+    own = read_tree(_FOLDER / f"{name}.yaml")
     base = own.pop("base", None)
     if base is None:
         return own
-    shared = preset_settings(base) if base in preset_names() else read_yaml(_FOLDER / "bases" / f"{base}.yaml")
+    shared = preset_settings(base) if base in preset_names() else read_tree(_FOLDER / "bases" / f"{base}.yaml")
     return overridden(shared, own)
 
 

@@ -13,6 +13,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet, built_in_label_set, fold
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
+from sspa.stage2_training.evaluation.own_protocol import find_protocol
 from sspa.stage2_training.evaluation.protocol import Protocol
 
 
@@ -60,6 +61,18 @@ class Adapter(ABC):
     published: ClassVar[Mapping[str, Published]]
     published_labelled: ClassVar[Mapping[str, Published]] = {}
     usual_folders: ClassVar[tuple[str, ...]] = ()
+
+    def protocol(self, name_or_file: str | None) -> Protocol:
+        """One of the data set's protocols, or one's own that is based on one of them; by default the first.
+
+        Raises:
+            UserError: there is no such protocol, or it belongs to other data.
+        """
+        rules = find_protocol(name_or_file or self.protocols[0])
+        if rules.built_in not in self.protocols:
+            problem = f"{rules.name} is based on {rules.based_on}, which" if rules.based_on else rules.name
+            raise UserError(f"{problem} is no protocol of {self.name}; its protocols are {', '.join(self.protocols)}")
+        return rules
 
     def find_root(self, root: Path | None) -> Path:
         """The folder that manifest paths are relative to, located from what the user gave.
@@ -126,7 +139,7 @@ class Adapter(ABC):
         return Manifest(
             dataset=self.name,
             labels=labels,
-            protocol=protocol.name,
+            protocol=protocol,
             note=self._note(splits, protocol),
             ids=Texts(key for block in kept for key in block.ids),
             paths=Texts(path for block in kept for path in block.paths),

@@ -13,7 +13,6 @@ from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.data.adapters.adapter import Adapter, Block, Published, read_lines, splits_present
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocol import Difficult, Protocol
-from sspa.stage2_training.evaluation.protocols import get_protocol
 
 # The devkit's class files use 0 for "only difficult objects"; here 1 is present, 0 absent, -1 unknown.
 _DIFFICULT: dict[Difficult, int] = {"ignore": -1, "negative": 0, "positive": 1}
@@ -38,7 +37,7 @@ class _Voc(Adapter):
 
     def contradictions(self, root: Path, manifest: Manifest) -> list[str]:
         """Images whose XML annotation disagrees with the class files."""
-        ours = _DIFFICULT[get_protocol(manifest.protocol).difficult]
+        ours = _DIFFICULT[manifest.protocol.difficult]
         found = []
         for key, target in zip(manifest.ids, manifest.targets, strict=True):
             path = root / "Annotations" / f"{key}.xml"

@@ -22,6 +22,7 @@ from sspa.stage2_training.data.custom.rows import Row, known_split, labels_of, s
 from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.manifest import SPLITS, Manifest
 from sspa.stage2_training.data.splitting import with_drawn_splits
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 _SHOWN = 10
 
@@ -101,7 +102,7 @@ def read_custom(
     manifest = Manifest(
         dataset=name,
         labels=labels,
-        protocol="custom",
+        protocol=get_protocol("custom"),
         note="",
         ids=Texts(row.key or row.path for row in rows),
         paths=Texts(row.path for row in rows),

@@ -15,6 +15,7 @@ from sspa.stage2_training.data.images_on_disk import in_root
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.data.reviewed.answers import Answers
 from sspa.stage2_training.data.splitting import with_drawn_splits
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
 def reviewed_manifest(
@@ -43,7 +44,7 @@ def reviewed_manifest(
     manifest = Manifest(
         dataset="custom",
         labels=asked,
-        protocol="custom",
+        protocol=get_protocol("custom"),
         note=_note(answers),
         ids=paths,
         paths=paths,

@@ -13,6 +13,7 @@ from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
 from sspa.stage2_training.data.scenes.compose import Scene, draw_scene, plan_scene
 from sspa.stage2_training.data.scenes.drawings import ATTRIBUTION, rasterise
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 COUNTS = {"train": 2000, "val": 400, "test": 1000}
 MANIFEST = "manifest.parquet"
@@ -56,7 +57,7 @@ def scenes_manifest(scenes: list[Scene]) -> Manifest:
     return Manifest(
         dataset="scenes",
         labels=labels,
-        protocol="scenes",
+        protocol=get_protocol("scenes"),
         note=NOTE,
         ids=Texts(scene.name for scene in scenes),
         paths=Texts(f"pictures/{scene.name}.jpg" for scene in scenes),

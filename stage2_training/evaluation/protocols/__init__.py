@@ -1,4 +1,4 @@
-"""One file for each protocol; `get_protocol` finds it by name, `protocol_names` lists them."""
+"""One file for each built-in protocol; `get_protocol` finds it by name, `protocol_names` lists them."""
 
 import importlib
 import pkgutil
@@ -9,12 +9,12 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 
 def protocol_names() -> tuple[str, ...]:
-    """The names of all protocols, sorted."""
+    """The names of the built-in protocols, sorted."""
     return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """The built-in protocol of that name.
 
     Raises:
         UserError: there is none.

@@ -12,6 +12,7 @@ from sspa.stage2_training.data.checking import decoding_problems, duplicate_prob
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.duplicates import Duplicate, Fingerprints, duplicates, fingerprints
 from sspa.stage2_training.data.manifest import Manifest
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
 def drawing(seed: int) -> Image.Image:
@@ -81,7 +82,9 @@ def test_pictures_of_one_colour_are_only_compared_by_their_bytes(tmp_path: Path)
 def make_manifest(root: Path, splits: list[str], targets: list[list[int]]) -> Manifest:
     names = Texts(f"{number}.png" for number in range(len(splits)))
     labels = LabelSet("mine", (Label("a", "a"),))
-    return Manifest("mine", labels, "custom", "", names, names, Texts(splits), np.array(targets, dtype=np.int8))
+    return Manifest(
+        "mine", labels, get_protocol("custom"), "", names, names, Texts(splits), np.array(targets, dtype=np.int8)
+    )
 
 
 def test_problems_are_what_makes_figures_a_lie(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

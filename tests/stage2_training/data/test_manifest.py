@@ -21,6 +21,7 @@ from sspa.stage2_training.data.manifest import (
 from sspa.stage2_training.data.querying import query_manifest
 from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val, stratified_folds, stratified_mask
 from sspa.stage2_training.data.statistics import co_occurrence, draw_figures, frequent_pairs, split_figures
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 LABELS = LabelSet("pets", (Label("cat", "cat"), Label("dog", "big dog", "barks")), "natural")
 
@@ -29,7 +30,7 @@ def manifest(**changes: object) -> Manifest:
     whole = Manifest(
         dataset="custom",
         labels=LABELS,
-        protocol="custom",
+        protocol=get_protocol("custom"),
         note="a note",
         ids=Texts(("a", "b", "c", "d")),
         paths=Texts(("x/a.jpg", "x/b.jpg", "c.jpg", "d.jpg")),
@@ -172,7 +173,7 @@ def with_targets(targets: np.ndarray, groups: tuple[str, ...] = ()) -> Manifest:
     return Manifest(
         "mine",
         LabelSet("mine", tuple(keys)),
-        "custom",
+        get_protocol("custom"),
         "",
         Texts(names),
         Texts(names),

@@ -16,6 +16,7 @@ from sspa.stage2_training.data.manifest import Manifest, read_manifest
 from sspa.stage2_training.data.sharding import write_shards
 from sspa.stage2_training.data.shards import _members
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def loose(tmp_path: Path) -> tuple[Manifest, Path]:
         Manifest(
             dataset="custom",
             labels=LabelSet("two", (Label("cat", "cat"), Label("dog", "dog"))),
-            protocol="custom",
+            protocol=get_protocol("custom"),
             note="",
             ids=Texts(ids),
             paths=Texts(f"{key}.{'png' if k % 2 else 'jpg'}" for k, key in enumerate(ids)),

@@ -10,6 +10,7 @@ from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.data.subsets import Subset, reduce_training
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 KEYS = tuple(f"label{number}" for number in range(8))
 
@@ -22,7 +23,7 @@ def manifest(count: int = 300) -> Manifest:
     splits = [("train", "train", "train", "train", "val", "test")[row % 6] for row in range(count)]
     ids = tuple(f"picture{row}" for row in range(count))
     labels = LabelSet("eight", tuple(Label(key, key) for key in KEYS))
-    return Manifest("custom", labels, "custom", "a note", Texts(ids), Texts(ids), Texts(splits), targets)
+    return Manifest("custom", labels, get_protocol("custom"), "a note", Texts(ids), Texts(ids), Texts(splits), targets)
 
 
 def part(whole: Manifest, split: str) -> dict[str, tuple[int, ...]]:

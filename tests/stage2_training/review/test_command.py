@@ -11,6 +11,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest
+from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.model.baselines.options import LinearProbeOptions
 from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.review.command import find_photos, given_marks, photo_qualities, review_config
@@ -30,7 +31,7 @@ def test_given_marks_follow_the_labels_that_are_asked_about() -> None:
     labels = LabelSet("mine", (Label("cat", "cat"), Label("dog", "dog")))
     ids = Texts(["a.jpg", "b.jpg"])
     targets = np.array([[1, 0], [-1, 1]], np.int8)
-    manifest = Manifest("mine", labels, "custom", "", ids, ids, Texts(["train", "val"]), targets)
+    manifest = Manifest("mine", labels, get_protocol("custom"), "", ids, ids, Texts(["train", "val"]), targets)
     asked = LabelSet("mine", (Label("fox", "fox"), Label("dog", "a dog"), Label("cat", "cat")))
     assert given_marks(manifest, asked).tolist() == [[-1, 0, 1], [-1, 1, -1]]
     with pytest.raises(UserError, match=r"the manifest has other labels \(cat, dog\)"):

@@ -21,6 +21,7 @@ from sspa.stage2_training.data.custom.tables import TableColumns
 from sspa.stage2_training.data.export_forms.lists import write_csv
 from sspa.stage2_training.data.export_forms.marked_images import manifest_images
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
+from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.prediction.parquet import SIDES, prediction_schema
 
 LABELS = LabelSet("mine", tuple(Label(key, key) for key in ("a cat", "dog, wet", 'say "x"')))
@@ -34,7 +35,9 @@ def manifest(tmp_path: Path) -> Manifest:
         Image.new("RGB", (10 + number, 20)).save(tmp_path / name)
     targets = np.array([[1, 0, -1], [0, 1, 1], [0, 0, 0], [1, 1, 0]], dtype=np.int8)
     splits, ids, groups = ("train", "train", "train", "val"), ("1", "2", "3", "4"), ("p", "p", "q", "r")
-    return Manifest("custom", LABELS, "custom", "", Texts(ids), Texts(names), Texts(splits), targets, Texts(groups))
+    return Manifest(
+        "custom", LABELS, get_protocol("custom"), "", Texts(ids), Texts(names), Texts(splits), targets, Texts(groups)
+    )
 
 
 def export(*arguments: object) -> None:

@@ -12,6 +12,7 @@ from sspa.stage2_training.data.manifest import Manifest, check_manifest
 from sspa.stage2_training.data.reviewed.answers import Answers
 from sspa.stage2_training.data.reviewed.applied import corrected, reviewed_manifest
 from sspa.stage2_training.data.reviewed.entries import Answer, Head, ReviewedLabel
+from sspa.stage2_training.evaluation.protocols import get_protocol
 
 ORIGIN = Path("mine.review.jsonl")
 HEAD = Head(labels=(ReviewedLabel(key="cat", text="cat"), ReviewedLabel(key="dog", text="a dog")))
@@ -98,7 +99,7 @@ def manifest(names: list[str]) -> Manifest:
     labels = LabelSet("mine", (Label("dog", "dog"), Label("cat", "cat")))
     targets = np.tile(np.array([[0, 1]], np.int8), (len(names), 1))
     ids = Texts(names)
-    return Manifest("mine", labels, "custom", "", ids, ids, Texts(["train"] * len(names)), targets)
+    return Manifest("mine", labels, get_protocol("custom"), "", ids, ids, Texts(["train"] * len(names)), targets)
 
 
 def test_corrections_replace_marks_that_were_answered_and_no_others(
