@@ -1,5 +1,7 @@
 """`sspa-train compare`. Heavy imports happen inside the command."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -44,12 +46,14 @@ def compare(
     seeds: Annotated[str | None, typer.Option(help="Seeds to use instead, as in 0,1,2.")] = None,
     reference: Annotated[str | None, typer.Option(help="The variant to compare the others with.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. [default: one per GPU]")] = None,
+    reports: Annotated[bool, typer.Option("--reports", help="Write report.html into each run's folder too.")] = False,
     device: Device = "auto",
 ) -> None:
     """Run variants over seeds and compare them, with confidence intervals; runs only what is missing."""
     from sspa.stage2_training.comparison.definition import read_comparison
     from sspa.stage2_training.comparison.plan import planned_work
     from sspa.stage2_training.runs.inputs import open_inputs
+    from sspa.stage2_training.runs.run_folder import RunFolder
 
     whole = read_comparison(comparison)
     defined = (whole if reference is None else whole.with_reference(reference)).only(
@@ -70,11 +74,17 @@ def compare(
             from sspa.stage2_training.comparison.page import write_comparison_page
             from sspa.stage2_training.comparison.rows import write_rows
             from sspa.stage2_training.comparison.table import show_comparison
+            from sspa.stage2_training.report.page import write_report
 
         where = command_device(device)
         rows, failed = run_comparison(work, defined.reference, folder / "logs", where, jobs_of(jobs, where))
         write_rows(rows, folder / "comparison.parquet")
-        page = write_comparison_page(defined, rows, folder / "comparison.html")
+        finished = [planned for planned in work.planned if RunFolder(planned.path).finished]
+        for folder_of_run in (RunFolder(planned.path) for planned in finished if reports):
+            if not folder_of_run.file("report.html").exists():
+                say(f"report: {write_report(folder_of_run, where)}")
+        command = shlex.join(["sspa-train", *sys.argv[1:]])
+        page = write_comparison_page(defined, rows, finished, command, folder / "comparison.html")
     show_comparison(defined, rows)
     say(f"as a page: {page}; for DuckDB: {folder / 'comparison.parquet'}")
     if failed:

@@ -40,6 +40,11 @@ Settings = Annotated[dict[str, Any], BeforeValidator(_dotted)]
 Name = Annotated[str, Field(pattern=r"^[^./\\,\x00-\x1f][^/\\,\x00-\x1f]*$")]
 
 
+def short_name(data: str) -> str:
+    """A data set's name in titles and folder names: of a manifest, that of its file."""
+    return Path(data).name.removesuffix(".parquet").removesuffix(".manifest")
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs that are compared with each other: one data set under one condition ("" if there is only one)."""
@@ -51,7 +56,7 @@ class Group:
     @property
     def title(self) -> str:
         """Its name in tables; "" if there is only one."""
-        return ", ".join(part for part in (self.data, self.condition) if part)
+        return ", ".join(part for part in (short_name(self.data), self.condition) if part)
 
 
 class Comparison(Options):

@@ -1,5 +1,6 @@
 """The runs of a comparison: which configuration belongs in which folder, and which runs already exist."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_control import control_rows
 from sspa.shared.knowledge_format import write_knowledge
 from sspa.shared.terminal import say
-from sspa.stage2_training.comparison.definition import Comparison, Group
+from sspa.stage2_training.comparison.definition import Comparison, Group, short_name
 from sspa.stage2_training.config.resolving import differing_keys, resolve_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
@@ -94,12 +95,13 @@ def plan_runs(
                 if kind:
                     control = _write_control(config.knowledge, kind, group, seed, out)
                     config = config.model_copy(update={"knowledge": control})
-                path = out / _file_name(group, f"{variant}-seed{seed}")
+                path = _place(out, group, f"{variant}-seed{seed}")
                 planned.append(PlannedRun(group, variant, seed, config, path))
     paths = [run.path for run in planned]
     if len(set(paths)) < len(paths):
         raise UserError(
-            f"{out}: two data sets of the comparison would share a folder; give their manifests other names"
+            f"{out}: two runs of the comparison would share a folder; give its manifests, conditions and variants "
+            "names that differ in more than spaces"
         )
     return planned
 
@@ -154,11 +156,15 @@ def _control_of(own: Mapping[str, Any]) -> str:
 
 def _write_control(source: Path, kind: str, group: Group, seed: int, out: Path) -> Path:
     """Each seed has its own control, so that one unlucky shuffle cannot decide a comparison."""
-    target = out / "knowledge" / _file_name(group, f"{kind}-seed{seed}.parquet")
+    target = _place(out / "knowledge", group, f"{kind}-seed{seed}.parquet")
     write_knowledge(target, control_rows(source, kind, seed))
     return target
 
 
-def _file_name(group: Group, rest: str) -> str:
-    data = Path(group.data).name.removesuffix(".parquet")
-    return "-".join(part for part in (data, group.condition, rest) if part)
+def _place(folder: Path, group: Group, rest: str) -> Path:
+    """A path in `folder` by the names of data set and condition: without spaces, unless an earlier version made it."""
+    former, now = (
+        "-".join(part for part in (data, group.condition, rest) if part)
+        for data in (Path(group.data).name.removesuffix(".parquet"), short_name(group.data))
+    )
+    return folder / former if (folder / former).exists() else folder / re.sub(r"\s+", "-", now)

@@ -24,6 +24,9 @@ from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 RESAMPLES = 1000
 
+# Columns that hold a figure by name.
+_MAPS = ("per_label", "headline", "headline_tuned")
+
 Labels = Literal["all", "seen", "unseen"]
 BySeed = Mapping[int, RunFolder]
 
@@ -38,6 +41,7 @@ class Row:
         values: test mAP of each seed, in the order of `seeds`; `test_map` and `test_deviation` summarise them.
         val_map: None if val has no positives of these labels.
         region_map, global_map: of each branch alone; None if the head has no such branch.
+        per_label: AP by label key in percent, the mean over seeds that scored it.
         headline: the protocol's headline figures other than mAP by name, in percent, at its threshold: means over
             seeds, of all labels only.
         headline_tuned: the same with the thresholds tuned on val, one for each label.
@@ -62,6 +66,7 @@ class Row:
     test_deviation: float | None
     region_map: float | None
     global_map: float | None
+    per_label: Mapping[str, float]
     headline: Mapping[str, float]
     headline_tuned: Mapping[str, float]
     difference: float | None
@@ -124,6 +129,7 @@ def group_rows(group: Group, variants: Mapping[str, BySeed], reference: str, res
                     test_deviation=stdev(values.values()) if len(values) > 1 else None,
                     region_map=_mean(_by_seed(by_seed, wanted, "test", "region")),
                     global_map=_mean(_by_seed(by_seed, wanted, "test", "global")),
+                    per_label=_per_label(by_seed, wanted),
                     headline=_headline(by_seed, tuned=False) if part == "all" else {},
                     headline_tuned=_headline(by_seed, tuned=True) if part == "all" else {},
                     difference=difference,
@@ -145,7 +151,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         **dict.fromkeys(("trained_parameters", "peak_memory_bytes"), pa.int64()),
         "seeds": pa.list_(pa.int64()),
         "values": pa.list_(pa.float64()),
-        **dict.fromkeys(("headline", "headline_tuned"), pa.map_(pa.string(), pa.float64())),
+        **dict.fromkeys(_MAPS, pa.map_(pa.string(), pa.float64())),
     }
     schema = pa.schema([(field.name, kinds.get(field.name, pa.float64())) for field in fields(Row)])
     with replacing(path) as beside:
@@ -154,7 +160,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
 
 def _plain(row: Row) -> dict[str, Any]:
     # Arrow takes maps as lists of pairs.
-    maps = {name: list(getattr(row, name).items()) for name in ("headline", "headline_tuned")}
+    maps = {name: list(getattr(row, name).items()) for name in _MAPS}
     return {**asdict(row), **maps}
 
 
@@ -189,6 +195,16 @@ def _by_seed(by_seed: BySeed, wanted: Mapping[int, Sequence[str]], split: str, b
 
 def _mean(by_seed: Mapping[int, float]) -> float | None:
     return fmean(by_seed.values()) if by_seed else None
+
+
+def _per_label(by_seed: BySeed, wanted: Mapping[int, Sequence[str]]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for seed, folder in by_seed.items():
+        per_class = folder.result().test["both"].per_class
+        for key in wanted[seed]:
+            if key in per_class:
+                found.setdefault(key, []).append(100 * per_class[key])
+    return {key: fmean(values) for key, values in found.items()}
 
 
 def _headline(by_seed: BySeed, tuned: bool) -> dict[str, float]:

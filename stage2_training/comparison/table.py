@@ -1,4 +1,4 @@
-"""A comparison as a table: its columns, and how it is printed."""
+"""A comparison as tables: their columns, and how they are printed."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -6,45 +6,56 @@ from itertools import groupby
 
 from sspa.shared.tables import MISSING, number, print_table
 from sspa.shared.terminal import output
-from sspa.stage2_training.comparison.definition import Comparison
+from sspa.stage2_training.comparison.definition import Comparison, short_name
 from sspa.stage2_training.comparison.rows import Row
 
 Column = tuple[str, Callable[[Row], str]]
-_PLACE = ("data", "condition", "labels", "variant")
+VARIANT = "variant"
+DIFFERENCE = "difference [95%]"
 
 
-def columns_of(rows: Sequence[Row]) -> list[Column]:
-    """Headings and cells of the table; values common to all rows get no column."""
-    optional: list[tuple[str, Callable[[Row], str], bool]] = [
-        ("data", lambda row: row.data, len({row.data for row in rows}) > 1),
-        ("condition", lambda row: row.condition, len({row.condition for row in rows}) > 1),
-        ("labels", lambda row: row.labels, len({row.labels for row in rows}) > 1),
-        ("variant", lambda row: row.variant, True),
-        ("val", lambda row: number(row.val_map), True),
-        ("split", lambda row: row.measured, len({row.measured for row in rows}) > 1),
-        (measured_map(rows), lambda row: f"{row.test_map:.2f}{_deviation(row)}", True),
-        ("region", lambda row: number(row.region_map), True),
-        ("global", lambda row: number(row.global_map), True),
-        ("difference [95%]", _difference, True),
-        ("seeds", lambda row: str(len(row.seeds)), len({row.seeds for row in rows}) > 1),
-        ("trained", lambda row: _count(row.trained_parameters), True),
-        ("s/epoch", lambda row: number(row.epoch_seconds), True),
-        ("s per run", lambda row: f"{row.seconds:.0f}", True),
-        ("memory", lambda row: _memory(row.peak_memory_bytes), True),
+def tables_of(rows: Sequence[Row]) -> list[list[Column]]:
+    """The tables, each as headings and cells: the result, the protocol's other headline figures, branches and costs.
+
+    In one table they would not fit a terminal. Values common to all rows get no column.
+    """
+    result: list[Column] = [
+        ("val", lambda row: number(row.val_map)),
+        *_if_differing("split", lambda row: row.measured, rows),
+        (measured_map(rows), lambda row: f"{row.test_map:.2f}{_deviation(row)}"),
+        (DIFFERENCE, _difference),
+        *_if_differing("seeds", lambda row: str(len(row.seeds)), rows),
     ]
-    return [(title, cell) for title, cell, shown in optional if shown]
+    figures: list[Column] = [
+        (f"{name} fixed, tuned", partial(_headline, name=name))
+        for name in dict.fromkeys(name for row in rows for name in row.headline)
+    ]
+    costs: list[Column] = [
+        ("region", lambda row: number(row.region_map)),
+        ("global", lambda row: number(row.global_map)),
+        ("trained", lambda row: _count(row.trained_parameters)),
+        ("s/epoch", lambda row: number(row.epoch_seconds)),
+        ("s/run", lambda row: f"{row.seconds:.0f}"),
+        ("memory", lambda row: _memory(row.peak_memory_bytes)),
+    ]
+    return [[(VARIANT, lambda row: row.variant), *columns] for columns in (result, figures, costs) if columns]
+
+
+def title_of(row: Row, rows: Sequence[Row]) -> str:
+    """What distinguishes the row's group from the others of `rows`; "" if there is only one."""
+    labels = f"{row.labels} labels" if len({row.labels for row in rows}) > 1 else ""
+    return ", ".join(filter(None, (short_name(row.data), row.condition, labels)))
+
+
+def groups_of(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each data set, condition and part of the labels."""
+    return [list(group) for _, group in groupby(rows, lambda row: (row.data, row.condition, row.labels))]
 
 
 def measured_map(rows: Sequence[Row]) -> str:
     """ "test mAP", or "val mAP" where the data has no test; "mAP" where rows differ in that."""
     splits = {row.measured for row in rows}
     return f"{splits.pop()} mAP" if len(splits) == 1 else "mAP"
-
-
-def headline_columns_of(rows: Sequence[Row]) -> list[Column]:
-    """The protocol's headline figures other than mAP, each at its threshold and at thresholds tuned on val."""
-    names = dict.fromkeys(name for row in rows for name in row.headline)
-    return [(f"{name} fixed, tuned", partial(_headline, name=name)) for name in names]
 
 
 def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
@@ -61,13 +72,15 @@ def caption(comparison: Comparison, rows: Sequence[Row]) -> str:
 
 
 def show_comparison(comparison: Comparison, rows: Sequence[Row]) -> None:
-    """Print the table."""
-    columns = columns_of(rows)
+    """Print the tables."""
     output.print(caption(comparison, rows), markup=False)
-    _print(rows, columns)
-    if headline := headline_columns_of(rows):
-        # A table of its own: with these, the other would not fit a terminal.
-        _print(rows, [(title, cell) for title, cell in columns if title in _PLACE] + headline)
+    for columns in tables_of(rows):
+        sections = []
+        for group in groups_of(rows):
+            title = title_of(group[0], rows)
+            heading = [[title, *[""] * (len(columns) - 1)]] if title else []
+            sections.append(heading + [[cell(row) for _, cell in columns] for row in group])
+        print_table([name for name, _ in columns], sections, left=(VARIANT,))
 
 
 def is_sure(row: Row) -> bool:
@@ -77,13 +90,8 @@ def is_sure(row: Row) -> bool:
     return row.difference_low > 0 or row.difference_high < 0
 
 
-def _print(rows: Sequence[Row], columns: Sequence[Column]) -> None:
-    sections = [[[cell(row) for _, cell in columns] for row in group] for _, group in groupby(rows, _place)]
-    print_table([title for title, _ in columns], sections, left=_PLACE)
-
-
-def _place(row: Row) -> tuple[str, str, str]:
-    return row.data, row.condition, row.labels
+def _if_differing(name: str, cell: Callable[[Row], str], rows: Sequence[Row]) -> list[Column]:
+    return [(name, cell)] if len(set(map(cell, rows))) > 1 else []
 
 
 def _difference(row: Row) -> str:

@@ -103,6 +103,7 @@ def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tu
         ("best epoch", f"{result.best_epoch} of {config.training.epochs}, chosen on val"),
         *([("prediction", result.mixture)] if result.mixture else []),
         *([("precision", f"training {scoring.training}, scoring {scoring.scoring}")] if scoring else []),
+        *([("finished", result.finished)] if result.finished else []),
         (
             "computed",
             f"in {result.seconds:.0f} s on {environment.gpu or environment.cpu or 'a CPU'}, torch "

@@ -138,6 +138,7 @@ class PrecisionRecord(Record):
 class ResultRecord(Record):
     """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction.
 
+    `finished` is the time of day in UTC, None in runs from before it was recorded.
     `measured` is the split that the figures of `test` are of: val where the data has no test. `branch_shares`: each
     branch's share in the prediction; None where there is one branch, and in runs from before there were shares.
     """
@@ -151,6 +152,7 @@ class ResultRecord(Record):
     backbone: BackboneRecord
     trained_parameters: int
     precision: PrecisionRecord | None = None
+    finished: str | None = None
     seconds: float
     train_seconds: float | None = None
     peak_memory_bytes: int | None = None

@@ -389,6 +389,7 @@ class _Training:
             backbone=BackboneRecord(name=backbone.name, description=backbone.description),
             trained_parameters=trainable_count(self.recognizer),
             precision=PrecisionRecord(training=self.config.training.precision, scoring=backbone.precision),
+            finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             **costs,
         )
 

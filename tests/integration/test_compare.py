@@ -65,14 +65,14 @@ def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
     ]
     assert {row[3] for row in rows} == {2}
     assert "half known" in (out / "comparison.html").read_text()
-    about = json.loads((out / "one unseen-sspa shuffled-seed1" / "run.json").read_text())
+    about = json.loads((out / "one-unseen-sspa-shuffled-seed1" / "run.json").read_text())
     assert len(about["data"]["unseen"]) == 1
 
     listed = sspa_train("runs", out, "--json")
     runs = {run["run"]: run for run in map(json.loads, listed.output.splitlines())}
     assert len(runs) == 8
     best = {(row[0], row[2]): row[4] for row in rows if row[1] == "all"}
-    mean = sum(runs[f"half known-zero-shot-seed{seed}"]["test_map"] for seed in (0, 1)) / 2
+    mean = sum(runs[f"half-known-zero-shot-seed{seed}"]["test_map"] for seed in (0, 1)) / 2
     assert mean == pytest.approx(best["half known", "zero-shot"])
     asked = "SELECT head, count(*) AS n FROM runs GROUP BY head ORDER BY head"
     found = sspa_train("runs", "query", asked, "--folder", out, "--json")

@@ -91,6 +91,7 @@ def left(out: Path) -> dict[str, Any]:
     result = json.loads((out / "result.json").read_text())
     for cost in ("seconds", "train_seconds", "peak_memory_bytes"):
         assert result.pop(cost) > 0
+    assert result.pop("finished").endswith("UTC")
     # Weights, averaged weights, the optimizer's moments and the random state after the last step.
     newest = max(out.glob("checkpoints/epoch-*"))
     state = json.loads((newest / "state.json").read_text())
