@@ -139,10 +139,10 @@ variants: {slow: {training.lr: 0.001}, fast: {training.lr: 0.01}}
     ended = sspa_train("compare", tmp_path / "folds.yaml", "--out", out, *inputs(squares))
     assert ended.code == 0, ended.messages
     assert ended.messages.count("keeping the frozen tower's features of train, val (plain, mirrored)") == 1
-    scored = [json.loads((out / f"fold {number}-slow-seed0" / "test_ids.json").read_text()) for number in (1, 2)]
+    scored = [json.loads((out / f"fold-{number}-slow-seed0" / "test_ids.json").read_text()) for number in (1, 2)]
     own = [f"train{number}" for number in range(96)] + [f"val{number}" for number in range(24)]
     assert sorted(scored[0] + scored[1]) == sorted(own)
-    about = json.loads((out / "fold 1-fast-seed0" / "run.json").read_text())
+    about = json.loads((out / "fold-1-fast-seed0" / "run.json").read_text())
     assert about["data"]["name"] == "squares-fold-1-of-2"
     refused = sspa_train("run", "--set", "data.fold=3/2", *inputs(squares))
     assert refused.code == 2

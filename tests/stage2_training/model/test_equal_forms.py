@@ -1,7 +1,5 @@
 """Other ways to compute the same: text in chunks, images in chunks, a compiled head."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -87,21 +85,3 @@ def test_many_labels_are_scored_in_chunks_with_the_same_result(
     for branch, logits in whole.items():
         assert logits.shape == (5, 500)
         torch.testing.assert_close(chunked[branch], logits, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() == "DEFAULT",
-    reason="torch's compiler fails where ATEN_CPU_CAPABILITY=default",
-)
-def test_a_compiled_head_stays_near_the_eager_one(backbone: Backbone) -> None:
-    head = _head(backbone).eval()
-    with torch.no_grad():
-        labels = head.encode_labels(backbone)
-        eager = head(some_features(3), labels).logits
-
-        compiled = torch.compile(head)(some_features(3), labels).logits
-
-    for branch, logits in compiled.items():
-        torch.testing.assert_close(logits, eager[branch], atol=1e-4, rtol=1e-4)
