@@ -14,6 +14,7 @@ from sspa.stage1_knowledge.near_duplicates import THRESHOLD, word_overlap
 from sspa.stage1_knowledge.verdicts import judge, kind_of
 
 # The settings that can make two rows of one label differ, in the order they are reported.
+_TEXTS = ("text", "hint")
 _SETTINGS = ("origin", "model", "revision", "quantisation", "prompt", "prompt_hash", "answer_form", "domain")
 
 
@@ -112,7 +113,7 @@ def _plain(row: dict[str, Any]) -> bool:
 
 
 def diff(first: Path, second: Path) -> str:
-    """Per label, what changed between two tables, and which settings did it."""
+    """Per label, what changed between two tables, and what did it: an edit, or which settings."""
     old, new = (_by_place(path) for path in (first, second))
     lines = []
     for place in [*old, *(place for place in new if place not in old)]:
@@ -133,12 +134,19 @@ def _by_place(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _causes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    if "human" in (old["origin"], new["origin"]):
+        # A row that a person wrote has no settings, which is no difference in settings.
+        written = "edited by a person" if new["origin"] == "human" else "a person's, now the model's"
+        return [
+            written,
+            *(f"{name} {_short(old[name])} -> {_short(new[name])}" for name in _TEXTS if old[name] != new[name]),
+        ]
     causes = [f"{name} {_short(old[name])} -> {_short(new[name])}" for name in _SETTINGS if old[name] != new[name]]
     before, after = json.loads(old["sampling"]), json.loads(new["sampling"])
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             causes.append(f"{name} {before.get(name)} -> {after.get(name)}")
-    for name in ("text", "hint", "seed", "engine"):
+    for name in (*_TEXTS, "seed", "engine"):
         if old[name] != new[name]:
             causes.append(f"{name} {_short(old[name])} -> {_short(new[name])}")
     return causes or ["the same settings gave another answer"]

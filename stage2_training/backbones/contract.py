@@ -136,6 +136,13 @@ class Backbone(nn.Module):
             return [len(self._tokenizer.tokenizer(self._tokenizer.clean_fn(text)).input_ids) for text in texts]
         return [2 + len(self._tokenizer.encode(text)) for text in texts]
 
+    def has_unknown_token(self, text: str) -> bool:
+        """Whether the tokenizer replaces part of the text by its token for the unknown; some have none."""
+        if not isinstance(self._tokenizer, HFTokenizer):
+            return False
+        tokenizer = self._tokenizer.tokenizer
+        return tokenizer.unk_token_id in tokenizer(self._tokenizer.clean_fn(text)).input_ids
+
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """ids (C, L) -> word vectors (C, L, w)."""
         return self.text_tower.embed_tokens(ids)

@@ -5,6 +5,7 @@ import torch
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
+from sspa.stage2_training.backbones.unfamiliar_labels import say_unfamiliar
 from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.inference.loading import make_backbone
 from sspa.stage2_training.model.contract import Head
@@ -32,6 +33,7 @@ def untrained_recognizer(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         backbone = make_backbone(options, device, precision, allow_download)
         say(f"{backbone.name}: {backbone.description}; on {device}; untrained")
+        say_unfamiliar(knowledge.labels, backbone)
         head = untrained_head(backbone, knowledge, device)
     return Recognizer(backbone, head).eval()
 

@@ -16,6 +16,7 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import progress, say
+from sspa.stage2_training.backbones.unfamiliar_labels import say_unfamiliar
 from sspa.stage2_training.compute.algorithms import compile_model, deterministic_algorithms
 from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
 from sspa.stage2_training.compute.processes import ALONE, Processes
@@ -149,6 +150,8 @@ class _Training:
         say(f"data: {self.dataset.name}, {splits}")
         say(f"protocol: {self.dataset.protocol}; {self.dataset.note}")
         self.recognizer = make_recognizer(config, self.knowledge, device)
+        if self.recognizer.head.open_vocabulary:
+            say_unfamiliar(self.knowledge.labels, self.recognizer.backbone)
         image_tower = self.recognizer.backbone.image_tower
         leave_out_without_gradient(self.recognizer.head, image_tower, config.loss)
         if config.training.checkpoint_activations:

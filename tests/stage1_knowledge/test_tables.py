@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -167,6 +168,22 @@ def test_diff_names_the_label_and_the_setting(table: Path, make_job, scripted, t
     assert any(line.startswith("+ ox (sample 1): only in") for line in lines)
     assert lines[-1] == "0 descriptions are the same"
     assert diff(table, table) == "6 descriptions are the same"
+
+
+def test_diff_after_an_edit_shows_the_edit(table: Path, tmp_path: Path) -> None:
+    before, rows = tmp_path / "before.parquet", tmp_path / "rows.csv"
+    shutil.copyfile(table, before)
+    exchange.export(table, rows)
+    old = next(row for row in read_table(table)[0].to_pylist() if (row["label"], row["sample"]) == ("cat", 0))
+    rows.write_text(rows.read_text().replace(old["description"], "A cat is a small animal.", 1))
+    exchange.import_(table, rows)
+    assert diff(before, table).splitlines() == [
+        "~ cat: edited by a person",
+        f"    - {old['description']}",
+        "    + A cat is a small animal.",
+        "5 descriptions are the same",
+    ]
+    assert diff(table, before).splitlines()[0] == "~ cat: a person's, now the model's"
 
 
 def test_check_verifies_and_judges_again(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
