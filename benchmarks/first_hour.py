@@ -3,9 +3,9 @@
     python benchmarks/first_hour.py FOLDER
 
 FOLDER is new, and keeps the photos (scenes drawn from OpenMoji), what each command said, and the run. Besides the two
-commands that a user types, everything is what the program printed after "next:", "describe its labels with:" and "train
-with:", pasted with the placeholders filled in. The last line says whether the goals were met: first tags within 2
-minutes after installing, the tagger trained within 10 minutes, on two cores. Exit status 1 if not, or if a hint did not work.
+commands that a user types, everything is what the program printed after "next:", "describe its labels with:" and
+"train with:", pasted with the placeholders filled in. The last line says whether the goals were met: tags within 2
+minutes after installing, the tagger trained within 10, on two cores. Exit status 1 if not, or if a hint did not work.
 """
 
 import csv

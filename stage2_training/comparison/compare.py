@@ -9,6 +9,7 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
+from sspa.shared.time_left import TimeLeft
 from sspa.stage2_training.comparison.at_once import make_at_once
 from sspa.stage2_training.comparison.plan import PlannedRun, State, Work, finished_runs
 from sspa.stage2_training.comparison.rows import Row, group_rows
@@ -34,12 +35,14 @@ def compare(work: Work, reference: str, logs: Path, device: torch.device, jobs: 
     # Heads that read regions first: what is kept for them serves the others too, but not the other way round.
     left.sort(key=lambda run: not reads_regions(run[0].config.model))
     made = make_at_once(left, jobs, device, logs) if jobs > 1 else _one_by_one(left, device, len(planned))
-    failed: list[str] = []
-    for number, (wanted, problem) in enumerate(made, start=len(planned) - len(left) + 1):
+    failed, pace = list[str](), TimeLeft()
+    kept = len(planned) - len(left)
+    for done, (wanted, problem) in enumerate(made, start=1):
         if jobs > 1:
-            say(f"run {number} of {len(planned)} has ended: {wanted.title}")
+            ended = f"run {kept + done} of {len(planned)} has ended: {wanted.title}"
+            say(f"{ended}{pace.words(done, len(left) - done)}")
         if problem is not None:
-            if number == 1:
+            if kept + done == 1:
                 raise UserError(problem)
             say(f"{wanted.title}: failed: {problem}")
             failed.append(wanted.title)
@@ -51,8 +54,9 @@ def _one_by_one(
     left: Sequence[tuple[PlannedRun, State]], device: torch.device, total: int
 ) -> Iterator[tuple[PlannedRun, str | None]]:
     """Make the runs in this process; yields as `make_at_once` does."""
-    for number, (wanted, state) in enumerate(left, start=total - len(left) + 1):
-        say(f"run {number} of {total}: {wanted.title}")
+    pace = TimeLeft()
+    for done, (wanted, state) in enumerate(left):
+        say(f"run {total - len(left) + done + 1} of {total}: {wanted.title}{pace.words(done, len(left) - done)}")
         _forget_peak_memory(device)
         try:
             run(wanted.config, wanted.path, device, resume=state == "unfinished")

@@ -16,6 +16,7 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import progress, say
+from sspa.shared.time_left import TimeLeft
 from sspa.stage2_training.backbones.unfamiliar_labels import say_unfamiliar
 from sspa.stage2_training.compute.algorithms import compile_model, deterministic_algorithms
 from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
@@ -239,12 +240,14 @@ class _Training:
         log = open_event_log(
             folder.file("tensorboard"), options.tensorboard and not self.processes.rank, optimization.step_count
         )
+        began, pace = state.epoch, TimeLeft()
         with interruption.deferred():
             try:
                 while state.epoch <= options.epochs and not _stops_early(state, options):
                     self._train_epoch(folder, optimization, batches, state, interruption, log)
                     if state.epoch % options.score_every == 0 or state.epoch == options.epochs:
-                        self._score_epoch(folder, optimization, len(batches), state, interruption, log)
+                        told = self._score_epoch(folder, optimization, len(batches), state, interruption, log)
+                        say(told + pace.words(state.epoch - began + 1, options.epochs - state.epoch))
                     state.next_epoch()
                     save_checkpoint(checkpoints, optimization, state, self.processes)
                     interruption.stop_if(self.processes.largest(interruption.requested))
@@ -302,8 +305,8 @@ class _Training:
         state: TrainState,
         interruption: Interruption,
         log: EventLog,
-    ) -> None:
-        """Score val with the averaged weights, and save them if they are the best so far."""
+    ) -> str:
+        """Score val with the averaged weights, and save them if they are the best so far; the figures in words."""
         # Processes score different numbers of batches, so stopping between them is only possible with one process.
         stop = (lambda: interruption.stop_if(interruption.requested)) if self.processes.world == 1 else lambda: None
         loss = state.losses / steps
@@ -325,7 +328,7 @@ class _Training:
         self.processes.first(lambda: folder.append("times.jsonl", times))
         log.add_scalar("val mAP", val["both"].mAP, optimization.step_count)
         figures = ", ".join(f"{branch_title(branch)} {100 * metrics.mAP:.2f}" for branch, metrics in val.items())
-        say(f"epoch {state.epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {state.best_epoch})")
+        return f"epoch {state.epoch}: loss {loss:.3f}, val mAP {figures} (best so far: epoch {state.best_epoch})"
 
     @contextmanager
     def _fitted_to_val(self, scored: Probabilities) -> Iterator[Probabilities]:
