@@ -131,11 +131,11 @@ def make_photos(folder: Path) -> None:
     with (folder / "mine.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("path", "labels"))
-        for path, targets in zip(manifest.paths, manifest.targets, strict=True):
+        for name, targets in zip(manifest.paths, manifest.targets, strict=True):
             there = [
                 key for key, mark in zip(manifest.labels.keys, targets, strict=True) if mark == 1 and key in LABELS
             ]
-            table.writerow((Path(path).name, ";".join(there)))
+            table.writerow((Path(name).name, ";".join(there)))
     shutil.rmtree(scenes)
 
 
