@@ -1,6 +1,8 @@
 """The project's architecture: the direction of imports, what `--help` may import, and the wheel's contents."""
 
 import ast
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -10,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from sspa.stage2_training.export.wheel import write_wheel
 
 ROOT = Path(__file__).parent.parent
 # The floors of stage two, the lowest first: a folder imports from those before it alone.
@@ -129,6 +133,20 @@ def test_the_wheel_holds_every_module_prompt_and_label_set(tmp_path: Path) -> No
     }
     assert wanted <= held
     assert all(name.startswith(("sspa/", "sspa_multilabel-")) for name in held)
+
+    # What `sspa-train package` puts beside a model is that, without a build.
+    ours = write_wheel(tmp_path)
+    with zipfile.ZipFile(wheel) as built, zipfile.ZipFile(ours) as made:
+        code = {name for name in built.namelist() if name.startswith("sspa/")}
+        assert code == {name for name in made.namelist() if name.startswith("sspa/")}
+        assert all(built.read(name) == made.read(name) for name in code)
+        names = {name.rpartition("/")[2] for name in made.namelist()}
+        assert {"METADATA", "WHEEL", "entry_points.txt", "RECORD"} <= names
+        recorded = made.read(next(name for name in made.namelist() if name.endswith("/RECORD"))).decode().splitlines()
+        for name, digest, size in (line.rsplit(",", 2) for line in recorded[:-1]):
+            found = base64.urlsafe_b64encode(hashlib.sha256(made.read(name)).digest()).decode().rstrip("=")
+            assert (digest, int(size)) == (f"sha256={found}", len(made.read(name)))
+    assert write_wheel(tmp_path / "dist").read_bytes() == ours.read_bytes()
 
 
 # The one module that reads tensors; `torch.export.load` opens the file that the export itself has just written.

@@ -24,13 +24,14 @@ _RESAMPLES = 1000
 _WEAKEST = 5
 
 
-def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> None:
+def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str, wheel: str) -> None:
     """Write the card.
 
     Args:
         run: the original run, with its predictions.
         tagger: of the packaged folder.
         name: the name of the model.
+        wheel: the file name of the program, beside the card.
 
     Raises:
         UserError: the run is unfinished or damaged.
@@ -45,6 +46,7 @@ def write_model_card(run: RunFolder, tagger: Tagger, path: Path, name: str) -> N
     text = _template().render(
         front=yaml.safe_dump(_front_matter(name, about, result, config), sort_keys=False, allow_unicode=True),
         name=_plain(name),
+        wheel=wheel + ("[backbone]" if config.backbone.name == "embedded" else ""),
         about=about,
         config=config,
         result=result,

@@ -14,6 +14,7 @@ from sspa.stage2_training.backbones.model_folders import CONFIG, check_model_fol
 from sspa.stage2_training.backbones.weight_files import convert_weights_file
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.export.model_card import write_model_card
+from sspa.stage2_training.export.wheel import write_wheel
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.records import BackboneRecord, RunRecord, written
 from sspa.stage2_training.runs.run_folder import OWN_FOLDER, RunFolder, open_run_folder
@@ -27,9 +28,9 @@ _BACKBONE_ENDINGS = {".safetensors", ".json", ".txt", ".model"}
 def package_run(run: Path, out: Path) -> Path:
     """Write the folder `out` and return it.
 
-    It contains weights, configuration, label order, knowledge, thresholds, metrics and a model card, and the backbone
-    if it consists of local files; `Tagger.load` and the commands accept it like a run. Images, predictions and the
-    report are left out. The folder is loaded and compared with the run before it is kept.
+    It contains weights, configuration, label order, knowledge, thresholds, metrics and a model card, this program as a
+    wheel, and the backbone if it consists of local files; `Tagger.load` and the commands accept it like a run. Images,
+    predictions and the report are left out. The folder is loaded and compared with the run before it is kept.
 
     Raises:
         UserError: not a finished run, an existing folder, or one that cannot be written.
@@ -49,7 +50,7 @@ def package_run(run: Path, out: Path) -> Path:
         own.write_json("result.json", written(result.model_copy(update={"backbone": backbone})))
         _write_knowledge(folder.file("knowledge.parquet"), own.file("knowledge.parquet"))
         tagger = _same_as_the_run(run, beside)
-        write_model_card(folder, tagger, own.file("README.md"), out.name)
+        write_model_card(folder, tagger, own.file("README.md"), out.name, write_wheel(beside).name)
     return out
 
 
@@ -65,6 +66,8 @@ def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     tree["knowledge"] = "knowledge.parquet"
     tree["data"].update(root=None, name=Path(config.data.name).name)
+    if config.data.protocol is not None:
+        tree["data"]["protocol"] = Path(config.data.protocol).name  # of one's own; run.json has its rules
     backbone, within = tree["backbone"], f"{OWN_FOLDER}/{_BACKBONE}"
     if backbone["name"].startswith("local-dir:"):
         source = Path(backbone["name"].removeprefix("local-dir:"))

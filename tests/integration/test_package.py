@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,11 +57,16 @@ def test_it_tags_alone_and_names_no_place(
         set(tags.predicted) for tags in ours(images)
     ]
 
+    (wheel,) = moved.glob("*.whl")
+    assert f'pip install "./{wheel.name}"' in (moved / "README.md").read_text()
     files = [path for path in moved.rglob("*") if path.is_file()]
     places = [str(path).encode() for path in (tmp_path, trained_run.parent, squares, Path.home())]
     assert len(files) >= 9
     for path in files:
         assert not [place for place in places if place in path.read_bytes()], path
+    with zipfile.ZipFile(wheel) as program:
+        for name in program.namelist():
+            assert not [place for place in places if place in program.read(name)], name
     assert {row["model"] for row in read_table(moved / "knowledge.parquet")[0].to_pylist()} == {"llm"}
 
 
