@@ -48,7 +48,7 @@ def describe(tagger: Tagger) -> dict[str, Any]:
             "backbone": "a local folder" if backbone.name.startswith("local-dir:") else backbone.name,
             "views": list(tagger.views),
             "data": about.data.model_dump(mode="json"),
-            "protocol": about.protocol.model_dump(mode="json", exclude_none=True),
+            "protocol": about.protocol.model_dump(mode="json"),
             "knowledge": about.knowledge.hash,
         },
     }

@@ -1,7 +1,11 @@
 """Exports of a trained run: usable with the file alone, and rejected where they must be."""
 
+import ast
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +72,31 @@ def test_onnx(sspa_train: Command, trained_run: Path, squares: Path, tmp_path: P
     _check_against_the_run(
         trained_run, squares, description, lambda images: session.run([returned.name], {given.name: images})[0]
     )
+
+    _check_the_documented_program(trained_run, squares, out)
+
+
+def _check_the_documented_program(run: Path, squares: Path, exported: Path) -> None:
+    """The program in docs/handing-over.md tags as the run does."""
+    text = (Path(__file__).parents[2] / "docs" / "handing-over.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert program is not None
+    work = exported.parent / "elsewhere"
+    work.mkdir()
+    shutil.copyfile(exported, work / "tagger.onnx")
+    photos = [squares / "pictures" / f"test{number}.png" for number in range(2)]
+    for photo, name in zip(photos, ("a.jpg", "b.jpg"), strict=True):
+        shutil.copyfile(photo, work / name)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program.group(1)], cwd=work, capture_output=True, text=True, check=True
+    )
+    tagger = Tagger.load(run, device="cpu", threshold=None)
+    texts = {label.key: label.text for label in tagger.labels}
+    wanted = [{texts[key]: round(tags.probabilities[key], 2) for key in tags.predicted} for tags in tagger(photos)]
+    found = [ast.literal_eval(line) for line in done.stdout.splitlines()]
+    assert [set(tags) for tags in found] == [set(tags) for tags in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours == pytest.approx(theirs, abs=0.011)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -61,8 +62,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Any]:
-    """`compare` into one folder, with knowledge about KEYS."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`compare` into one folder, with knowledge about KEYS, and as few resamples as an interval can have."""
+    monkeypatch.setattr(compare_module, "group_rows", partial(group_rows, resamples=60))
     knowledge = write_knowledge_file(tmp_path / "k.parquet")
 
     def of(comparison: Comparison, *settings: str, **given: Any) -> Any:

@@ -71,7 +71,7 @@ def test_write_and_read_keep_everything(tmp_path: Path) -> None:
         {"paths": ("x/a.jpg", "x/b.jpg", "c.jpg", "e.jpg")},
         {"splits": ("train", "val", "val", "test")},
         {"targets": np.array([[1, 0], [1, 1], [0, 1], [1, 0]], np.int8)},
-        {"protocol": "voc2007-dualcoop"},
+        {"protocol": get_protocol("voc2007-dualcoop")},
     ],
 )
 def test_the_hash_changes_with_the_data(changes: dict) -> None:
@@ -82,7 +82,7 @@ def test_the_hash_is_that_of_one_list_however_many_images_there_are(monkeypatch:
     monkeypatch.setattr(manifest_module, "_CHUNK", 3)
     whole = manifest(groups=("one", "one", "two", "three"))
     columns = [list(column) for column in (whole.ids, whole.paths, whole.splits)]
-    digest = hashlib.sha256(json.dumps([whole.dataset, whole.protocol, list(whole.labels.keys), *columns]).encode())
+    digest = hashlib.sha256(json.dumps([whole.dataset, whole.protocol.name, list(whole.labels.keys), *columns]).encode())
     digest.update(whole.targets.tobytes())
     digest.update(json.dumps(list(whole.groups)).encode())
     assert whole.content_hash == digest.hexdigest()[:32]
@@ -161,7 +161,7 @@ def test_a_manifest_is_loaded_with_its_root_only(tmp_path: Path) -> None:
     assert dataset.note == "a note"
     with pytest.raises(UserError, match="say where the images are with --root"):
         load_dataset(str(path))
-    with pytest.raises(UserError, match="was prepared under custom, not scenes"):
+    with pytest.raises(UserError, match="are those of custom, not of scenes; prepare it again"):
         load_dataset(str(path), tmp_path, "scenes")
 
 
