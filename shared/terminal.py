@@ -68,12 +68,17 @@ def _end_with(error: str) -> NoReturn:
 
 
 class Progress:
-    """Counts finished items and prints a line now and then; created by `progress`."""
+    """Counts finished items and prints a line now and then; created by `progress`.
+
+    The rate is that since the first items were done: what comes before them, such as an engine's start, does not come
+    again.
+    """
 
     def __init__(self, description: str, total: int, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
         self.done = 0
         self._started = self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when they were done, and how many
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more items as done; `note` is shown after the figures."""
@@ -85,17 +90,27 @@ class Progress:
 
     def _count(self, count: int) -> None:
         self.done += count
+        if self._first is None:
+            self._first = time.monotonic(), self.done
         liveness.note(f"{self.description}: {self.done}/{self.total} {self.unit}")
 
     def finish(self) -> None:
-        """Print the last line."""
-        say(self._line(time.monotonic(), "done"))
+        """Print the last line, with the rate of the whole."""
+        rate = self.done / max(time.monotonic() - self._started, 1e-9)
+        say(f"{self._counted()}, {rate:.1f} {self.unit}/s, done")
+
+    def _rate(self, now: float) -> float | None:
+        if self._first is None or self.done == self._first[1]:
+            return None
+        return (self.done - self._first[1]) / max(now - self._first[0], 1e-9)
+
+    def _counted(self) -> str:
+        return f"{self.description}: {self.done}/{self.total} {self.unit}"
 
     def _line(self, now: float, note: str) -> str:
-        rate = self.done / max(now - self._started, 1e-9)
-        left = (self.total - self.done) / rate if rate else float("inf")
-        ending = note if note == "done" else f"{left:.0f} s left{'; ' + note if note else ''}"
-        return f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {ending}"
+        rate = self._rate(now)
+        pace = f", {rate:.1f} {self.unit}/s, {(self.total - self.done) / rate:.0f} s left" if rate else ""
+        return f"{self._counted()}{pace}{'; ' + note if note else ''}"
 
 
 class _BarProgress(Progress):
@@ -121,8 +136,8 @@ class _BarProgress(Progress):
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self._count(count)
-        rate = self.done / max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(self._task, advance=count, rate=f"{rate:.1f} {self.unit}/s", note=escape(note))
+        rate = self._rate(time.monotonic())
+        self._bar.update(self._task, advance=count, rate=f"{rate:.1f} {self.unit}/s" if rate else "", note=escape(note))
 
     def finish(self) -> None:
         self._bar.stop()

@@ -82,7 +82,9 @@ def test_the_hash_is_that_of_one_list_however_many_images_there_are(monkeypatch:
     monkeypatch.setattr(manifest_module, "_CHUNK", 3)
     whole = manifest(groups=("one", "one", "two", "three"))
     columns = [list(column) for column in (whole.ids, whole.paths, whole.splits)]
-    digest = hashlib.sha256(json.dumps([whole.dataset, whole.protocol.name, list(whole.labels.keys), *columns]).encode())
+    digest = hashlib.sha256(
+        json.dumps([whole.dataset, whole.protocol.name, list(whole.labels.keys), *columns]).encode()
+    )
     digest.update(whole.targets.tobytes())
     digest.update(json.dumps(list(whole.groups)).encode())
     assert whole.content_hash == digest.hexdigest()[:32]
