@@ -29,13 +29,13 @@ def _lines(command: Any, path: str) -> Iterator[str]:
         yield f"{path}: {', '.join(words)}{hidden}"
 
 
-def _root(program: str) -> Any:
+def root_of(program: str) -> Any:
     return typer.main.get_command(importlib.import_module(PROGRAMS[program]).app)
 
 
 def test_commands_and_options_are_what_they_were() -> None:
     """SSPA_WRITE_COMMAND_LINE=1 rewrites the file; a removed option must be answered with its new name."""
-    found = "\n".join(line for program in PROGRAMS for line in _lines(_root(program), program)) + "\n"
+    found = "\n".join(line for program in PROGRAMS for line in _lines(root_of(program), program)) + "\n"
     if os.environ.get("SSPA_WRITE_COMMAND_LINE"):
         _FROZEN.write_text(found)
     assert found == _FROZEN.read_text()
@@ -49,7 +49,7 @@ def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_command_and_option_is_explained(program: str) -> None:
-    for path, command in _commands(_root(program), (program,)):
+    for path, command in _commands(root_of(program), (program,)):
         assert command.help, path
         unexplained = [
             parameter.name
