@@ -45,7 +45,7 @@ def problems_of(command: str) -> list[str]:
     at: Any = root_of(program)
     while words and getattr(at, "commands", None):
         if words[0] not in at.commands:
-            return [] if words[0].startswith(("-", "[", "...", "…")) else [f"{words[0]} is no command of {at.name}"]
+            return [] if words[0].startswith(("-", "[", "...", "…")) else [f"{words[0]} is no command"]
         at = at.commands[words.pop(0)]
     known = {name for parameter in at.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
     problems = []
@@ -68,7 +68,7 @@ def test_commands_can_be_typed(page: Path) -> None:
 
 def test_there_are_commands_and_mistakes_are_found() -> None:
     assert len([command for page in PAGES for command in commands(page)]) > 100
-    assert problems_of("sspa-train runn X") == ["runn is no command of sspa-train"]
+    assert problems_of("sspa-train runn X") == ["runn is no command"]
     assert problems_of("sspa-train run --konwledge k.parquet") == [
         "--konwledge is no option; did you mean --knowledge?"
     ]
