@@ -12,7 +12,7 @@ STAMP := $(VENV)/.sspa-$(EXTRA)
 export PYTHONDONTWRITEBYTECODE :=
 UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
 
-.PHONY: demo test check docs gpu-check format setup constraints clean
+.PHONY: demo test tests check lint links types docs gpu-check format setup constraints clean
 
 setup: $(STAMP)
 
@@ -30,22 +30,31 @@ demo: $(STAMP)
 	$(BIN)/sspa-train run --knowledge artifacts/voc.parquet
 
 # Three files of tests at a time, since some mostly wait, those of tests/integration first, which take longest; one thread
-# each, since such small models gain nothing from more.
-test: check
+# each, since such small models gain nothing from more. mypy takes two minutes on one core when it has no cache.
+test: lint
+	+$(MAKE) --no-print-directory -j2 tests types
+
+tests: $(STAMP) links
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP)
+check: lint types
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@# mypy reads the installed name `sspa` through links, since the folders are top-level in the clone.
+
+# mypy and the site read the installed name `sspa` through links, since the folders are top-level in the clone.
+links:
 	@mkdir -p .mypy/sspa && for f in prompts shared stage1_knowledge stage2_training; do ln -sfn ../../$$f .mypy/sspa/$$f; done
 	@for f in __init__.py py.typed; do ln -sfn ../../shared/sspa/$$f .mypy/sspa/$$f; done
+
+types: $(STAMP) links
 	$(BIN)/mypy
 	@# They are run by hand, so that nothing else would notice what they import and is gone.
 	MYPYPATH=.mypy $(BIN)/mypy benchmarks
 
 # The documentation site, in site/; a link that leads nowhere is an error.
-docs: check
+docs: $(STAMP) links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # What only a GPU can show, as the page gpu-check.md.
