@@ -1,8 +1,9 @@
 """A comparison as tables: their columns, and how they are printed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
+from typing import Literal
 
 from sspa.shared.tables import MISSING, number, print_table
 from sspa.shared.terminal import output
@@ -10,14 +11,14 @@ from sspa.stage2_training.comparison.definition import Comparison, short_name
 from sspa.stage2_training.comparison.rows import Row
 
 Column = tuple[str, Callable[[Row], str]]
-VARIANT = "variant"
 DIFFERENCE = "difference [95%]"
 
 
 def tables_of(rows: Sequence[Row]) -> list[list[Column]]:
     """The tables, each as headings and cells: the result, the protocol's other headline figures, branches and costs.
 
-    In one table they would not fit a terminal. Values common to all rows get no column.
+    In one table they would not fit a terminal. Values common to all rows get no column. The first column names the
+    variant.
     """
     result: list[Column] = [
         ("val", lambda row: number(row.val_map)),
@@ -26,10 +27,9 @@ def tables_of(rows: Sequence[Row]) -> list[list[Column]]:
         (DIFFERENCE, _difference),
         *_if_differing("seeds", lambda row: str(len(row.seeds)), rows),
     ]
-    figures: list[Column] = [
-        (f"{name} fixed, tuned", partial(_headline, name=name))
-        for name in dict.fromkeys(name for row in rows for name in row.headline)
-    ]
+    names = dict.fromkeys(name for row in rows for name in row.headline)
+    fixed: list[Column] = [(name, partial(_figure, of="headline", name=name)) for name in names]
+    tuned: list[Column] = [(name, partial(_figure, of="headline_tuned", name=name)) for name in names]
     costs: list[Column] = [
         ("region", lambda row: number(row.region_map)),
         ("global", lambda row: number(row.global_map)),
@@ -38,7 +38,8 @@ def tables_of(rows: Sequence[Row]) -> list[list[Column]]:
         ("s/run", lambda row: f"{row.seconds:.0f}"),
         ("memory", lambda row: _memory(row.peak_memory_bytes)),
     ]
-    return [[(VARIANT, lambda row: row.variant), *columns] for columns in (result, figures, costs) if columns]
+    tables = (("variant", result), ("fixed threshold", fixed), ("tuned thresholds", tuned), ("variant", costs))
+    return [[(heading, lambda row: row.variant), *columns] for heading, columns in tables if columns]
 
 
 def title_of(row: Row, rows: Sequence[Row]) -> str:
@@ -80,7 +81,7 @@ def show_comparison(comparison: Comparison, rows: Sequence[Row]) -> None:
             title = title_of(group[0], rows)
             heading = [[title, *[""] * (len(columns) - 1)]] if title else []
             sections.append(heading + [[cell(row) for _, cell in columns] for row in group])
-        print_table([name for name, _ in columns], sections, left=(VARIANT,))
+        print_table([name for name, _ in columns], sections, left=[columns[0][0]])
 
 
 def is_sure(row: Row) -> bool:
@@ -102,8 +103,9 @@ def _difference(row: Row) -> str:
     return f"{row.difference:+.2f} [{row.difference_low:+.2f}, {row.difference_high:+.2f}]"
 
 
-def _headline(row: Row, name: str) -> str:
-    return f"{number(row.headline.get(name))}, {number(row.headline_tuned.get(name))}" if name in row.headline else ""
+def _figure(row: Row, of: Literal["headline", "headline_tuned"], name: str) -> str:
+    figures: Mapping[str, float] = getattr(row, of)
+    return number(figures[name]) if name in figures else ""
 
 
 def _deviation(row: Row) -> str:
