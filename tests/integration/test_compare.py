@@ -3,15 +3,21 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 
+from .browser import DESKTOP, PHONE, visit
 from .conftest import Ended
 from .tiny_run import train_arguments
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 Command = Callable[..., Ended]
 
+OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"
 OWN = """
 about: heads on coloured squares
 reference: zero-shot
@@ -80,6 +86,28 @@ def test_compare_runs_what_is_missing_and_leaves_table_page_and_parquet(
         {"head": "sspa", "n": 4},
         {"head": "zero-shot", "n": 4},
     ]
+
+
+@pytest.mark.slow
+def test_its_page_can_be_read_by_everyone_and_links_the_reports(
+    browser: "Browser", sspa_train: Command, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "own.yaml").write_text(
+        "{about: two heads, reference: zero shot, seeds: [0], settings: {training.epochs: 1}, variants: {zero shot: "
+        "{model.head: zero-shot, training.epochs: 0}, linear: {model.head: linear, loss.kind: bce}}}"
+    )
+    out = tmp_path / "compared"
+    ended = sspa_train("compare", tmp_path / "own.yaml", "--out", out, "--reports", *inputs(squares))
+    assert ended.code == 0, ended.messages
+    for options in ({"viewport": DESKTOP}, {"viewport": PHONE, "color_scheme": "dark"}):
+        with visit(browser, (out / "comparison.html").as_uri(), **options) as page:
+            page.evaluate(OPEN_ALL)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            page.get_by_role("link", name="seed 0").first.click()
+            assert page.get_by_role("heading", level=1).inner_text().startswith("zero-shot-seed0: ")
+            page.go_back()  # where axe looks
+            page.evaluate(OPEN_ALL)
 
 
 def test_runs_shows_a_table_and_names_what_is_damaged(sspa_train: Command, trained_run: Path, tmp_path: Path) -> None:
