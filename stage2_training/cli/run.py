@@ -21,7 +21,7 @@ from sspa.stage2_training.cli.options import (
 
 if TYPE_CHECKING:
     from sspa.stage2_training.runs.run_folder import RunFolder
-    from sspa.stage2_training.training.run import RunResult
+    from sspa.stage2_training.training.result import RunResult
 
 run_app = typer.Typer()
 

@@ -5,9 +5,8 @@ Killed at any moment and restarted with `resume`, it gives bit-identical results
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -33,7 +32,7 @@ from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.losses import positive_shares
 from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.inputs import RunInputs, open_inputs
-from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord, written
+from sspa.stage2_training.runs.records import written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
 from sspa.stage2_training.runs.stored_tensors import read_predictions, read_weights, write_predictions, write_weights
@@ -43,6 +42,7 @@ from sspa.stage2_training.training.event_log import EventLog, check_tensorboard,
 from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
 from sspa.stage2_training.training.logit_bias import fitted_biases
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
+from sspa.stage2_training.training.result import RunResult, result_record, write_descriptions
 from sspa.stage2_training.training.steps import check_steps, train_steps
 from sspa.stage2_training.training.train_state import TrainState
 from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
@@ -50,21 +50,6 @@ from sspa.stage2_training.training.without_gradient import leave_out_without_gra
 # The untrained model's scores of the test split, saved until the result is written.
 _UNTRAINED = "checkpoints/untrained.safetensors"
 _MOST_STEPS_BETWEEN_SIGNALS = 50
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Test metrics by branch ("region", "global", "both"), of the best epoch and of the untrained model.
-
-    `measured` is the split they are of: val where the data has no test.
-    """
-
-    folder: RunFolder
-    best_epoch: int
-    measured: str
-    val: dict[str, Metrics]
-    test: dict[str, Metrics]
-    untrained: dict[str, Metrics]
 
 
 def run(
@@ -222,7 +207,7 @@ class _Training:
             folder.cut_metrics(0)
             write_predictions(folder, untrained, self.test, _UNTRAINED)
             write_weights(folder, self.recognizer.trained_modules())
-            self._write_descriptions(folder)
+            write_descriptions(folder, self.recognizer.head, self.dataset.labels.keys)
             return folder.append("metrics.jsonl", _epoch_line(0, {}, val))
 
         return TrainState(best_map=val["both"].mAP, metrics_length=self.processes.first(write))
@@ -371,40 +356,10 @@ class _Training:
                 "train_seconds": round(state.seconds, 2),
                 **peak_memory(self.device),
             }
-            folder.write_json("result.json", written(self._record(result, costs)))
+            folder.write_json("result.json", written(result_record(result, self.recognizer, self.config, costs)))
 
         processes.first(write)
         return result
-
-    def _write_descriptions(self, folder: RunFolder) -> None:
-        if self.recognizer.head.descriptions is None:
-            return
-        of_labels = zip(self.dataset.labels.keys, self.recognizer.head.descriptions, strict=True)
-        record = {key: [asdict(description) for description in of_label] for key, of_label in of_labels}
-        folder.write_json("descriptions.json", {"labels": record})
-
-    def _record(self, result: RunResult, costs: Mapping[str, Any]) -> ResultRecord:
-        backbone = self.recognizer.backbone
-        return ResultRecord(
-            best_epoch=result.best_epoch,
-            branch_shares=self._branch_shares(result),
-            measured=result.measured,
-            test=result.test,
-            val=result.val,
-            untrained_test=result.untrained,
-            backbone=BackboneRecord(name=backbone.name, description=backbone.description),
-            trained_parameters=trainable_count(self.recognizer),
-            precision=PrecisionRecord(training=self.config.training.precision, scoring=backbone.precision),
-            finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            **costs,
-        )
-
-    def _branch_shares(self, result: RunResult) -> dict[str, float] | None:
-        shares = self.recognizer.head.branch_shares
-        if shares is None or len(shares) == 1:
-            return None
-        branches = [branch for branch in result.test if branch != "both"]
-        return dict(zip(branches, (round(share, 6) for share in shares.tolist()), strict=True))
 
     def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
         views = self.processes.everywhere(lambda: self.inputs.scoring(split))
