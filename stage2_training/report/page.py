@@ -10,6 +10,7 @@ import yaml
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
+from sspa.shared.knowledge_format import read_table
 from sspa.shared.terminal import say
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.metrics import branch_title
@@ -38,6 +39,7 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
     """
     result, about, config = folder.result(), folder.record(), folder.config()
     knowledge = folder.knowledge()
+    doubts = _doubts(folder)
     names = {label.key: label.text for label in knowledge.labels}
     probabilities, targets = read_predictions(folder)
     titled = {branch_title(branch): values for branch, values in probabilities.items()}
@@ -73,12 +75,21 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         tuned=thresholds.description,
         images=_images(folder, device, probabilities["both"], protocol.threshold),
         knowledge=[
-            {"text": label.text, "descriptions": descriptions}
+            {"text": label.text, "descriptions": descriptions, "doubts": doubts.get(label.key, {})}
             for label, descriptions in zip(knowledge.labels, _descriptions(folder, knowledge), strict=True)
         ],
         again=_again(folder, config),
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
     )
+
+
+def _doubts(folder: RunFolder) -> dict[str, dict[str, str]]:
+    """By label and description, why stage one finds it doubtful."""
+    found: dict[str, dict[str, str]] = {}
+    for row in read_table(folder.file("knowledge.parquet"))[0].to_pylist():
+        if row["verdict"] != "good":
+            found.setdefault(row["label"], {})[row["description"]] = row["reason"] or row["verdict"]
+    return found
 
 
 def _descriptions(folder: RunFolder, knowledge: Knowledge) -> list[list[UsedDescription]]:

@@ -12,6 +12,7 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import read_knowledge
+from sspa.shared.knowledge_format import read_table, write_knowledge
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.report.page import write_report
 from sspa.stage2_training.runs.run_folder import RunFolder
@@ -88,7 +89,7 @@ def test_images_that_are_gone_are_said_to_be(trained_run: Path, tmp_path: Path) 
     assert "nowhere" in text
 
 
-def test_descriptions_that_were_not_used_say_so(trained_run: Path, tmp_path: Path) -> None:
+def test_descriptions_that_were_not_used_or_are_doubtful_say_so(trained_run: Path, tmp_path: Path) -> None:
     shutil.copytree(trained_run, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     record = folder.read_json("descriptions.json")
@@ -100,10 +101,17 @@ def test_descriptions_that_were_not_used_say_so(trained_run: Path, tmp_path: Pat
         {"text": "Plainly itself.", "weight": 1.0, "score": 0.75},
     ]
     folder.write_json("descriptions.json", record)
+    knowledge = folder.file("knowledge.parquet")
+    rows = read_table(knowledge)[0].to_pylist()
+    rows[1] |= {"verdict": "doubtful", "reason": "not visual"}
+    knowledge.unlink()
+    write_knowledge(knowledge, rows)
 
     text = Reader(write_report(folder, torch.device("cpu")).read_text(encoding="utf-8")).text
 
     assert text.index("Plainly itself. 75 %") < text.index("Somehow dull. 25 %, not used")
+    assert f"{rows[1]['description']} doubtful: not visual" in text
+    assert text.count("doubtful: ") == 1
 
     del record["labels"][label.key]
     folder.write_json("descriptions.json", record)
