@@ -1,6 +1,7 @@
 """comparison.html: the tables, plots and origin of a comparison as one page, without network."""
 
 from collections.abc import Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -88,8 +89,9 @@ def _per_label(rows: Sequence[Row], reference: str) -> dict[str, Any] | None:
     others = [row for row in rows if row.variant != reference]
     if base is None or not others:
         return None
-    found = [(key, ap, [row.per_label.get(key, ap) - ap for row in others]) for key, ap in base.items()]
-    found.sort(key=lambda label: -max(map(abs, label[2])))
+    # A variant whose run with some seed is missing may lack a label that was unseen with that seed only.
+    found = [(key, ap, [row.per_label.get(key, nan) - ap for row in others]) for key, ap in base.items()]
+    found.sort(key=lambda label: -max((abs(value) for value in label[2] if not isnan(value)), default=0.0))
     return {"variants": [row.variant for row in others], "labels": found[:_MOST_LABELS], "count": len(found)}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from sspa.shared.knowledge import read_knowledge
 from sspa.shared.knowledge_format import write_knowledge
+from sspa.stage2_training.comparison.definition import Comparison
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.evaluation.metrics import evaluate_scores
@@ -16,6 +17,7 @@ from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import write_predictions
 
 KEYS = ("cat", "dog", "ox", "yak")
+TARGETS = (np.random.default_rng(0).random((40, len(KEYS))) < 0.4).astype(np.int8)
 
 
 def write_knowledge_file(path: Path, description: str = "A {} has four legs.") -> Path:
@@ -72,3 +74,14 @@ def write_run(
     folder.write_json("thresholds.json", {"description": "0.3 for all", "values": dict.fromkeys(KEYS, 0.3)})
     folder.write_json("result.json", {**about, "test": test, "val": val, **result})
     return folder
+
+
+def scores(seed: int, help_of: float = 0.0) -> np.ndarray:
+    """Random probabilities, pulled towards the truth."""
+    noise = np.random.default_rng(seed).random(TARGETS.shape)
+    return np.clip((1 - help_of) * noise + help_of * TARGETS, 0, 1)
+
+
+def two(**fields: Any) -> Comparison:
+    variants = {"plain": {"model.head": "linear"}, "better": {}}
+    return Comparison(**{"about": "two heads", "reference": "plain", "variants": variants, "seeds": (0, 1), **fields})
