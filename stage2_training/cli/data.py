@@ -101,9 +101,15 @@ def prepare(
 ) -> None:
     """Read a data set in its own layout, check it, write its manifest, and show what was understood."""
     from sspa.stage2_training.data.custom.understood import understood
-    from sspa.stage2_training.data.dataset import load_manifest, under_protocol
+    from sspa.stage2_training.data.dataset import load_manifest
     from sspa.stage2_training.data.images_on_disk import check_images, missing_images
-    from sspa.stage2_training.data.manifest import check_manifest, check_replaceable, without_images, write_manifest
+    from sspa.stage2_training.data.manifest import (
+        check_manifest,
+        check_replaceable,
+        under_protocol,
+        without_images,
+        write_manifest,
+    )
     from sspa.stage2_training.data.reviewed.answers import read_answers
     from sspa.stage2_training.data.reviewed.applied import corrected, reviewed_manifest
 
@@ -111,6 +117,7 @@ def prepare(
         from sspa.shared.label_sets import read_label_set
         from sspa.stage2_training.data.custom.reading import Source, read_custom
         from sspa.stage2_training.data.custom.tables import TableColumns
+        from sspa.stage2_training.evaluation.own_protocol import find_protocol
 
         called = _own_name(own_name)
         if root is None:
@@ -126,7 +133,7 @@ def prepare(
         else:
             manifest = read_custom(called, root, sources, own_labels, val, test, seed, columns)
         if protocol is not None:
-            manifest = under_protocol(manifest, protocol, "custom data")
+            manifest = under_protocol(manifest, find_protocol(protocol), "custom data")
         check_manifest(manifest, str(review or (sources[0].path if sources else root)))
     else:
         if own_name is not None:

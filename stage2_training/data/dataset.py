@@ -13,7 +13,14 @@ from sspa.shared.terminal import say
 from sspa.stage2_training.data.columns import Paths
 from sspa.stage2_training.data.decoding import unreadable_images
 from sspa.stage2_training.data.images_on_disk import check_images, in_root, missing_images
-from sspa.stage2_training.data.manifest import SPLITS, Manifest, check_manifest, read_manifest, without_images
+from sspa.stage2_training.data.manifest import (
+    SPLITS,
+    Manifest,
+    check_manifest,
+    read_manifest,
+    under_protocol,
+    without_images,
+)
 from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.own_protocol import find_protocol
@@ -126,7 +133,8 @@ def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None)
     if name.endswith(".parquet"):
         manifest = read_manifest(Path(name))
         if protocol is not None:
-            manifest = under_protocol(manifest, protocol, name)
+            rules = find_protocol(protocol) if isinstance(protocol, str) else protocol
+            manifest = under_protocol(manifest, rules, name)
         if manifest.dataset in adapter_names() and (root is None or not in_root(root, manifest.paths[0])):
             # The adapter locates the folder below `root` that its paths are relative to.
             return manifest, get_adapter(manifest.dataset).find_root(root)
@@ -139,21 +147,6 @@ def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None)
     manifest = adapter.read(root, rules)
     check_manifest(manifest, str(root))
     return manifest, root
-
-
-def under_protocol(manifest: Manifest, protocol: str | Protocol, where: str) -> Manifest:
-    """The manifest with another protocol, given by itself, its name or one's own file.
-
-    Raises:
-        UserError: there is none, or it keeps other images or gives them other labels; `where` names the manifest.
-    """
-    rules = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    if rules != manifest.protocol and not rules.marks_like(manifest.protocol):
-        raise UserError(
-            f"{where}: its images and labels are those of {manifest.protocol.name}, not of {rules.name}; prepare it "
-            "again with --protocol, or take a protocol that is based on its own"
-        )
-    return replace(manifest, protocol=rules)
 
 
 def dataset_from_manifest(manifest: Manifest, root: Path, leave_out_unreadable: bool = False) -> Dataset:

@@ -127,6 +127,20 @@ def check_manifest(manifest: Manifest, where: str) -> None:
             raise UserError(f"{where}: the path {path!r} leaves the data root; write it relative, without '..'")
 
 
+def under_protocol(manifest: Manifest, protocol: Protocol, where: str) -> Manifest:
+    """The manifest with another protocol; `where` names it in the message.
+
+    Raises:
+        UserError: that protocol keeps other images, or gives them other labels.
+    """
+    if protocol != manifest.protocol and not protocol.marks_like(manifest.protocol):
+        raise UserError(
+            f"{where}: its images and labels are those of {manifest.protocol.name}, not of {protocol.name}; prepare it "
+            "again with --protocol, or take a protocol that is based on its own"
+        )
+    return replace(manifest, protocol=protocol)
+
+
 def leaves_root(path: str) -> bool:
     """Whether the text of a manifest path is absolute, goes upwards, or is empty."""
     # A colon comes second in a Windows drive.

@@ -6,7 +6,7 @@ from pathlib import Path
 from sspa.shared.cache import cache_folder
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.adapters.adapter import Adapter, Published
-from sspa.stage2_training.data.manifest import Manifest, read_manifest
+from sspa.stage2_training.data.manifest import Manifest, read_manifest, under_protocol
 from sspa.stage2_training.data.scenes.make import COUNTS, MANIFEST, RECIPE, make_scenes
 from sspa.stage2_training.evaluation.protocol import Protocol
 
@@ -40,7 +40,7 @@ class Scenes(Adapter):
         return folder
 
     def read(self, root: Path, protocol: Protocol) -> Manifest:
-        return read_manifest(root / MANIFEST)
+        return under_protocol(read_manifest(root / MANIFEST), protocol, self.name)
 
 
 def _drawings_version() -> str:

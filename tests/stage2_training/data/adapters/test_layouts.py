@@ -173,6 +173,15 @@ def trained_on(dataset: Dataset) -> dict[str, list[int]]:
     return rows_of(dataset, "train") | rows_of(dataset, "val")
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_protocol_of_ones_own_is_what_the_data_are_measured_by(name: str, tmp_path: Path) -> None:
+    base = get_adapter(name).protocols[0]
+    (tmp_path / "own.yaml").write_text(f"name: ours\nbased_on: {base}\nthreshold: 0.25\n")
+    (tmp_path / "data").mkdir()
+    dataset = load(name, tmp_path / "data", str(tmp_path / "own.yaml"))
+    assert (dataset.protocol.name, dataset.protocol.threshold, dataset.protocol.based_on) == ("ours", 0.25, base)
+
+
 def test_coco_keeps_unlabelled_images_or_drops_them(tmp_path: Path) -> None:
     dataset = load("coco2014", tmp_path)
     assert dataset.labels.keys == ("person", "car", "toothbrush")  # by category number, not by place in the file

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sspa.shared.errors import UserError
 from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
 from sspa.stage2_training.data.manifest import read_manifest
@@ -118,3 +119,11 @@ def test_existing_scenes_are_not_made_again(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == ""
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 3, "val": 2, "test": 2}
     assert "OpenMoji" in dataset.note
+
+    own = tmp_path / "own.yaml"
+    own.write_text("name: ours\nbased_on: scenes\ntop_k: 2\n")
+    ours = load_dataset("scenes", tmp_path / "mine", str(own))
+    assert (ours.protocol.name, ours.protocol.top_k) == ("ours", 2)
+    own.write_text("name: ours\nbased_on: scenes\nunlabelled_images: drop\n")
+    with pytest.raises(UserError, match="are those of scenes, not of ours"):
+        load_dataset("scenes", tmp_path / "mine", str(own))
