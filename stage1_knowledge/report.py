@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from sspa.stage1_knowledge.generation import run_record_path
 from sspa.stage1_knowledge.near_duplicates import THRESHOLD, word_overlap
 from sspa.stage1_knowledge.verdicts import judge, kind_of
 
-# The settings that can make two rows of one label differ, in the order they are reported.
 _TEXTS = ("text", "hint")
+# The settings that can make two rows of one label differ, in the order they are reported.
 _SETTINGS = ("origin", "model", "revision", "quantisation", "prompt", "prompt_hash", "answer_form", "domain")
 
 
@@ -134,21 +135,19 @@ def _by_place(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _causes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    def changed(names: Sequence[str]) -> list[str]:
+        return [f"{name} {_short(old[name])} -> {_short(new[name])}" for name in names if old[name] != new[name]]
+
     if "human" in (old["origin"], new["origin"]):
         # A row that a person wrote has no settings, which is no difference in settings.
         written = "edited by a person" if new["origin"] == "human" else "a person's, now the model's"
-        return [
-            written,
-            *(f"{name} {_short(old[name])} -> {_short(new[name])}" for name in _TEXTS if old[name] != new[name]),
-        ]
-    causes = [f"{name} {_short(old[name])} -> {_short(new[name])}" for name in _SETTINGS if old[name] != new[name]]
+        return [written, *changed(_TEXTS)]
+    causes = changed(_SETTINGS)
     before, after = json.loads(old["sampling"]), json.loads(new["sampling"])
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             causes.append(f"{name} {before.get(name)} -> {after.get(name)}")
-    for name in (*_TEXTS, "seed", "engine"):
-        if old[name] != new[name]:
-            causes.append(f"{name} {_short(old[name])} -> {_short(new[name])}")
+    causes += changed((*_TEXTS, "seed", "engine"))
     return causes or ["the same settings gave another answer"]
 
 

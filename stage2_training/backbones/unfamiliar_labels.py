@@ -26,7 +26,7 @@ def unfamiliar(label: Label, backbone: Backbone) -> bool:
         (count - 2) / len(word) > (1 if len(word) < _SHORT else _SPELT_OUT)
         for word, count in zip(words, counts, strict=True)
     )
-    return spelt or any(backbone.has_unknown_token(word) for word in words)
+    return spelt or backbone.has_unknown_token(" ".join(words))
 
 
 def say_unfamiliar(labels: Sequence[Label], backbone: Backbone) -> None:

@@ -51,7 +51,7 @@ def compare(
 ) -> None:
     """Run variants over seeds and compare them, with confidence intervals; runs only what is missing."""
     from sspa.stage2_training.comparison.definition import read_comparison
-    from sspa.stage2_training.comparison.plan import planned_work
+    from sspa.stage2_training.comparison.plan import finished_runs, planned_work
     from sspa.stage2_training.runs.inputs import open_inputs
     from sspa.stage2_training.runs.run_folder import RunFolder
 
@@ -79,10 +79,10 @@ def compare(
         where = command_device(device)
         rows, failed = run_comparison(work, defined.reference, folder / "logs", where, jobs_of(jobs, where))
         write_rows(rows, folder / "comparison.parquet")
-        finished = [planned for planned in work.planned if RunFolder(planned.path).finished]
-        for folder_of_run in (RunFolder(planned.path) for planned in finished if reports):
-            if not folder_of_run.file("report.html").exists():
-                say(f"report: {write_report(folder_of_run, where)}")
+        finished = finished_runs(work.planned)
+        for made in map(RunFolder, [run.path for run in finished] if reports else []):
+            if not made.file("report.html").exists():
+                say(f"report: {write_report(made, where)}")
         command = shlex.join(["sspa-train", *sys.argv[1:]])
         page = write_comparison_page(defined, rows, finished, command, folder / "comparison.html")
     show_comparison(defined, rows)

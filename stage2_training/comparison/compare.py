@@ -11,7 +11,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.shared.time_left import TimeLeft
 from sspa.stage2_training.comparison.at_once import make_at_once
-from sspa.stage2_training.comparison.plan import PlannedRun, State, Work, finished_runs
+from sspa.stage2_training.comparison.plan import PlannedRun, State, Work, finished_runs, folders_of
 from sspa.stage2_training.comparison.rows import Row, group_rows
 from sspa.stage2_training.model.heads import reads_regions
 from sspa.stage2_training.training.run import run
@@ -46,7 +46,11 @@ def compare(work: Work, reference: str, logs: Path, device: torch.device, jobs: 
                 raise UserError(problem)
             say(f"{wanted.title}: failed: {problem}")
             failed.append(wanted.title)
-    rows = [row for group, variants in finished_runs(planned).items() for row in group_rows(group, variants, reference)]
+    rows = [
+        row
+        for group, variants in folders_of(finished_runs(planned)).items()
+        for row in group_rows(group, variants, reference)
+    ]
     return rows, failed
 
 

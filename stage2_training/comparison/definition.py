@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from sspa.shared.errors import UserError
 from sspa.shared.suggestions import nearest_or_all
-from sspa.shared.yaml_files import parse_yaml
+from sspa.shared.yaml_files import parse_yaml, read_yaml
 from sspa.stage2_training.model.options import Options
 
 
@@ -147,21 +147,15 @@ def read_comparison(name_or_file: str) -> Comparison:
         UserError: there is none of that name, or the file is invalid.
     """
     if name_or_file.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name_or_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name_or_file}: cannot be read ({error})") from error
+        tree = read_yaml(Path(name_or_file))
     elif name_or_file in ready_names():
-        text = (
-            resources.files("sspa.stage2_training.comparison")
-            .joinpath("ready", f"{name_or_file}.yaml")
-            .read_text(encoding="utf-8")
-        )
+        ready = resources.files("sspa.stage2_training.comparison").joinpath("ready", f"{name_or_file}.yaml")
+        tree = parse_yaml(ready.read_text(encoding="utf-8"), name_or_file)
     else:
         hint = nearest_or_all(name_or_file, ready_names())
         raise UserError(f"there is no comparison {name_or_file!r}; {hint} Your own is named by its path (*.yaml)")
     try:
-        return Comparison.model_validate(parse_yaml(text, name_or_file))
+        return Comparison.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -16,7 +16,6 @@ from sspa.stage2_training.comparison.provenance import facts_of, overrides, shar
 from sspa.stage2_training.comparison.rows import Row
 from sspa.stage2_training.comparison.table import DIFFERENCE, Column, caption, groups_of, is_sure, tables_of, title_of
 from sspa.stage2_training.pages.templates import write_page
-from sspa.stage2_training.runs.run_folder import RunFolder
 
 # A page of a thousand labels would be slow to open; the Parquet file has all.
 _MOST_LABELS = 200
@@ -98,15 +97,22 @@ def _per_label(rows: Sequence[Row], reference: str) -> dict[str, Any] | None:
 def _runs(rows: Sequence[Row], runs: Sequence[PlannedRun], page: Path) -> list[tuple[str, list[dict[str, Any]]]]:
     """The runs of each variant: mAP, and the relative address of the report, or of the folder that has none."""
     place = (rows[0].data, rows[0].condition)
-    own = [run for run in runs if (run.group.data, run.group.condition) == place]
-    return [(row.variant, [_run(run, page) for run in own if run.variant == row.variant]) for row in rows]
+    own = {(run.variant, run.seed): run for run in runs if (run.group.data, run.group.condition) == place}
+    return [
+        (
+            row.variant,
+            [
+                {"seed": seed, "map": value, "address": _address(own[row.variant, seed], page)}
+                for seed, value in zip(row.seeds, row.values, strict=True)
+            ],
+        )
+        for row in rows
+    ]
 
 
-def _run(run: PlannedRun, page: Path) -> dict[str, Any]:
-    there = run.path / "report.html"
-    shown = there if there.is_file() else run.path
-    percent = 100 * RunFolder(run.path).result().test["both"].mAP
-    return {"seed": run.seed, "map": percent, "address": quote(shown.relative_to(page).as_posix())}
+def _address(run: PlannedRun, page: Path) -> str:
+    report = run.path / "report.html"
+    return quote((report if report.is_file() else run.path).relative_to(page).as_posix())
 
 
 def _lines(rows: Sequence[Row]) -> list[Markup]:

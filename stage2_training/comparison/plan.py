@@ -130,12 +130,16 @@ def state_of(run: PlannedRun) -> State:
     return "finished" if folder.finished else "unfinished"
 
 
-def finished_runs(planned: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[int, RunFolder]]]:
-    """The finished ones among the planned runs, by group, variant and seed, in the order of the plan."""
+def finished_runs(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The finished ones among the planned runs."""
+    return [run for run in planned if RunFolder(run.path).finished]
+
+
+def folders_of(finished: Sequence[PlannedRun]) -> dict[Group, dict[str, dict[int, RunFolder]]]:
+    """The folders of finished runs by group, variant and seed, in the order of the plan."""
     found: dict[Group, dict[str, dict[int, RunFolder]]] = {}
-    for run in planned:
-        if RunFolder(run.path).finished:
-            found.setdefault(run.group, {}).setdefault(run.variant, {})[run.seed] = open_run_folder(run.path)
+    for run in finished:
+        found.setdefault(run.group, {}).setdefault(run.variant, {})[run.seed] = open_run_folder(run.path)
     return found
 
 

@@ -133,8 +133,7 @@ def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None)
     if name.endswith(".parquet"):
         manifest = read_manifest(Path(name))
         if protocol is not None:
-            rules = find_protocol(protocol) if isinstance(protocol, str) else protocol
-            manifest = under_protocol(manifest, rules, name)
+            manifest = under_protocol(manifest, find_protocol(protocol), name)
         if manifest.dataset in adapter_names() and (root is None or not in_root(root, manifest.paths[0])):
             # The adapter locates the folder below `root` that its paths are relative to.
             return manifest, get_adapter(manifest.dataset).find_root(root)
@@ -142,7 +141,7 @@ def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None)
             raise UserError(f"{name}: a manifest holds relative paths; say where the images are with --root")
         return manifest, root
     adapter = get_adapter(name)
-    rules = protocol if isinstance(protocol, Protocol) else adapter.protocol(protocol)
+    rules = adapter.protocol(protocol)
     root = adapter.find_root(root)
     manifest = adapter.read(root, rules)
     check_manifest(manifest, str(root))

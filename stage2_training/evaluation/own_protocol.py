@@ -45,12 +45,14 @@ class _Rules(BaseModel):
     source: str | None = None
 
 
-def find_protocol(name_or_file: str) -> Protocol:
-    """A built-in protocol by its name, or one's own by its file (*.yaml, *.yml).
+def find_protocol(name_or_file: str | Protocol) -> Protocol:
+    """A built-in protocol by its name, or one's own by its file (*.yaml, *.yml); a protocol is itself.
 
     Raises:
         UserError: there is none, or the file has a mistake.
     """
+    if isinstance(name_or_file, Protocol):
+        return name_or_file
     if name_or_file.endswith((".yaml", ".yml")):
         return read_own_protocol(Path(name_or_file))
     try:

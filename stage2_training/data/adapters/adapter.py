@@ -62,7 +62,7 @@ class Adapter(ABC):
     published_labelled: ClassVar[Mapping[str, Published]] = {}
     usual_folders: ClassVar[tuple[str, ...]] = ()
 
-    def protocol(self, name_or_file: str | None) -> Protocol:
+    def protocol(self, name_or_file: str | Protocol | None) -> Protocol:
         """One of the data set's protocols, or one's own that is based on one of them; by default the first.
 
         Raises:
