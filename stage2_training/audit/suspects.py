@@ -62,11 +62,6 @@ def find_suspects(predicted: OutOfFold, wrong: NDArray[np.bool_]) -> list[Suspec
     ]
 
 
-def without_any_label(targets: NDArray[np.int8]) -> NDArray[np.int64]:
-    """The images of which something is known, but no label is present."""
-    return np.flatnonzero((targets >= 0).any(axis=1) & ~(targets == 1).any(axis=1))
-
-
 def write_suspects(suspects: Sequence[Suspect], path: Path) -> None:
     """The table: path, label, mark, probability, quality, probably_wrong; the most doubtful first."""
     import pyarrow as pa

@@ -1,6 +1,7 @@
 """`sspa-train data audit` finds marks that were flipped."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,13 @@ def audit(
 ) -> Callable[..., tuple[Ended, Path]]:
     monkeypatch.setenv("SSPA_CACHE", str(tmp_path / "cache"))
 
-    def command(*more: str, manifest: Path = squares / "squares.parquet") -> tuple[Ended, Path]:
+    def command(
+        *more: str, manifest: Path = squares / "squares.parquet", root: Path = squares / "pictures"
+    ) -> tuple[Ended, Path]:
         out = tmp_path / "audit"
         given = train_arguments(squares, out)
         settings = [word for word in given[given.index("--out") + 2 :] if word]
-        knowledge = ("--knowledge", squares / "knowledge.parquet", "--root", squares / "pictures")
+        knowledge = ("--knowledge", squares / "knowledge.parquet", "--root", root)
         return sspa_train("data", "audit", manifest, *knowledge, "--out", out, *settings, *more), out
 
     return command
@@ -52,10 +55,34 @@ def test_flipped_marks_are_found(audit: Callable[..., tuple[Ended, Path]], squar
     planted = {manifest.ids[int(row)] for row in flipped}
     assert len(planted & found) >= 0.7 * len(planted)
     page = (out / "audit.html").read_text(encoding="utf-8")
-    assert page.count('class="card"') == min(len(rows), 60)
+    assert page.count(", the model says ") == min(len(rows), 60)
     assert "<h1>Audit of flipped.parquet</h1>" in page
     assert "<b>red</b>" not in page  # a label's name is text
-    assert re.search(r"120 images, \d+ of them without any label", ended.messages)
+    assert re.search(r"images: 0 unreadable, .*, \d+ without any label", ended.messages)
+
+
+def test_images_that_need_a_look_are_listed(
+    audit: Callable[..., tuple[Ended, Path]], squares: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "pictures"
+    shutil.copytree(squares / "pictures", root)
+    manifest = read_manifest(squares / "squares.parquet")
+    first, damaged = (manifest.paths[int(row)] for row in np.flatnonzero(manifest.splits.equal_to("train"))[:2])
+    in_test = manifest.paths[int(np.flatnonzero(manifest.splits.equal_to("test"))[0])]
+    shutil.copyfile(root / first, root / in_test)
+    (root / damaged).write_bytes(b"no image")
+
+    ended, out = audit("--set", "training.epochs=1", "--set", "model.head=linear", "--folds", "2", root=root)
+
+    assert ended.code == 0, ended.messages
+    assert "cannot be read, so the models do without: 1 of " in ended.messages
+    query = (
+        f"SELECT finding, path, other FROM '{out}/images.parquet' WHERE finding = 'unreadable' OR split != other_split"
+    )
+    rows = duckdb.sql(query).fetchall()
+    assert ("unreadable", str(root / damaged), None) in rows
+    assert ("copies", str(root / first), str(root / in_test)) in rows
+    assert "<h2>Copies</h2>" in (out / "audit.html").read_text(encoding="utf-8")
 
 
 def test_finished_folds_are_kept(audit: Callable[..., tuple[Ended, Path]]) -> None:
