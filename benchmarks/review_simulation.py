@@ -67,6 +67,7 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     config = review_config(options.knowledge, dataset.labels.domain, [], settings, ())
     device, paths = torch.device("cpu"), [str(path.relative_to(dataset.root)) for path in pool.paths]
     learner = Learner(config, knowledge, dataset.root, paths, device)
+    learner.read_photos()
     cache = FeatureCache(learner.recognizer().backbone, device, config.data.workers)
     batches = FeatureBatches(cache.kept([measured], "plain"), measured.targets, 64, device)
     strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled, seed)

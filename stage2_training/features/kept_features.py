@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,23 +90,46 @@ class FeatureCache:
         self._keys: dict[tuple[Split, View, tuple[Kind, ...]], str] = {}
         self._digests: dict[Split, list[str]] = {}
 
-    def keep(self, *wanted: tuple[Sequence[Split], Sequence[View]]) -> None:
+    def keep(
+        self, *wanted: tuple[Sequence[Split], Sequence[View]], told: Callable[[int, int], None] = lambda *_: None
+    ) -> None:
         """Compute what the cache lacks of these splits under their views; each image is decoded once for all views.
 
         All processes take part; those that share the cache share the work.
 
+        Args:
+            told: called in the first process with how many images are done, and of how many. What it raises ends the
+                computation, and nothing of it is kept.
+
         Raises:
             UserError: it does not fit on the disk.
         """
-        self._keep(wanted, self._processes.sharing(cache_folder(CACHE)))
+        self._keep(wanted, self._processes.sharing(cache_folder(CACHE)), told)
 
-    def _keep(self, wanted: Sequence[tuple[Sequence[Split], Sequence[View]]], processes: Processes) -> None:
+    def has(self, *wanted: tuple[Sequence[Split], Sequence[View]]) -> bool:
+        """Whether all of that is in the cache already."""
+        return not self._missing(wanted)
+
+    def _keep(
+        self,
+        wanted: Sequence[tuple[Sequence[Split], Sequence[View]]],
+        processes: Processes,
+        told: Callable[[int, int], None] = lambda *_: None,
+    ) -> None:
         # One of them looks, since meanwhile another program may add to the cache.
-        missing = processes.first(lambda: self._missing(wanted))
+        missing = processes.first(lambda: self._with_room(self._missing(wanted)))
         if missing:
             count = sum(len(source) for source, _ in missing)
+            done = 0
             with progress("image tower", count, "images") as bar:
-                writer = EntryWriter(self._backbone, self._kinds, self._device, self._workers, processes, bar.advance)
+
+                def advance(images: int) -> None:
+                    nonlocal done
+                    done += images
+                    bar.advance(images)
+                    told(done, count)
+
+                writer = EntryWriter(self._backbone, self._kinds, self._device, self._workers, processes, advance)
                 for source, folders in missing:
                     writer.write(source, folders)
 
@@ -119,8 +142,6 @@ class FeatureCache:
                 for entry, source in self._sources_of_all(splits, view).items():
                     if not _is_kept(entry, self._shapes(source)):
                         missing.setdefault(source, {})[view] = entry
-        if missing:
-            self._check_room(missing)
         return list(missing.items())
 
     def kept(self, splits: Sequence[Split], view: View) -> list[KeptFeatures]:
@@ -199,16 +220,17 @@ class FeatureCache:
                 self._digests[part] = digests[place]
         return self._parts[split]
 
-    def _check_room(self, missing: Mapping[Split, Mapping[View, Path]]) -> None:
+    def _with_room(self, missing: list[tuple[Split, dict[View, Path]]]) -> list[tuple[Split, dict[View, Path]]]:
+        """What is missing, which fits on the disk."""
+        if not missing:
+            return missing
         needed = 2 * sum(
-            len(folders) * math.prod(shape)
-            for source, folders in missing.items()
-            for shape in self._shapes(source).values()
+            len(folders) * math.prod(shape) for source, folders in missing for shape in self._shapes(source).values()
         )
         where = cache_folder(CACHE)
         free = shutil.disk_usage(where).free
-        names = ", ".join(dict.fromkeys(source.name for source in missing))
-        views = ", ".join(dict.fromkeys(view for folders in missing.values() for view in folders))
+        names = ", ".join(dict.fromkeys(source.name for source, _ in missing))
+        views = ", ".join(dict.fromkeys(view for _, folders in missing for view in folders))
         say(f"keeping the frozen tower's features of {names} ({views}): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
@@ -217,6 +239,7 @@ class FeatureCache:
                 "(--set backbone.image_size=[HEIGHT,WIDTH]) or one view "
                 "(--set training.views=[plain] evaluation.views=[plain])"
             )
+        return missing
 
 
 def _opened(

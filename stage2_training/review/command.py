@@ -27,6 +27,8 @@ from sspa.stage2_training.serving.address import listen, serve_until_interrupted
 if TYPE_CHECKING:
     import torch
 
+    from sspa.stage2_training.review.learning import Learner
+
 # The recipe for a few photos, in every domain. There is no val to choose an epoch, so that all of them are used.
 _FEW_PHOTOS = "embedded-photos-few"
 # Of training on from a run's weights.
@@ -166,14 +168,12 @@ def serve_review(
             where = device()
         trained = None if run is None else load_recognizer(run, where)[0]
         learner = Learner(config, knowledge, root, paths, where, trained)
-        if learner.unreadable:
-            say(f"left out, since they cannot be decoded: {'; '.join(sorted(learner.unreadable.values())[:5])}")
-        strategy: Strategy = (
-            AtRandom(options.seed) if options.at_random else RareLabelsFirst(learner.pooled, options.seed)
-        )
-        if given is not None:
-            strategy = MostDoubtfulFirst(given, qualities)
-        session = Session(learner, file, labels.labels, paths, strategy, options.every, given, learner.unreadable)
+        meanwhile, strategy = _strategies(learner, given, qualities, options)
+        session = Session(learner, file, labels.labels, paths, meanwhile, strategy, options.every, given)
+        if learner.knows_photos():
+            session.read_photos()
+        else:
+            say("while the model reads the photos, the page asks in random order, without suggestions")
         port = listening.getsockname()[1]
         app = make_app(session, root, MapDrawer(learner, root, paths), options.by, _HOST, port)
         with session.learning():
@@ -184,6 +184,20 @@ def serve_review(
             tagger = Tagger(learner.recognizer(), knowledge, config.evaluation.views, None, threshold=0.5)
             write_predictions(tagger, Paths(root, Texts(paths)), tags, config.evaluation.batch_size)
     say(f"train on them: sspa-train data prepare custom --review {out} --root {root}")
+
+
+def _strategies(
+    learner: "Learner", given: NDArray[np.int8] | None, qualities: NDArray[np.float64] | None, options: Options
+) -> tuple[Strategy, Callable[[], Strategy]]:
+    """What asks while the model reads the photos, and what makes the strategy that asks from then on."""
+    at_random = AtRandom(options.seed)
+    if given is not None:
+        doubtful = MostDoubtfulFirst(given, qualities)
+        # What an audit doubts is known before the model has seen anything.
+        return at_random if qualities is None else doubtful, lambda: doubtful
+    if options.at_random:
+        return at_random, lambda: at_random
+    return at_random, lambda: RareLabelsFirst(learner.pooled, options.seed)
 
 
 def given_marks(manifest: Manifest, labels: LabelSet) -> NDArray[np.int8]:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sspa.shared.knowledge import Knowledge
+from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.columns import Paths, Texts
@@ -36,6 +37,8 @@ _TOGETHER = {"epochs": 3, "batch_size": 16}
 class Learner:
     """Predicts the labels of every photo of a pool, before any answer and after each training.
 
+    It has to read the photos first, which takes a while; see `read_photos`.
+
     Args:
         config: backbone, model, loss and schedule; of its data nothing is used.
         knowledge: about the C labels.
@@ -47,7 +50,12 @@ class Learner:
     Attributes:
         unreadable: what is wrong with each photo that cannot be decoded, by its row.
         pooled: (N, d) the photos' features, by which the strategy tells them apart.
+
+    Raises:
+        UserError: the model cannot be loaded, or a label is too long for its text tower.
     """
+
+    pooled: NDArray[np.float32]
 
     def __init__(
         self,
@@ -65,14 +73,38 @@ class Learner:
         self._head: Head = recognizer.head if trained else untrained_head(recognizer.backbone, knowledge, device)
         texts = Texts(paths)
         unknown = np.full((len(texts), self._labels), -1, dtype=np.int8)
-        pool = Split("photos", texts, Paths(root, texts), unknown)
+        self._pool = Split("photos", texts, Paths(root, texts), unknown)
         # With regions whatever is trained: the untrained model, which suggests at first, reads them.
-        cache = FeatureCache(self._backbone, device, config.data.workers)
-        views: tuple[View, ...] = tuple(dict.fromkeys(("plain", *config.training.views)))
-        cache.keep(([pool], views))
-        self._views = {view: cache.kept([pool], view)[0] for view in views}
-        self.unreadable = dict(self._views["plain"].unreadable)
-        self.pooled: NDArray[np.float32] = self._views["plain"].all_pooled().astype(np.float32)
+        self._cache = FeatureCache(self._backbone, device, config.data.workers)
+        self._wanted: tuple[View, ...] = tuple(dict.fromkeys(("plain", *config.training.views)))
+        self._views: dict[View, KeptFeatures] = {}
+        self.unreadable: dict[int, str] = {}
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the photos have been read."""
+        return bool(self._views)
+
+    def knows_photos(self) -> bool:
+        """Whether the features of all photos are kept from before, so that `read_photos` takes no time."""
+        return self._cache.has(([self._pool], self._wanted))
+
+    def read_photos(self, told: Callable[[int, int], None] = lambda *_: None) -> None:
+        """Compute every photo's features, once; what is below needs them.
+
+        Args:
+            told: see `FeatureCache.keep`.
+
+        Raises:
+            UserError: they do not fit on the disk.
+        """
+        self._cache.keep(([self._pool], self._wanted), told=told)
+        views = {view: self._cache.kept([self._pool], view)[0] for view in self._wanted}
+        self.unreadable = dict(views["plain"].unreadable)
+        if self.unreadable:
+            say(f"left out, since they cannot be decoded: {'; '.join(sorted(self.unreadable.values())[:5])}")
+        self.pooled = views["plain"].all_pooled().astype(np.float32)
+        self._views = views
 
     def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Callable[[], bool]) -> bool:
         """Train from the start on these photos; whether it was finished. If not, the model is as it was.

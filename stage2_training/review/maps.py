@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from sspa.shared.errors import UserError
 from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.inference.region_maps import region_maps
 from sspa.stage2_training.pages.overlay import over_image, small
@@ -32,8 +33,10 @@ class MapDrawer:
         """The photo with the map of the label at this position over it, as JPEG; None without regions.
 
         Raises:
-            UserError: the photo cannot be read.
+            UserError: the photo cannot be read, or the model has not read it yet.
         """
+        if not self._learner.has_read:
+            raise UserError("the model is still reading the photos; maps come with its suggestions")
         recognizer = self._learner.recognizer()
         evidence = recognizer(self._learner.features(row), explain=True).evidence
         if evidence is None:

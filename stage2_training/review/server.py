@@ -214,7 +214,7 @@ class _Page:
             "name": session.paths[asked.row],
             "chosen": asked.chosen,
             "version": asked.version,
-            "suggested": [round(float(value), 4) for value in asked.probabilities],
+            "suggested": None if asked.probabilities is None else [round(float(p), 4) for p in asked.probabilities],
             "marks": marks,
         }
 

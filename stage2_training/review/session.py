@@ -35,6 +35,11 @@ _JUDGED = 100
 class Model(Protocol):
     """What a session needs of a `Learner`."""
 
+    @property
+    def unreadable(self) -> Collection[int]: ...
+
+    def read_photos(self, told: Callable[[int, int], None]) -> None: ...
+
     def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Any) -> bool: ...
 
     def teach_itself(
@@ -46,12 +51,23 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Asked:
-    """A photo that is asked about: its row, why, and what is suggested; `version` is that of the model."""
+    """A photo that is asked about.
+
+    Attributes:
+        row: of the photo.
+        chosen: why.
+        probabilities: (C,) what is suggested; None while the model has not read the photos.
+        version: of the model.
+    """
 
     row: int
     chosen: Chosen
-    probabilities: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
     version: int
+
+
+class _ClosedError(Exception):
+    """The session was closed while the model read the photos."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +83,19 @@ class Judged:
 class Session:
     """The state of a review. Its methods may be called from any thread.
 
+    It can ask before the model has read the photos, which takes minutes for thousands: then nothing is suggested.
+
     `identity` is a hash of the photos and labels, whose numbers a page may only use as long as it is the same.
 
     Args:
-        model: predicts, and learns.
+        model: predicts, and learns, after it has read the photos.
         file: where the answers are kept.
         labels: C.
         paths: N photos, relative to their folder.
-        strategy: chooses what to ask.
+        meanwhile: chooses what to ask while the model reads.
+        strategy: makes the strategy that chooses from then on.
         every: the model learns again after so many more answers, or a tenth more if that is more.
         given: marks to be checked (N, C), which are shown instead of the model's suggestions; None for none.
-        unreadable: rows that are never asked about.
     """
 
     def __init__(
@@ -86,13 +104,14 @@ class Session:
         file: ReviewFile,
         labels: Sequence[Label],
         paths: Sequence[str],
-        strategy: Strategy,
+        meanwhile: Strategy,
+        strategy: Callable[[], Strategy],
         every: int = 10,
         given: NDArray[np.int8] | None = None,
-        unreadable: Collection[int] = (),
     ) -> None:
         self.labels, self.paths, self.given = tuple(labels), list(paths), given
-        self._model, self._file, self._strategy, self._every = model, file, strategy, every
+        self._model, self._file, self._every = model, file, every
+        self._strategy, self._make_strategy = meanwhile, strategy
         keys = [label.key for label in self.labels]
         self.identity = hashlib.sha256(json.dumps([self.paths, keys]).encode()).hexdigest()[:16]
         self._row_of = {path: row for row, path in enumerate(self.paths)}
@@ -101,15 +120,18 @@ class Session:
         self._closed = False
         self._queue: list[tuple[int, Chosen]] = []
         self._version, self._learned_from, self._learning, self._trouble = 0, 0, False, ""
-        self._probabilities = model.probabilities()
+        self._probabilities: NDArray[np.float32] | None = None
+        self._photos_read = 0
         self._unreadable = np.zeros(len(self.paths), dtype=bool)
-        self._unreadable[list(unreadable)] = True
         self._read_answers()
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Within the block, the model learns in a thread of its own whenever enough answers have come in."""
-        thread = threading.Thread(target=self._learn_when_due, name="learning", daemon=True)
+        """Within the block, the model reads the photos, if it has not, and learns whenever enough answers have come in.
+
+        Both in a thread of its own.
+        """
+        thread = threading.Thread(target=self._read_and_learn, name="learning", daemon=True)
         thread.start()
         try:
             yield
@@ -118,6 +140,26 @@ class Session:
                 self._closed = True
                 self._changed.notify_all()
             thread.join()
+
+    def read_photos(self) -> None:
+        """Have the model read the photos, and suggest from now on.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+        def told(done: int, of: int) -> None:
+            with self._changed:
+                if self._closed:
+                    raise _ClosedError
+                self._photos_read = len(self.paths) * done // of
+
+        self._model.read_photos(told)
+        strategy, probabilities = self._make_strategy(), self._model.probabilities()
+        with self._changed:
+            self._strategy = strategy
+            self._unreadable[list(self._model.unreadable)] = True
+            self._suggest(probabilities)
 
     def next(self, count: int, held: Collection[int] = ()) -> list[Asked]:
         """The photos to ask about next, the most useful first; fewer where fewer are left.
@@ -131,18 +173,17 @@ class Session:
             if sum(row not in taken for row, _ in self._queue) < count:
                 self._choose(max(count + len(taken), _AHEAD))
             chosen = [(row, why) for row, why in self._queue if row not in taken][:count]
-            return [Asked(row, why, self._probabilities[row], self._version) for row, why in chosen]
+            return [self._asked(row, why) for row, why in chosen]
 
     def for_label(self, column: int, count: int) -> list[Asked]:
         """Photos of which nothing is known about one label, those that probably have it first."""
         with self._changed:
-            probabilities = self._probabilities[:, column]
-            rows = [
-                row
-                for row in np.argsort(-probabilities, kind="stable")
-                if self._marks[row, column] == _NEVER and not self._unreadable[row]
-            ]
-            return [Asked(int(row), "grid", self._probabilities[row], self._version) for row in rows[:count]]
+            if self._probabilities is None:
+                order = np.random.default_rng(0).permutation(len(self.paths))
+            else:
+                order = np.argsort(-self._probabilities[:, column], kind="stable")
+            rows = [row for row in order if self._marks[row, column] == _NEVER and not self._unreadable[row]]
+            return [self._asked(int(row), "grid") for row in rows[:count]]
 
     def add(self, answer: Answer) -> None:
         """Keep an answer; the same one again changes nothing.
@@ -180,7 +221,7 @@ class Session:
         """The photo of an answer that was taken back; None if it is none of this review's."""
         with self._changed:
             row = self._row_of.get(answer.path)
-            return None if row is None else Asked(row, answer.chosen, self._probabilities[row], self._version)
+            return None if row is None else self._asked(row, answer.chosen)
 
     def marks_of(self, row: int) -> dict[str, int]:
         """What has been answered about a photo, by label key."""
@@ -199,6 +240,7 @@ class Session:
                 "answered": int(self._whole.sum()),
                 "answers": len(answers),
                 "seconds": round(sum(answer.seconds for answer in answers), 1),
+                "photos_read": None if self._probabilities is not None else self._photos_read,
                 "version": self._version,
                 "learned_from": self._learned_from,
                 "learning": self._learning,
@@ -227,11 +269,27 @@ class Session:
         self._whole[row] = bool((self._marks[row] != _NEVER).all())
         self._queue = [(other, why) for other, why in self._queue if other != row or not self._whole[row]]
 
+    def _asked(self, row: int, chosen: Chosen) -> Asked:
+        suggested = None if self._probabilities is None else self._probabilities[row]
+        return Asked(row, chosen, suggested, self._version)
+
     def _choose(self, count: int) -> None:
         targets = np.where(self._marks == _NEVER, -1, self._marks).astype(np.int8)
-        self._queue = self._strategy.choose(self._probabilities, targets, self._whole | self._unreadable, count)
+        # A strategy for the time without suggestions looks at none.
+        suggested = np.zeros(targets.shape, np.float32) if self._probabilities is None else self._probabilities
+        self._queue = self._strategy.choose(suggested, targets, self._whole | self._unreadable, count)
 
-    def _learn_when_due(self) -> None:
+    def _suggest(self, probabilities: NDArray[np.float32]) -> None:
+        self._probabilities, self._queue = probabilities, []
+        self._version += 1
+
+    def _read_and_learn(self) -> None:
+        if self._probabilities is None:
+            trouble = _trouble_of(self.read_photos)
+            with self._changed:
+                self._trouble = trouble
+                if self._probabilities is None:
+                    return  # it asks on, without a model
         while self._wait_until_due():
             self._learn_once()
 
@@ -261,20 +319,14 @@ class Session:
 
     def _suggested_anew(self, learn: Callable[[], bool]) -> str:
         """Learn, and suggest accordingly; returns what went wrong, after which the suggestions are as before."""
-        try:
+
+        def learn_and_suggest() -> None:
             if learn():
                 probabilities = self._model.probabilities()
                 with self._changed:
-                    self._probabilities, self._queue = probabilities, []
-                    self._version += 1
-            return ""
-        except UserError as error:
-            say(f"the suggestions stay as they are: {error}")
-            return str(error)
-        except Exception as error:
-            # The answers matter more than the suggestions: the page stays, and the fault is shown in full here.
-            traceback.print_exc()
-            return f"an internal fault, see the terminal ({error})"
+                    self._suggest(probabilities)
+
+        return _trouble_of(learn_and_suggest)
 
     def _due(self) -> bool:
         answers = len(self._file.answers.standing)
@@ -283,6 +335,21 @@ class Session:
         # Learning takes the longer, the more there is to learn from.
         more = max(self._every, self._learned_from // 10) if self._learned_from else 0
         return answers >= max(_FEWEST, self._learned_from + more)
+
+
+def _trouble_of(do: Callable[[], None]) -> str:
+    """Do it; returns what went wrong. The answers matter more than suggestions: the page stays whatever happens."""
+    try:
+        do()
+    except _ClosedError:
+        pass  # nobody looks at the page any more
+    except UserError as error:
+        say(f"the suggestions stay as they are: {error}")
+        return str(error)
+    except Exception as error:
+        traceback.print_exc()  # shown in full on the terminal
+        return f"an internal fault, see the terminal ({error})"
+    return ""
 
 
 def judge(answers: Collection[Answer]) -> Judged:

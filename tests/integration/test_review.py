@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +243,7 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
         serving([*start, "--check", tmp_path / "wrong.parquet", "--tags", tags], tmp_path) as (address, server),
         httpx.Client(base_url=address) as client,
     ):
+        _until_read(client)
         asked = client.get("/next?count=3").json()["asked"]
         assert {one["name"] for one in asked} == {right.paths[row] for row in wrong}
         for one in asked:
@@ -269,6 +271,15 @@ def test_given_labels_are_checked_the_doubtful_ones_first(
     assert (read_manifest(tmp_path / "corrected.parquet").targets == right.targets).all()
 
 
+def _until_read(client: httpx.Client) -> None:
+    """Wait until the model has read the photos; before, the page asks in random order."""
+    for _ in range(600):
+        if client.get("/state").json()["progress"]["photos_read"] is None:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the photos were not read within a minute")
+
+
 def test_the_model_learns_from_answers_and_from_what_it_is_sure_of(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +289,9 @@ def test_the_model_learns_from_answers_and_from_what_it_is_sure_of(
     config = review_config(squares / "knowledge.parquet", "natural", [], [*FAST_MODEL, *settings], ())
     knowledge = read_knowledge(squares / "knowledge.parquet").for_labels(manifest.labels.keys)
     learner = Learner(config, knowledge, squares / "pictures", list(manifest.paths), torch.device("cpu"))
+    assert not learner.knows_photos()
+    learner.read_photos()
+    assert learner.knows_photos()
     rows = np.arange(0, 144, 3)
     others = np.setdiff1d(np.arange(144), rows)
     targets = manifest.targets[rows].copy()

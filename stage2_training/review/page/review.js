@@ -19,6 +19,11 @@ const json = async (url) => { const answer = await fetch(url); if (!answer.ok) t
 const identifier = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 const seconds = () => Math.min((performance.now() - shownAt) / 1000, 600);
 
+// While the model has not read the photos, it suggests nothing: `suggested` is null.
+const likely = (asked, column) => asked.suggested !== null && asked.suggested[column] >= LIKELY;
+const percent = (asked, column) => (asked.suggested === null ? "" : `${Math.round(100 * asked.suggested[column])} %`);
+const suggestions = (asked, columns) => (asked.suggested === null ? {} : Object.fromEntries(columns.map((column) => [labels[column].key, asked.suggested[column]])));
+
 function picture(row, longest) {
   const image = new Image();
   image.src = `/photo/${row}?longest=${longest}&of=${identity}`;
@@ -30,7 +35,7 @@ function say(text) { $("message").textContent = text; $("message").hidden = !tex
 // Photo by photo
 
 function startingMarks(asked) {
-  return labels.map((label, column) => label.key in asked.marks ? asked.marks[label.key] : asked.suggested[column] >= LIKELY ? ON : OFF);
+  return labels.map((label, column) => label.key in asked.marks ? asked.marks[label.key] : likely(asked, column) ? ON : OFF);
 }
 
 function show(asked, again) {
@@ -41,7 +46,8 @@ function show(asked, again) {
   $("done").hidden = !empty;
   if (empty) { $("done").textContent = filling ? "Choosing photos …" : "All photos are answered or skipped."; return; }
   marks = again ? [...again] : startingMarks(asked);
-  order = labels.map((_, column) => column).sort((a, b) => asked.suggested[b] - asked.suggested[a]);
+  order = labels.map((_, column) => column);
+  if (asked.suggested !== null) order.sort((a, b) => asked.suggested[b] - asked.suggested[a]);
   cursor = 0;
   asked.image ??= picture(asked.row, 1024);
   asked.image.alt = asked.name;
@@ -62,7 +68,7 @@ function listLabels() {
     button.dataset.mark = marks[column];
     button.setAttribute("aria-pressed", marks[column] === ON ? "true" : marks[column] === OFF ? "false" : "mixed");
     button.classList.toggle("cursor", place === cursor);
-    for (const [name, text] of [["key", place < 10 ? KEYS[place] : ""], ["text", labels[column].text], ["percent", `${Math.round(100 * current.suggested[column])} %`]]) {
+    for (const [name, text] of [["key", place < 10 ? KEYS[place] : ""], ["text", labels[column].text], ["percent", percent(current, column)]]) {
       const part = document.createElement("span");
       part.className = name;
       part.textContent = text;
@@ -88,7 +94,7 @@ function confirm() {
   if (!current) return;
   const id = identifier();
   const said = Object.fromEntries(labels.map((label, column) => [label.key, marks[column]]));
-  const suggested = Object.fromEntries(labels.map((label, column) => [label.key, current.suggested[column]]));
+  const suggested = suggestions(current, labels.map((_, column) => column));
   const answer = { id, path: current.name, marks: said, suggested, seconds: seconds(), chosen: current.chosen };
   confirmed.push({ ids: [id], asked: current, marks: [...marks] });
   send("/answers", { answers: [answer] }, [current.row]);
@@ -105,6 +111,7 @@ function skip() {
 
 async function showMap() {
   if (!current) return;
+  if (progress.photos_read !== null) { say("The model is still reading the photos; it shows where when it suggests."); return; }
   if (showsMap) { $("photo").replaceChildren(current.image); showsMap = false; return; }
   const asked = current, answer = await fetch(`/map/${asked.row}/${order[cursor]}?of=${identity}`);
   if (current !== asked) return;
@@ -155,7 +162,7 @@ async function showGrid(column) {
 
 function fillGrid(asked, again) {
   grid.asked = asked;
-  grid.marks = again ? [...again] : asked.map((one) => one.suggested[grid.column] >= LIKELY ? ON : OFF);
+  grid.marks = again ? [...again] : asked.map((one) => likely(one, grid.column) ? ON : OFF);
   cursor = 0;
   $("asked").textContent = labels[grid.column].text;
   $("done").hidden = asked.length > 0;
@@ -175,7 +182,7 @@ function listTiles() {
     button.setAttribute("aria-pressed", grid.marks[place] === ON ? "true" : grid.marks[place] === OFF ? "false" : "mixed");
     const hint = document.createElement("span");
     hint.className = "key";
-    hint.textContent = `${KEYS[place]} · ${Math.round(100 * one.suggested[grid.column])} %`;
+    hint.textContent = [KEYS[place], percent(one, grid.column)].filter(Boolean).join(" · ");
     one.tile.alt = one.name;
     button.append(one.tile, hint);
     button.onclick = () => { cursor = place; toggleTile(); };
@@ -195,7 +202,7 @@ function confirmGrid() {
   if (!grid.asked.length) return;
   const key = labels[grid.column].key, each = seconds() / grid.asked.length;
   const answers = grid.asked.map((one, place) => ({
-    id: identifier(), path: one.name, marks: { [key]: grid.marks[place] }, suggested: { [key]: one.suggested[grid.column] }, seconds: each, chosen: "grid",
+    id: identifier(), path: one.name, marks: { [key]: grid.marks[place] }, suggested: suggestions(one, [grid.column]), seconds: each, chosen: "grid",
   }));
   confirmed.push({ ids: answers.map((one) => one.id), grid: { ...grid } });
   send("/answers", { answers }, grid.asked.map((one) => one.row));
@@ -267,8 +274,9 @@ function look(now) {
   const minutes = Math.round(now.seconds / 60), judged = now.judged;
   const parts = [`${now.answered.toLocaleString()} of ${now.photos.toLocaleString()} photos`, minutes ? `${minutes} min` : ""];
   if (judged.photos >= 5) parts.push(`on the last ${judged.photos} photos drawn at random ${judged.right} of ${judged.suggested} suggestions were right, ${judged.missed} labels were missed`);
-  if (now.learning) parts.push("learning …");
-  else if (now.version) parts.push(`learned from ${now.learned_from} answers`);
+  if (now.photos_read !== null && !now.trouble) parts.push(`the model has read ${now.photos_read.toLocaleString()} and suggests when it has read all`);
+  else if (now.learning) parts.push("learning …");
+  else if (now.learned_from) parts.push(`learned from ${now.learned_from} answers`);
   if (now.trouble) parts.push(now.trouble);
   $("progress").textContent = parts.filter(Boolean).join("; ");
   for (const [column, option] of [...$("mode").options].slice(1).entries()) option.textContent = `${labels[column].text} (${now.present[column]} of ${now.asked[column]})`;

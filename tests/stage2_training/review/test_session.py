@@ -24,12 +24,21 @@ PATHS = [f"{number}.jpg" for number in range(20)]
 class Memory:
     """Predicts what it was last taught, and says when it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, unreadable: tuple[int, ...] = ()) -> None:
+        self.unreadable = unreadable
+        self.may_read = threading.Event()
+        self.may_read.set()
         self.taught = np.full((len(PATHS), 2), 0.3, dtype=np.float32)
         self.lessons: list[list[int]] = []
         self.others: list[list[int]] = []
         self.learned = threading.Event()
         self.fault: Exception | None = None
+
+    def read_photos(self, told: Any) -> None:
+        for number in range(1, 5):
+            told(number, 4)
+            while not self.may_read.wait(0.01):
+                told(number, 4)
 
     def learn(self, rows: NDArray[np.int64], targets: NDArray[np.int8], go_on: Any) -> bool:
         self.lessons.append(rows.tolist())
@@ -55,7 +64,10 @@ class Memory:
 @contextmanager
 def session_of(path: Path, model: Memory, **options: Any) -> Iterator[tuple[Session, ReviewFile]]:
     with open_review(path, LABELS) as file:
-        yield Session(model, file, LABELS.labels, PATHS, AtRandom(), **options), file
+        session = Session(model, file, LABELS.labels, PATHS, AtRandom(), lambda: AtRandom(1), **options)
+        if model.may_read.is_set():
+            session.read_photos()
+        yield session, file
 
 
 def whole(row: int, cat: int = 1, dog: int = 0, **others: Any) -> Answer:
@@ -72,7 +84,7 @@ def test_every_photo_is_asked_about_once(tmp_path: Path) -> None:
 
 
 def test_what_the_page_holds_is_not_given_again(tmp_path: Path) -> None:
-    with session_of(tmp_path / "a.jsonl", Memory(), unreadable=(7,)) as (session, _):
+    with session_of(tmp_path / "a.jsonl", Memory(unreadable=(7,))) as (session, _):
         first = [one.row for one in session.next(15)]
         others = [one.row for one in session.next(15, held=first)]
     assert len(first) == 15
@@ -122,13 +134,60 @@ def test_it_learns_in_the_background_and_suggests_accordingly(tmp_path: Path) ->
         assert not model.learned.wait(0.2)
         session.add(whole(4, cat=0, dog=1))
         assert model.learned.wait(60)
-        _until(lambda: session.progress()["version"] == 2)
+        _until(lambda: session.progress()["version"] == 3)
         assert model.lessons == [[0, 1, 2, 3, 4]]
         assert model.others == [list(range(5, 20))]
         assert session.progress()["learned_from"] == 5
-        assert session.for_label(0, 1)[0].probabilities[0] == pytest.approx(0.3)
+        (first,) = session.for_label(0, 1)
+        assert first.probabilities is not None
+        assert first.probabilities[0] == pytest.approx(0.3)
         session.undo([next(iter(session._file.answers.standing))], "me")
-        assert session.next(1)[0].version == 2
+        assert session.next(1)[0].version == 3
+
+
+def test_it_asks_while_the_model_reads_and_learns_from_that(tmp_path: Path) -> None:
+    model = Memory(unreadable=(19,))
+    model.may_read.clear()
+    with session_of(tmp_path / "a.jsonl", model) as (session, _), session.learning():
+        _until(lambda: session.progress()["photos_read"] == 5)
+        for one in session.next(6):
+            assert one.probabilities is None
+            assert one.chosen == "random"
+            session.add(whole(one.row))
+        grid = session.for_label(0, 30)
+        assert len(grid) == 14
+        assert all(one.probabilities is None for one in grid)
+        assert not model.learned.is_set()
+        model.may_read.set()
+        assert model.learned.wait(60)
+        assert len(model.lessons[0]) == 6
+        _until(lambda: session.progress()["photos_read"] is None)
+        later = session.next(20)
+        assert 19 not in [one.row for one in later]
+        assert all(one.probabilities is not None and one.version > 0 for one in later)
+
+
+def test_closing_ends_the_reading(tmp_path: Path) -> None:
+    model = Memory()
+    model.may_read.clear()
+    with session_of(tmp_path / "a.jsonl", model) as (session, _):
+        with session.learning():
+            _until(lambda: session.progress()["photos_read"] > 0)
+        assert session.progress()["trouble"] == ""
+    assert not any(thread.name == "learning" for thread in threading.enumerate())
+
+
+def test_photos_that_cannot_be_read_in_leave_a_review_without_suggestions(tmp_path: Path) -> None:
+    class Full(Memory):
+        def read_photos(self, told: Any) -> None:
+            raise UserError("no space is left")
+
+    model = Full()
+    model.may_read.clear()
+    with session_of(tmp_path / "a.jsonl", model) as (session, _), session.learning():
+        _until(lambda: "no space" in session.progress()["trouble"])
+        session.add(whole(session.next(1)[0].row))
+        assert session.progress()["answered"] == 1
 
 
 @pytest.mark.parametrize(("fault", "said"), [(UserError("diverged"), "diverged"), (ValueError("x"), "internal fault")])
@@ -139,7 +198,7 @@ def test_a_failed_lesson_costs_no_answer_and_is_said(tmp_path: Path, fault: Exce
         for row in range(5):
             session.add(whole(row))
         _until(lambda: said in session.progress()["trouble"])
-        assert session.progress()["version"] == 0
+        assert session.progress()["version"] == 1
         session.add(whole(6))
         assert session.progress()["answered"] == 6
 
