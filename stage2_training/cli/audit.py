@@ -46,8 +46,9 @@ def audit(
     Writes suspects.parquet (path, label, mark, probability, quality, probably_wrong; the most doubtful first),
     images.parquet (unreadable images, copies, images without detail, images without any label) and audit.html.
     """
-    if find_spec("cleanlab") is None:
-        raise UserError("data audit needs cleanlab; install the extra `audit`")
+    for package in ("cleanlab", "imagehash"):
+        if find_spec(package) is None:
+            raise UserError(f"data audit needs {package}; install the extra `audit`")
     from sspa.stage2_training.config.resolving import resolve_config
     from sspa.stage2_training.data.columns import Paths
     from sspa.stage2_training.data.dataset import load_manifest

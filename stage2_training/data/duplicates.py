@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,13 @@ class Fingerprints:
 
 
 def fingerprints(paths: Sequence[Path]) -> Fingerprints:
-    """Read every image once, in parallel."""
+    """Read every image once, in parallel.
+
+    Raises:
+        UserError: imagehash is not installed.
+    """
+    if find_spec("imagehash") is None:
+        raise UserError("comparing images needs imagehash; install the extra `data`")
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress("comparing", total=len(paths), unit="images") as bar,

@@ -1,12 +1,14 @@
 """Copies and near-copies are found, and different images are not taken for them."""
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
 
+from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.checking import decoding_problems, duplicate_problems
 from sspa.stage2_training.data.columns import Texts
@@ -115,3 +117,9 @@ def test_everything_that_cannot_be_decoded_is_listed_at_once(tmp_path: Path) -> 
     assert "4.png: damaged image" in second
     drawing(2).save(tmp_path / "2.png")
     assert len(decoding_problems(manifest, tmp_path)) == 1  # a repaired file is read again
+
+
+def test_without_its_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    with pytest.raises(UserError, match="install the extra `data`"):
+        fingerprints([tmp_path / "a.png"])
