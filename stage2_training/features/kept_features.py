@@ -28,7 +28,7 @@ from sspa.stage2_training.features.computing import PROBLEMS, EntryWriter, Kind,
 from sspa.stage2_training.features.image_digests import image_digests
 from sspa.stage2_training.model.options import View
 
-_FORMAT = 3
+_FORMAT = 4
 _PART = 4096
 
 

@@ -7,6 +7,7 @@ from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
 from sspa.stage2_training.backbones.factory import create_backbone
+from sspa.stage2_training.backbones.folding import fold_batch_norms
 from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
 from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.model.heads import create_head
@@ -48,6 +49,8 @@ def make_recognizer(
     backbone = make_backbone(config.backbone, device, precision or config.training.tower_precision, allow_download)
     set_trainable(backbone, config.backbone.tower)
     say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
+    if config.backbone.tower == "frozen":
+        fold_batch_norms(backbone.image_tower, backbone.image_size)
     head = create_head(config.model, backbone.width).to(device)
     head.bind(backbone, knowledge)
     return Recognizer(backbone, head.to(device))

@@ -5,6 +5,7 @@ import torch
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
+from sspa.stage2_training.backbones.folding import fold_batch_norms
 from sspa.stage2_training.backbones.unfamiliar_labels import say_unfamiliar
 from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.inference.loading import make_backbone
@@ -34,6 +35,7 @@ def untrained_recognizer(
         backbone = make_backbone(options, device, precision, allow_download)
         say(f"{backbone.name}: {backbone.description}; on {device}; untrained")
         say_unfamiliar(knowledge.labels, backbone)
+        fold_batch_norms(backbone.image_tower, backbone.image_size)
         head = untrained_head(backbone, knowledge, device)
     return Recognizer(backbone, head).eval()
 
