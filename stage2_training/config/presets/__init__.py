@@ -1,8 +1,8 @@
 """A recipe per data set (reconstruction): a YAML file of settings, which everything that a user sets overrides.
 
 Where no preset is named, a data set's own is taken, unless the backbone is the embedded one: those recipes train a
-real CLIP tower, and `bases/` has what they share. The embedded backbone has a recipe for each domain, the one of photos
-for a user's own images, and the program's defaults for its own scenes.
+real CLIP tower, and `bases/` has what they share. The embedded backbone has a recipe for each domain, and takes the one
+of photos for a user's own images; only the scenes' recipe is for any backbone.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,9 @@ from sspa.shared.suggestions import nearest_or_all
 from sspa.stage2_training.config.trees import Tree, overridden, read_tree
 
 _EMBEDDED_PHOTOS = "embedded-photos"
+_SCENES = "scenes"
 _EMBEDDED = {
+    _SCENES: _SCENES,
     **dict.fromkeys(("ucm", "aid", "mlrsnet", "multiscene-clean"), "embedded-aerial"),
     **dict.fromkeys(("peta", "pa100k", "rapv1"), "embedded-pedestrian"),
 }
@@ -50,5 +52,5 @@ def preset_of(tree: Mapping[str, Any]) -> str | None:
     sections = [tree.get("backbone"), tree.get("data")]
     backbone, data = (section.get("name") if isinstance(section, Mapping) else None for section in sections)
     if backbone in (None, "embedded"):
-        return None if data in (None, "scenes") else _EMBEDDED.get(str(data), _EMBEDDED_PHOTOS)
+        return _EMBEDDED.get(str(data or _SCENES), _EMBEDDED_PHOTOS)
     return data if data in preset_names() else None

@@ -12,7 +12,7 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 
 
 class Scenes(Adapter):
-    """2,000 train, 400 val and 1,000 test images with the 20 VOC labels."""
+    """800 train, 200 val and 400 test images with the 20 VOC labels."""
 
     name = "scenes"
     title = "scenes from OpenMoji drawings"

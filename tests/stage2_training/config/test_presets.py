@@ -32,9 +32,13 @@ def test_what_a_user_sets_wins_over_the_preset(tmp_path: Path) -> None:
     assert config.backbone.image_size == (448, 448)
 
 
-def test_the_embedded_backbone_keeps_the_defaults_for_its_scenes() -> None:
+def test_scenes_are_a_first_look_on_any_backbone() -> None:
     config = resolve_config(values={"knowledge": "k.parquet", "data.name": "scenes"})
-    assert config == RunConfig(knowledge=Path("k.parquet"), data={"name": "scenes"})
+    assert config == resolve_config(values={"knowledge": "k.parquet"})
+    assert config.preset == resolve_config(values={**CLIP, "data.name": "scenes"}).preset == "scenes"
+    defaults = RunConfig(knowledge=Path("k.parquet"))
+    assert config.training.epochs < defaults.training.epochs
+    assert config.backbone == defaults.backbone
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def _refusal(values: dict[str, Any]) -> str | None:
         ("model.head=ssp", "model.head = 'ssp': take one of sspa, zero-shot"),
         ("loss.kind=mse", "loss.kind = 'mse': take one of asl, bce, two-way"),
         ("training.epochs", "write it as key=value"),
-        ("training.epochs.more=1", "training.epochs is a value, not a section"),
+        ("training.lr.more=1", "training.lr is a value, not a section"),
         ("training=3", "training = 3: is a section, not a value; set its keys, such as training.accumulate"),
         ("backbone.tower=lst:2", "backbone.tower = 'lst:2': take frozen, all, or last:K"),
         ("backbone.tower=last:0", "backbone.tower = 'last:0': take frozen, all, or last:K"),
