@@ -69,7 +69,11 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     learner = Learner(config, knowledge, dataset.root, paths, device)
     learner.read_photos()
     cache = FeatureCache(learner.recognizer().backbone, device, config.data.workers)
-    batches = FeatureBatches(cache.kept([measured], "plain"), measured.targets, 64, device)
+    cache.keep(([measured], config.evaluation.views))
+    # All views, as for `--tags`; the suggestions, by which is chosen what to ask, have one.
+    views = [
+        FeatureBatches(cache.kept([measured], view), measured.targets, 64, device) for view in config.evaluation.views
+    ]
     strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled, seed)
     known, answered = np.full_like(pool.targets, -1), np.zeros(len(pool), dtype=bool)
     curve: dict[int, float] = {}
@@ -87,7 +91,7 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
                 learner.teach_itself(rows, known[rows], np.flatnonzero(~answered), lambda: True)
             probabilities, learned_from = learner.probabilities(), number
         if number in at:
-            scored = score(learner.recognizer(), [batches])["both"]
+            scored = score(learner.recognizer(), views)["both"]
             precisions = class_average_precisions(scored, measured.targets, dataset.protocol)
             curve[number] = round(100 * float(np.nanmean(precisions)), 3)
             say(f"{model}, {asks}, seed {seed}: {number} photos, {curve[number]:.2f}")

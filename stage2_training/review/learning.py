@@ -30,7 +30,7 @@ from sspa.stage2_training.training.fit import fit
 
 # Of self-training: how sure is sure, how many photos without answers, and how often each answered one counts (on VOC's
 # val; docs/results.md).
-_SURELY, _OTHERS, _ANSWERS_COUNT = 0.8, 400, 4
+_SURELY, _OTHERS, _ANSWERS_COUNT = 0.8, 1500, 4
 _TOGETHER = {"epochs": 3, "batch_size": 16}
 
 
