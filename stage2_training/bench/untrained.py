@@ -10,6 +10,7 @@ from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import read_label_set
 from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.backbones.factory import create_backbone
+from sspa.stage2_training.backbones.folding import fold_batch_norms
 from sspa.stage2_training.backbones.trainable import set_trainable
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.options import SspaOptions
@@ -34,6 +35,8 @@ def untrained_sspa(
     height, width = images.shape[-2:]
     backbone = create_backbone(spec, weights=weights, image_size=(height, width), precision=precision).to(images.device)
     set_trainable(backbone, tower)
+    if tower == "frozen":
+        fold_batch_norms(backbone.image_tower, backbone.image_size)
     label_set = read_label_set(labels)
     knowledge = Knowledge(
         path=Path(labels),
