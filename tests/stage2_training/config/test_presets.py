@@ -69,6 +69,12 @@ def test_the_fast_recipe_for_photos_is_that_for_photos_without_boxes() -> None:
     assert not (fast.model.gdma.s_to_v)
 
 
+def test_the_large_recipe_for_photos_is_that_for_photos_with_larger_ones() -> None:
+    known = {"knowledge": "k.parquet", "data.name": "voc2007"}
+    large, usual = resolve_config(values=known, preset="embedded-photos-large"), resolve_config(values=known)
+    assert {*differing_keys(large, usual)} - {"preset"} == {"backbone.image_size"}
+
+
 def test_a_preset_by_name_or_none() -> None:
     named = resolve_config(values={"knowledge": "k.parquet"}, preset="peta")
     assert (named.preset, named.data.name, named.backbone.image_size) == ("peta", "scenes", (256, 128))
