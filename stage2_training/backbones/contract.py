@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from sspa.stage2_training.backbones.lean_open_clip import HFTokenizer, SimpleTokenizer
 
 TowerPrecision = Literal["float32", "bf16"]
 

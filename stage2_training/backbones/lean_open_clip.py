@@ -1,0 +1,20 @@
+"""open_clip, imported without scikit-learn, so that every command starts a fifth sooner.
+
+open_clip imports transformers, which imports scikit-learn, where it is installed, for one function of assisted
+generation. Nothing here generates; whoever needs scikit-learn itself imports it afterwards as ever.
+"""
+
+import sys
+
+_LEFT_OUT = "sklearn"
+
+_hidden = _LEFT_OUT not in sys.modules
+if _hidden:
+    sys.modules[_LEFT_OUT] = None  # type: ignore[assignment] # by Python's rules: cannot be imported
+try:
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+finally:
+    if _hidden:
+        del sys.modules[_LEFT_OUT]
+
+__all__ = ["HFTokenizer", "SimpleTokenizer"]
