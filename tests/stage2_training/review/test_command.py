@@ -53,7 +53,7 @@ def test_an_audit_doubts_a_photo_as_much_as_its_worst_mark(tmp_path: Path) -> No
 def test_the_recipe_for_few_photos_gives_way_to_what_the_user_says() -> None:
     fast = ("model.cap.learned=false",)
     config = review_config(Path("k"), "natural", [], [], fast)
-    assert (config.training.batch_size, config.training.epochs, config.training.views) == (8, 10, ("plain",))
+    assert (config.training.batch_size, config.training.epochs, config.training.views) == (8, 20, ("plain",))
     assert config.preset == "embedded-photos"
     assert config.backbone.image_size == (384, 384)
     assert isinstance(config.model, SspaOptions)
