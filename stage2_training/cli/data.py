@@ -95,6 +95,10 @@ def prepare(
     review: Annotated[
         Path | None, typer.Option(help="custom: the answers of sspa-train review; of a manifest: its corrections.")
     ] = None,
+    unanswered: Annotated[
+        bool,
+        typer.Option("--unanswered", help="With --review: also the other photos below --root, without any label."),
+    ] = False,
     missing: Annotated[Missing, typer.Option(help="Images that are listed and do not exist.")] = Missing.refuse,
     knowledge: Annotated[Path | None, typer.Option(help="Also check that this knowledge has every label.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was understood as JSON.")] = False,
@@ -113,6 +117,8 @@ def prepare(
     from sspa.stage2_training.data.reviewed.answers import read_answers
     from sspa.stage2_training.data.reviewed.applied import corrected, reviewed_manifest
 
+    if unanswered and (review is None or name != "custom"):
+        raise UserError("--unanswered: is for custom data that --review says the labels of")
     if name == "custom":
         from sspa.shared.label_sets import read_label_set
         from sspa.stage2_training.data.custom.reading import Source, read_custom
@@ -128,7 +134,7 @@ def prepare(
         columns = TableColumns(image_column, _names(label_columns), separator, group, blank.value)
         sources = [Source.parse(text, len(source) > 1) for text in source] if source else []
         if review is not None:
-            reviewed = reviewed_manifest(read_answers(review), review, root, own_labels, val, test, seed)
+            reviewed = reviewed_manifest(read_answers(review), review, root, own_labels, val, test, seed, unanswered)
             manifest = replace(reviewed, dataset=called)
         else:
             manifest = read_custom(called, root, sources, own_labels, val, test, seed, columns)
@@ -172,8 +178,6 @@ def prepare(
         if len(found["odd"]) > _ODD:
             say(f"look at this: {len(found['odd']) - _ODD} more; --json has all")
     say(f"{path}: {len(manifest.ids):,} images, {len(manifest.labels.keys)} labels, protocol {manifest.protocol.name}")
-    is_few = manifest.labels.domain == "natural" and len(manifest.rows_of("train")) < _FEW
-    few = " --preset embedded-photos-few" if is_few else ""
     known = knowledge
     if knowledge is None and name == "custom":
         given = f"artifacts/{own_name or 'mine'}"
@@ -183,7 +187,15 @@ def prepare(
         )
         known = Path(f"{given}.parquet")
     named = f" --knowledge {known}" if known else ""
-    say(f"train with: sspa-train run{named} --data {path} --root {root}{few}")
+    say(f"train with: sspa-train run{named} --data {path} --root {root}{_recipe_for(manifest)}")
+
+
+def _recipe_for(manifest: "Manifest") -> str:
+    """The options that suit few labels, and photos without any."""
+    known = (manifest.targets[manifest.rows_of("train")] >= 0).any(axis=1)
+    if manifest.labels.domain == "natural" and known.sum() < _FEW:
+        return f" --preset embedded-photos-{'few' if known.all() else 'taught'}"
+    return "" if known.all() else " --teacher self"
 
 
 @data_app.command()

@@ -44,6 +44,13 @@ def run(
             "recipe of --data, or on the embedded backbone that of its domain, e.g. `embedded-photos`."
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A finished run, whose sure predictions stand for unknown labels of training images; `self`: one "
+            "that is made first, from what is known."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Resume a stopped run: that in --out, or the newest with these settings."),
@@ -60,7 +67,9 @@ def run(
     from sspa.stage2_training.runs.resuming import finished_run
     from sspa.stage2_training.runs.run_folder import check_free
 
-    given = given_settings(knowledge, data, root, protocol, training__epochs=epochs, training__seed=seed)
+    given = given_settings(
+        knowledge, data, root, protocol, training__epochs=epochs, training__seed=seed, teacher__run=teacher
+    )
     with processes_of_environment(partial(command_device, device)) as processes:
         resolved = processes.everywhere(lambda: resolve_config(config or [], set_ or [], given, preset=preset))
         if resolved.preset is not None:

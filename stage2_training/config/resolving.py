@@ -11,7 +11,7 @@ from sspa.shared.yaml_files import parse_yaml
 from sspa.stage2_training.backbones.backbone_names import check_name
 from sspa.stage2_training.backbones.hub_models import pinned
 from sspa.stage2_training.config.presets import preset_of, preset_settings
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import OWN_TEACHER, RunConfig, TeacherOptions
 from sspa.stage2_training.config.schema import explained, variant_sections
 from sspa.stage2_training.config.trees import Tree, flat, nested, overridden, read_tree
 
@@ -57,9 +57,32 @@ def resolve_config(
     name = preset or preset_of(merged)
     if name is not None and name != "none":
         merged = _overridden(_overridden(preset_settings(name), merged), {"preset": name})
-    config = validated(merged)
+    config = _pinned(validated(merged))
+    if config.teacher.preset is not None:
+        if config.teacher.run != OWN_TEACHER:
+            raise UserError(
+                f"configuration: teacher.preset = {config.teacher.preset!r}: is the recipe of a teacher that the run "
+                f"makes itself; set teacher.run={OWN_TEACHER} too"
+            )
+        teacher_config(config)
+    return config
+
+
+def teacher_config(config: RunConfig) -> RunConfig:
+    """The configuration of the teacher that a run makes itself: its own, or that with another recipe.
+
+    Raises:
+        UserError: there is no such recipe, or no such model.
+    """
+    own = config.model_copy(update={"teacher": TeacherOptions()})
+    if (name := config.teacher.preset) is None:
+        return own
+    return _pinned(validated(_overridden(own.model_dump(mode="json"), {**preset_settings(name), "preset": name})))
+
+
+def _pinned(config: RunConfig) -> RunConfig:
+    """Whoever gets the run later loads these weights and no others of that name."""
     check_name(config.backbone.name, config.backbone.weights)
-    # Whoever gets the run later loads these weights and no others of that name.
     backbone = config.backbone.model_copy(update={"name": pinned(config.backbone.name)})
     return config.model_copy(update={"backbone": backbone})
 

@@ -194,6 +194,22 @@ class TrainingOptions(Options):
         return "bf16" if self.precision == "bf16" else "float32"
 
 
+# Of `teacher.run`: the run makes its own.
+OWN_TEACHER = "self"
+
+
+class TeacherOptions(Options):
+    """Self-training (ours): what a teacher is sure of stands for unknown labels of train."""
+
+    run: str | None = Field(
+        None, description="a finished run; `self`: one that is made first, in RUN/teacher; null: no teacher"
+    )
+    preset: str | None = Field(None, description="recipe of the teacher, if that is `self`; null: the run's own")
+    sure: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        0.8, description="probability above which a label counts as present, and below 1 minus it as absent"
+    )
+
+
 class EvaluationOptions(Options):
     """How images are scored."""
 
@@ -211,4 +227,5 @@ class RunConfig(Options):
     model: HeadOptions = SspaOptions()
     loss: LossOptions = AslOptions()
     training: TrainingOptions = TrainingOptions()
+    teacher: TeacherOptions = TeacherOptions()
     evaluation: EvaluationOptions = EvaluationOptions()

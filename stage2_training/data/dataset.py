@@ -126,6 +126,22 @@ def load_dataset(
     return dataset
 
 
+def with_known_marks(dataset: Dataset) -> Dataset:
+    """Without the training images of which nothing is known, which a message says."""
+    train = dataset.split("train")
+    known = np.flatnonzero((train.targets >= 0).any(axis=1))
+    if len(known) == len(train):
+        return dataset
+    say(f"left out of training, since nothing is known of them: {len(train) - len(known):,} of {len(train):,} images")
+    return replace(dataset, splits={**dataset.splits, "train": rows_of_split(train, known)})
+
+
+def rows_of_split(split: Split, rows: NDArray[np.int64]) -> Split:
+    """Some of a split's images; their features are found among its own."""
+    ids, paths = ([values[row] for row in rows.tolist()] for values in (split.ids, split.paths))
+    return Split(split.name, ids, paths, split.targets[rows], split.within or (split,))
+
+
 def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None) -> tuple[Manifest, Path]:
     """The checked manifest of a data set, and the folder its paths are relative to; see `load_dataset`."""
     from sspa.stage2_training.data.adapters import adapter_names, get_adapter

@@ -92,6 +92,21 @@ def say_left_out(folder: Path, left_out: Counter[str]) -> None:
         say(f"{folder}: {sum(left_out.values()):,} files are left out: {kinds}{hint}")
 
 
+def find_photos(root: Path) -> list[str]:
+    """Every image below `root`, relative to it, with slashes, by name.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"--root {root}: there is no such folder; give the folder of your photos")
+    found, left_out = files_below(root)
+    say_left_out(root, left_out)
+    if not found:
+        raise UserError(f"--root {root}: has no images; give the folder of your photos")
+    return [path.relative_to(root).as_posix() for path in found]
+
+
 def is_utf8(name: str) -> bool:
     """Whether a file's name is text; names of other bytes cannot be printed or kept in a table."""
     try:

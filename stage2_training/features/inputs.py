@@ -1,6 +1,7 @@
 """The batches of a data set for one backbone."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -86,28 +87,33 @@ class Inputs:
         )
         return ImageBatches(loader, self.device)
 
-    def scoring(self, split: Split) -> list[Batches]:
+    def scoring(self, split: Split, unreadable: Literal["stop", "blank"] = "stop") -> list[Batches]:
         """One split in its own order, once per view; this process's share of it.
 
+        Args:
+            split: one of the data set's, or a part of one.
+            unreadable: "blank": what is said of an image that cannot be read means nothing, and is not used.
+
         Raises:
-            UserError: there are more processes than images.
+            UserError: there are more processes than images, or an image cannot be read.
         """
         options, rank, world = self.config.evaluation, self.processes.rank, self.processes.world
         if len(split) < world:
             raise UserError(f"the {split.name} split has {len(split)} images for {world} processes; start fewer")
         if self.frozen:
             views = [self._kept(split, view) for view in options.views]
-            if unreadable := {message for kept in views for message in kept.unreadable.values()}:
+            problems = {message for kept in views for message in kept.unreadable.values()}
+            if problems and unreadable == "stop":
                 raise UserError(
-                    f"{len(unreadable)} of {len(split)} {split.name} images cannot be read; replace them, or score "
+                    f"{len(problems)} of {len(split)} {split.name} images cannot be read; replace them, or score "
                     f"without them (--set data.unreadable=leave-out), or list them all (sspa-train data check "
-                    f"--decode): {min(unreadable)}"
+                    f"--decode): {min(problems)}"
                 )
             return [
                 FeatureBatches([kept], split.targets, options.batch_size, self.device, rank=rank, world=world)
                 for kept in views
             ]
-        images = ImageDataset(split, self._transform(train=False))
+        images = ImageDataset(split, self._transform(train=False), unreadable=unreadable)
         loader = ImageLoader(images, options.batch_size, workers=self.config.data.workers, rank=rank, world=world)
         return [ImageBatches(loader, self.device, view) for view in options.views]
 

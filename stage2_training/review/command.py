@@ -16,7 +16,7 @@ from sspa.stage2_training.config.presets import preset_settings
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
 from sspa.stage2_training.data.columns import Paths, Texts
-from sspa.stage2_training.data.image_files import files_below, say_left_out
+from sspa.stage2_training.data.image_files import find_photos
 from sspa.stage2_training.data.images_on_disk import check_images
 from sspa.stage2_training.data.manifest import Manifest, read_manifest
 from sspa.stage2_training.data.reviewed.review_file import open_review
@@ -95,21 +95,6 @@ def going_on_from(folder: RunFolder) -> RunConfig:
 
 def _few_photos() -> dict[str, Any]:
     return dict(preset_settings(_FEW_PHOTOS)["training"])
-
-
-def find_photos(root: Path) -> list[str]:
-    """Every image below `root`, relative to it, with slashes, by name.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
-    if not root.is_dir():
-        raise UserError(f"--root {root}: there is no such folder; give the folder of your photos")
-    found, left_out = files_below(root)
-    say_left_out(root, left_out)
-    if not found:
-        raise UserError(f"--root {root}: has no images; give the folder of your photos")
-    return [path.relative_to(root).as_posix() for path in found]
 
 
 def serve_review(

@@ -27,6 +27,7 @@ from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.options import View
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.fit import fit
+from sspa.stage2_training.training.teaching import sure_marks
 
 # Of self-training: how sure is sure, how many photos without answers, and how often each answered one counts (on VOC's
 # val; docs/results.md).
@@ -138,8 +139,7 @@ class Learner:
             return False
         draw = np.random.default_rng(self.config.training.seed)
         others = np.sort(draw.permutation(others)[:_OTHERS])
-        sure = self.probabilities()[others]
-        guesses = np.select([sure > _SURELY, sure < 1 - _SURELY], [1, 0], -1).astype(np.int8)
+        guesses = sure_marks(self.probabilities()[others], _SURELY)
         training = self.config.training.model_copy(update=_TOGETHER)
         return self._fitted(
             np.concatenate([*[rows] * _ANSWERS_COUNT, others]),

@@ -6,10 +6,10 @@ from typing import Literal
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, read_knowledge
-from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.config.run_config import OWN_TEACHER, RunConfig
 from sspa.stage2_training.data.dataset import Dataset, load_dataset
 from sspa.stage2_training.evaluation.protocol import Protocol
-from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.run_folder import RunFolder, open_run_folder
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,20 @@ def open_inputs(config: RunConfig) -> RunInputs:
     """The inputs of a configuration.
 
     Raises:
-        UserError: one of them is missing or invalid, or the knowledge lacks a label.
+        UserError: one of them is missing or invalid, the knowledge lacks a label, or the teacher cannot be one.
     """
     dataset = own_dataset(config)
+    _check_teacher(config, dataset)
     return RunInputs(dataset, read_knowledge(config.knowledge).for_labels(dataset.labels.keys))
+
+
+def _check_teacher(config: RunConfig, dataset: Dataset) -> None:
+    if (name := config.teacher.run) in (None, OWN_TEACHER):
+        return
+    teacher = open_run_folder(Path(str(name)))
+    teacher.check_loadable()
+    if not set(teacher.record().labels) & set(dataset.labels.keys):
+        raise UserError(f"{name}: knows none of the labels {', '.join(dataset.labels.keys[:5])}; take another teacher")
 
 
 @dataclass(frozen=True)

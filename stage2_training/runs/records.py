@@ -135,6 +135,17 @@ class PrecisionRecord(Record):
     scoring: str
 
 
+class TaughtRecord(Record):
+    """What a teacher has put in place of unknown marks of train: how many labels `present` and `absent`, in how many
+    `images`; the teacher's folder and the SHA-256 of its weights."""
+
+    teacher: str
+    weights: str
+    images: int
+    present: int
+    absent: int
+
+
 class ResultRecord(Record):
     """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction.
 
@@ -152,6 +163,7 @@ class ResultRecord(Record):
     backbone: BackboneRecord
     trained_parameters: int
     precision: PrecisionRecord | None = None
+    taught: TaughtRecord | None = None
     finished: str | None = None
     seconds: float
     train_seconds: float | None = None

@@ -9,7 +9,7 @@ from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.model.contract import Head, trainable_count
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord
+from sspa.stage2_training.runs.records import BackboneRecord, PrecisionRecord, ResultRecord, TaughtRecord
 from sspa.stage2_training.runs.run_folder import RunFolder
 
 
@@ -29,9 +29,13 @@ class RunResult:
 
 
 def result_record(
-    result: RunResult, recognizer: Recognizer, config: RunConfig, costs: Mapping[str, Any]
+    result: RunResult,
+    recognizer: Recognizer,
+    config: RunConfig,
+    costs: Mapping[str, Any],
+    taught: TaughtRecord | None = None,
 ) -> ResultRecord:
-    """result.json, finished now; `costs` are its times and peak memory."""
+    """result.json, finished now; `costs` are its times and peak memory, `taught` is what a teacher has said."""
     backbone = recognizer.backbone
     return ResultRecord(
         best_epoch=result.best_epoch,
@@ -43,6 +47,7 @@ def result_record(
         backbone=BackboneRecord(name=backbone.name, description=backbone.description),
         trained_parameters=trainable_count(recognizer),
         precision=PrecisionRecord(training=config.training.precision, scoring=backbone.precision),
+        taught=taught,
         finished=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **costs,
     )

@@ -21,7 +21,7 @@ from sspa.stage2_training.compute.algorithms import compile_model, deterministic
 from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig, TrainingOptions
-from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.dataset import Dataset, Split, with_known_marks
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, branch_title
 from sspa.stage2_training.evaluation.thresholds import tune_each
 from sspa.stage2_training.features.batches import Batches
@@ -32,7 +32,7 @@ from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.losses import positive_shares
 from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.inputs import RunInputs, open_inputs
-from sspa.stage2_training.runs.records import written
+from sspa.stage2_training.runs.records import TaughtRecord, written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
 from sspa.stage2_training.runs.stored_tensors import read_predictions, read_weights, write_predictions, write_weights
@@ -44,6 +44,7 @@ from sspa.stage2_training.training.logit_bias import fitted_biases
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
 from sspa.stage2_training.training.result import RunResult, result_record, write_descriptions
 from sspa.stage2_training.training.steps import check_steps, train_steps
+from sspa.stage2_training.training.teaching import taught_marks, with_taught_marks
 from sspa.stage2_training.training.train_state import TrainState
 from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
 
@@ -59,6 +60,7 @@ def run(
     resume: bool = False,
     processes: Processes = ALONE,
     inputs: RunInputs | None = None,
+    is_teacher: bool = False,
 ) -> RunResult:
     """Train and evaluate; the module's docstring gives the order of steps.
 
@@ -67,6 +69,7 @@ def run(
         resume: resume in `out`, or in the newest folder under runs/ with this configuration.
         processes: the processes that train together, this one included; the first one writes.
         inputs: what `open_inputs` says of `config`, if that is known already.
+        is_teacher: another run makes this one, and says how to resume.
 
     Raises:
         UserError: anything the user can fix, if possible before anything is written; also if the run to resume is
@@ -97,9 +100,11 @@ def run(
         with ExitStack() as held, interruptions(second_ends=processes.world == 1) as interruption:
             processes.first(lambda: _lock(folder, config, held))
             try:
+                training.ask_teacher(folder)
                 return training.train_and_score(folder, interruption)
             except (KeyboardInterrupt, SystemExit):
-                say(f"stopped; resume with the same command and --resume, or with --resume --out {folder.path}")
+                if not is_teacher:
+                    say(f"stopped; resume with the same command and --resume, or with --resume --out {folder.path}")
                 raise
 
 
@@ -131,7 +136,10 @@ class _Training:
 
     def __init__(self, config: RunConfig, inputs: RunInputs, device: torch.device, processes: Processes) -> None:
         self.config, self.device, self.processes = config, device, processes
-        self.dataset, self.knowledge = inputs.dataset, inputs.knowledge
+        self.given, self.knowledge = inputs, inputs.knowledge
+        self.taught: TaughtRecord | None = None
+        # What its teacher will know is not left out.
+        self.dataset = with_known_marks(inputs.dataset) if config.teacher.run is None else inputs.dataset
         splits = ", ".join(f"{len(split)} {name}" for name, split in self.dataset.splits.items())
         say(f"data: {self.dataset.name}, {splits}")
         say(f"protocol: {self.dataset.protocol}; {self.dataset.note}")
@@ -144,10 +152,32 @@ class _Training:
             recompute_activations(image_tower.blocks())
         if config.training.compile:
             compile_model(self.recognizer.head, image_tower, device)
-        self.inputs = Inputs(config, self.dataset, self.recognizer.backbone, device, processes)
+        self._read(self.dataset)
         self.inputs.check_batch_size()
-        self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", self.dataset.measured))
-        self.shares = positive_shares(torch.from_numpy(self.train.targets)).to(device)
+
+    def _read(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.inputs = Inputs(self.config, dataset, self.recognizer.backbone, self.device, self.processes)
+        self.train, self.val, self.test = (self.inputs.split(name) for name in ("train", "val", dataset.measured))
+        self.shares = positive_shares(torch.from_numpy(self.train.targets)).to(self.device)
+
+    def ask_teacher(self, folder: RunFolder) -> None:
+        """Train on what the run's teacher is sure of too, if it has one and anything is unknown in train."""
+        if self.config.teacher.run is None:
+            return
+        if (self.given.dataset.split("train").targets >= 0).all():
+            say("nothing is unknown in train, so that no teacher is asked")
+            return
+
+        def make(config: RunConfig, path: Path) -> None:
+            resume = self.processes.first((path / "run.json").exists)
+            run(config, path, self.device, resume, self.processes, self.given, is_teacher=True)
+
+        # A run that is resumed asks no teacher, and has to go on with the same random numbers.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            taught = taught_marks(folder, self.config, self.given, self.device, self.processes, make)
+        self.taught = taught.about
+        self._read(with_known_marks(with_taught_marks(self.given.dataset, taught)))
 
     def train_and_score(self, folder: RunFolder, interruption: Interruption) -> RunResult:
         """Start or resume in `folder`, and finish the run."""
@@ -356,7 +386,9 @@ class _Training:
                 "train_seconds": round(state.seconds, 2),
                 **peak_memory(self.device),
             }
-            folder.write_json("result.json", written(result_record(result, self.recognizer, self.config, costs)))
+            folder.write_json(
+                "result.json", written(result_record(result, self.recognizer, self.config, costs, self.taught))
+            )
 
         processes.first(write)
         return result

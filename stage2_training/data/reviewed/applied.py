@@ -11,6 +11,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.label_sets import LabelSet
 from sspa.shared.terminal import say
 from sspa.stage2_training.data.columns import Texts
+from sspa.stage2_training.data.image_files import find_photos
 from sspa.stage2_training.data.images_on_disk import in_root
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.data.reviewed.answers import Answers
@@ -19,9 +20,16 @@ from sspa.stage2_training.evaluation.protocols import get_protocol
 
 
 def reviewed_manifest(
-    answers: Answers, origin: Path, root: Path, labels: LabelSet | None, val: float, test: float, seed: int
+    answers: Answers,
+    origin: Path,
+    root: Path,
+    labels: LabelSet | None,
+    val: float,
+    test: float,
+    seed: int,
+    unanswered: bool = False,
 ) -> Manifest:
-    """The reviewed photos alone, with drawn splits; what nobody was asked about is unknown.
+    """The reviewed photos, with drawn splits; what nobody was asked about is unknown.
 
     Args:
         answers: of the review file `origin`.
@@ -30,6 +38,7 @@ def reviewed_manifest(
         labels: order and texts; None: those of the review.
         val, test: fractions to draw by iterative stratification.
         seed: of that draw.
+        unanswered: the other photos below `root` are in train, with nothing known of them.
 
     Raises:
         UserError: nothing was answered, no photo is there, no label is the review's, or there are too few to draw.
@@ -40,7 +49,10 @@ def reviewed_manifest(
     known: NDArray[np.bool_] = targets.max(axis=1) >= 0
     if not known.any():
         raise UserError(f"{origin}: says nothing about {', '.join(asked.keys[:5])}; give the labels that were reviewed")
-    paths = Texts(path for path, row in zip(marks, known.tolist(), strict=True) if row)
+    answered = [path for path, row in zip(marks, known.tolist(), strict=True) if row]
+    others = sorted(set(find_photos(root)) - set(answered)) if unanswered else []
+    blank = np.full((len(others), targets.shape[1]), -1, dtype=np.int8)
+    paths = Texts(answered + others)
     manifest = Manifest(
         dataset="custom",
         labels=asked,
@@ -49,7 +61,7 @@ def reviewed_manifest(
         ids=paths,
         paths=paths,
         splits=Texts(["train"] * len(paths)),
-        targets=targets[known],
+        targets=np.concatenate([targets[known], blank]),
     )
     return with_drawn_splits(manifest, val, test, seed)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.config.resolving import resolve_config, stored_config
+from sspa.stage2_training.config.resolving import resolve_config, stored_config, teacher_config
 from sspa.stage2_training.model.loss_options import AslOptions, BceOptions, TwoWayOptions
 from sspa.stage2_training.model.options import SspaOptions
 
@@ -66,3 +66,23 @@ def test_a_run_from_before_descriptions_were_selected_still_uses_all() -> None:
 def test_a_stored_configuration_with_a_strange_key_is_refused() -> None:
     with pytest.raises(UserError, match=r"there is no key .loss\.strangeness."):
         stored_config({**KNOWLEDGE, "loss": {"kind": "asl", "strangeness": 1.0}})
+
+
+def test_a_teacher_may_have_another_recipe() -> None:
+    given = {"knowledge": "k.parquet", "data.name": "mine.parquet", "training.seed": 3}
+    config = resolve_config(values=given, preset="embedded-photos-taught")
+    assert (config.teacher.run, config.training.epochs, config.training.batch_size) == ("self", 4, 32)
+    teacher = teacher_config(config)
+    assert teacher.teacher.run is None
+    assert (teacher.training.epochs, teacher.training.batch_size, teacher.training.seed) == (20, 8, 3)
+    assert (teacher.preset, teacher.data, teacher.knowledge) == ("embedded-photos-few", config.data, config.knowledge)
+    own = resolve_config(settings=["teacher.run=self", "training.epochs=2"], values=given)
+    assert teacher_config(own).training.epochs == 2
+
+
+def test_a_teachers_recipe_has_to_exist_and_to_be_of_ones_own_teacher() -> None:
+    given = {"knowledge": "k.parquet"}
+    with pytest.raises(UserError, match="there is no preset 'embedded-foto'"):
+        resolve_config(settings=["teacher.run=self", "teacher.preset=embedded-foto"], values=given)
+    with pytest.raises(UserError, match=r"teacher\.preset.*set teacher\.run=self too"):
+        resolve_config(settings=["teacher.preset=embedded-photos"], values=given)

@@ -6,7 +6,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, EncodedImage, load_image, load_sized
+from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, EncodedImage, find_photos, load_image, load_sized
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
 
@@ -163,3 +163,13 @@ def test_an_image_that_is_not_on_a_disk_is_named_in_its_error() -> None:
 
     with pytest.raises(UserError, match=r"s3://bucket/x\.jpg: damaged image \(connection reset\)"):
         load_image(EncodedImage("s3://bucket/x.jpg", lost))
+
+
+def test_photos_are_found_at_any_depth_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("b.JPG", "a/c.png", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_photos(tmp_path) == ["a/c.png", "b.JPG"]
+    assert "1 files are left out: 1 .txt" in capfd.readouterr().err
+    with pytest.raises(UserError, match="there is no such folder"):
+        find_photos(tmp_path / "nothing")

@@ -14,17 +14,7 @@ from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.model.baselines.options import LinearProbeOptions
 from sspa.stage2_training.model.options import SspaOptions
-from sspa.stage2_training.review.command import find_photos, given_marks, photo_qualities, review_config
-
-
-def test_photos_are_found_at_any_depth_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for name in ("b.JPG", "a/c.png", "notes.txt", ".hidden.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert find_photos(tmp_path) == ["a/c.png", "b.JPG"]
-    assert "1 files are left out: 1 .txt" in capfd.readouterr().err
-    with pytest.raises(UserError, match="there is no such folder"):
-        find_photos(tmp_path / "nothing")
+from sspa.stage2_training.review.command import given_marks, photo_qualities, review_config
 
 
 def test_given_marks_follow_the_labels_that_are_asked_about() -> None:

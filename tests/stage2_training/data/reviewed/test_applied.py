@@ -124,3 +124,15 @@ def test_corrections_of_other_photos_or_labels_are_refused(tmp_path: Path) -> No
         corrected(manifest(["a.jpg"]), answers_of(Answer(path="b.jpg", marks={"cat": 0})), ORIGIN, tmp_path)
     with pytest.raises(UserError, match="reviews none of the labels"):
         corrected(manifest(["a.jpg"]), answers_of(Answer(path="a.jpg", marks={"fox": 0})), ORIGIN, tmp_path)
+
+
+def test_photos_that_were_not_answered_may_be_in_train_without_labels(tmp_path: Path) -> None:
+    names = photos(tmp_path, 30)
+    alone = reviewed_manifest(whole_review(names[:20]), ORIGIN, tmp_path, None, 0.1, 0.2, 0)
+    found = reviewed_manifest(whole_review(names[:20]), ORIGIN, tmp_path, None, 0.1, 0.2, 0, unanswered=True)
+    check_manifest(found, "here")
+    assert list(found.paths) == [*alone.paths, *sorted(names[20:])]
+    # The splits of those that were answered are the same.
+    assert list(found.splits) == [*alone.splits, *["train"] * 10]
+    assert (found.targets[20:] == -1).all()
+    assert (found.targets[:20] == alone.targets).all()
