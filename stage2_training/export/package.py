@@ -47,7 +47,8 @@ def package_run(run: Path, out: Path) -> Path:
         tree = _configuration(config, beside)
         own.write_json("config.json", tree)
         backbone = _backbone(result.backbone, config, tree)
-        own.write_json("result.json", written(result.model_copy(update={"backbone": backbone})))
+        taught = result.taught and result.taught.model_copy(update={"teacher": Path(result.taught.teacher).name})
+        own.write_json("result.json", written(result.model_copy(update={"backbone": backbone, "taught": taught})))
         _write_knowledge(folder.file("knowledge.parquet"), own.file("knowledge.parquet"))
         tagger = _same_as_the_run(run, beside)
         write_model_card(folder, tagger, own.file("README.md"), out.name, write_wheel(beside).name)
@@ -68,6 +69,8 @@ def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:
     tree["data"].update(root=None, name=Path(config.data.name).name)
     if config.data.protocol is not None:
         tree["data"]["protocol"] = Path(config.data.protocol).name  # of one's own; run.json has its rules
+    if config.teacher.run is not None:
+        tree["teacher"]["run"] = Path(config.teacher.run).name
     backbone, within = tree["backbone"], f"{OWN_FOLDER}/{_BACKBONE}"
     if backbone["name"].startswith("local-dir:"):
         source = Path(backbone["name"].removeprefix("local-dir:"))

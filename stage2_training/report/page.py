@@ -113,6 +113,7 @@ def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tu
         ("seed", str(config.training.seed)),
         ("best epoch", f"{result.best_epoch} of {config.training.epochs}, chosen on val"),
         *([("prediction", result.mixture)] if result.mixture else []),
+        *([("taught", result.taught.words)] if result.taught else []),
         *([("precision", f"training {scoring.training}, scoring {scoring.scoring}")] if scoring else []),
         *([("finished", result.finished)] if result.finished else []),
         (

@@ -145,6 +145,12 @@ class TaughtRecord(Record):
     present: int
     absent: int
 
+    @property
+    def words(self) -> str:
+        """For people: what was taught, by whom."""
+        said = f"{self.present:,} labels present and {self.absent:,} absent in {self.images:,} images"
+        return f"{said}; teacher: {Path(self.teacher).name}"
+
 
 class ResultRecord(Record):
     """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction.

@@ -1,5 +1,6 @@
 """Fixtures: recorded answers that the real command can replay, and a trained run."""
 
+import fcntl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,25 +62,35 @@ def sspa_train(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything that a run needs; see `tiny_run`."""
-    folder = tmp_path_factory.mktemp("squares")
-    write_inputs(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def trained_run(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder written by the real command; tests must not change it."""
+def inputs_and_run(worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `squares` and `squares-run`, made by whichever of pytest's workers comes first."""
     import torch
 
     # So small a model gains nothing from threads, and on a busy machine they wait for each other.
     torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("runs") / "squares-run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSPA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        assert _end_of(patch, train_arguments(squares, out)) == 0
-    return out
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "trained"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "squares-run").exists():
+            (folder / "squares").mkdir()
+            write_inputs(folder / "squares")
+            patch.setenv("SSPA_CACHE", str(folder / "cache"))
+            assert _end_of(patch, train_arguments(folder / "squares", folder / "squares-run")) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def squares(inputs_and_run: Path) -> Path:
+    """A folder with everything that a run needs; see `tiny_run`. Tests must not change it."""
+    return inputs_and_run / "squares"
+
+
+@pytest.fixture(scope="session")
+def trained_run(inputs_and_run: Path) -> Path:
+    """A run folder written by the real command; tests must not change it."""
+    return inputs_and_run / "squares-run"
 
 
 def _end_of(patch: pytest.MonkeyPatch, arguments: Sequence[str | Path]) -> int:

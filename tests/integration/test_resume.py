@@ -188,11 +188,11 @@ def test_processes_that_read_different_data_are_told(driver: Runs, squares: Path
 
 
 @pytest.fixture(scope="module")
-def odd_manifest(squares: Path) -> Path:
+def odd_manifest(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The squares with 23 images in val and in test, which is not divisible by two processes."""
     manifest = read_manifest(squares / "squares.parquet")
     kept = [row for row, key in enumerate(manifest.ids) if key not in ("val5", "test7")]
-    path = squares / "odd.parquet"
+    path = tmp_path_factory.mktemp("odd") / "odd.parquet"
     write_manifest(manifest.only(np.array(kept)), path)
     return path
 

@@ -33,14 +33,14 @@ def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def settings(squares: Path) -> tuple[str, ...]:
+def settings(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Of the squares' 96 training images only 40 have labels, and one of these one unknown label."""
     manifest = read_manifest(squares / "squares.parquet")
     targets = manifest.targets.copy()
     train = manifest.rows_of("train")
     targets[train[KNOWN:]] = -1
     targets[train[0], 1] = -1
-    path = squares / "partly.parquet"
+    path = tmp_path_factory.mktemp("partly") / "partly.parquet"
     write_manifest(type(manifest)(**{**vars(manifest), "targets": targets}), path)
     return f"data.name={path}", f"training.epochs={EPOCHS}"
 
@@ -137,3 +137,14 @@ def test_where_nothing_is_unknown_no_teacher_is_asked(driver: Runs, tmp_path: Pa
     assert driver.run(out, "training.epochs=1", "teacher.run=self") == [0], said(out)
     assert "nothing is unknown in train, so that no teacher is asked" in said(out)
     assert "taught" not in json.loads((out / "result.json").read_text())
+
+
+def test_report_and_package_say_what_was_taught(driver: Runs, squares: Path, whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "package"
+    log = tmp_path / "package.log"
+    assert driver.ask(arguments=["package", str(whole), "--out", str(path)], log=str(log)) == [0], log.read_text()
+    taught = RunFolder(whole).result().taught
+    assert taught is not None
+    assert taught.words in (path / "README.md").read_text()
+    assert not (path / "teacher").exists()
+    assert RunFolder(path).result().taught == taught
