@@ -4,7 +4,8 @@
 
 All of VOC2007's train photos start without labels, and there is no val: everything is learned from what was answered,
 with the recipe and the strategies of `sspa-train review`. `--measure val` is for choosing; test is measured once. What
-is finished is kept in OUT, one JSON file each.
+is finished is kept in OUT, one JSON file each, and with `--answers 120` the first 120 answers as a review file, which
+`sspa-train data prepare custom --review` reads. `--photos FOLDER` makes a folder of the train photos alone for that.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from sspa.shared.knowledge import names_only, read_knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.cli.options import FAST_MODEL
 from sspa.stage2_training.data.dataset import load_dataset
+from sspa.stage2_training.data.reviewed.entries import Answer
+from sspa.stage2_training.data.reviewed.review_file import open_review
 from sspa.stage2_training.evaluation.metrics import class_average_precisions
 from sspa.stage2_training.features.batches import FeatureBatches
 from sspa.stage2_training.features.kept_features import FeatureCache
@@ -43,6 +46,8 @@ def main() -> None:
     parser.add_argument("--models", default="sspa,names,linear")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--at", default="25,50,100,120,200")
+    parser.add_argument("--answers", type=int, default=0)
+    parser.add_argument("--photos", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -60,6 +65,10 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     """mAP on the measured split, by the number of answered photos."""
     dataset = load_dataset(options.data, options.root)
     pool, measured = dataset.splits["train"], dataset.splits[options.measure]
+    if options.photos is not None and not options.photos.exists():
+        options.photos.mkdir(parents=True)
+        for path in pool.paths:
+            (options.photos / path.name).symlink_to(path.resolve())
     knowledge = read_knowledge(options.knowledge).for_labels(dataset.labels.keys)
     if model == "names":
         knowledge = names_only(dataset.labels)
@@ -77,11 +86,13 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled, seed)
     known, answered = np.full_like(pool.targets, -1), np.zeros(len(pool), dtype=bool)
     curve: dict[int, float] = {}
+    asked: list[int] = []
     probabilities = learner.probabilities()
     learned_from = 0
     for number in range(1, max(at) + 1):
         ((row, _),) = strategy.choose(probabilities, known, answered, 1)
         answered[row], known[row] = True, pool.targets[row]
+        asked.append(row)
         # As the session does, and where it is measured.
         due = number >= max(5, learned_from + max(10, learned_from // 10)) if learned_from else number == 5
         if (due and asks != "random") or number in at:
@@ -90,6 +101,12 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
             if number in at and model != "linear":
                 learner.teach_itself(rows, known[rows], np.flatnonzero(~answered), lambda: True)
             probabilities, learned_from = learner.probabilities(), number
+        if number == options.answers:
+            review = options.out / f"{model}-{asks}-{seed}.review.jsonl"
+            with open_review(review, dataset.labels) as file:
+                for row in asked:
+                    marks = dict(zip(dataset.labels.keys, known[row].tolist(), strict=True))
+                    file.add(Answer(path=pool.paths[row].name, marks=marks, by="benchmark"))
         if number in at:
             scored = score(learner.recognizer(), views)["both"]
             precisions = class_average_precisions(scored, measured.targets, dataset.protocol)

@@ -205,8 +205,11 @@ class TeacherOptions(Options):
         None, description="a finished run; `self`: one that is made first, in RUN/teacher; null: no teacher"
     )
     preset: str | None = Field(None, description="recipe of the teacher, if that is `self`; null: the run's own")
+    repeat: PositiveInt = Field(
+        1, description="times that an epoch has each training image of which something was known before"
+    )
     sure: Annotated[float, Field(gt=0.5, le=1)] = Field(
-        0.8, description="probability above which a label counts as present, and below 1 minus it as absent"
+        0.7, description="probability above which a label counts as present, and below 1 minus it as absent"
     )
 
 

@@ -177,7 +177,7 @@ class _Training:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             taught = taught_marks(folder, self.config, self.given, self.device, self.processes, make)
         self.taught = taught.about
-        self._read(with_known_marks(with_taught_marks(self.given.dataset, taught)))
+        self._read(with_taught_marks(self.given.dataset, taught, self.config.teacher.repeat))
 
     def train_and_score(self, folder: RunFolder, interruption: Interruption) -> RunResult:
         """Start or resume in `folder`, and finish the run."""

@@ -20,7 +20,7 @@ from sspa.shared.terminal import progress, say
 from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.config.resolving import teacher_config
 from sspa.stage2_training.config.run_config import OWN_TEACHER, RunConfig
-from sspa.stage2_training.data.dataset import Dataset, rows_of_split
+from sspa.stage2_training.data.dataset import Dataset, rows_of_split, with_known_marks
 from sspa.stage2_training.features.inputs import Inputs
 from sspa.stage2_training.inference.loading import make_recognizer
 from sspa.stage2_training.inference.scoring import score_together
@@ -38,11 +38,20 @@ def sure_marks(probabilities: NDArray[np.float32], sure: float) -> NDArray[np.in
     return np.select([probabilities > sure, probabilities < 1 - sure], [1, 0], -1).astype(np.int8)
 
 
-def with_taught_marks(dataset: Dataset, taught: TaughtMarks) -> Dataset:
-    """The data set, with a teacher's marks of train where its own are unknown."""
+def with_taught_marks(dataset: Dataset, taught: TaughtMarks, repeat: int) -> Dataset:
+    """The data set, with a teacher's marks of train where its own are unknown.
+
+    Training images of which something was known before are there `repeat` times, those of which nothing is known now
+    are left out.
+    """
     train = dataset.split("train")
     targets = np.where(train.targets >= 0, train.targets, taught.marks)
-    return replace(dataset, splits={**dataset.splits, "train": replace(train, targets=targets)})
+    learned = with_known_marks(replace(dataset, splits={**dataset.splits, "train": replace(train, targets=targets)}))
+    if repeat == 1:
+        return learned
+    was_known = np.isin(np.flatnonzero((targets >= 0).any(axis=1)), np.flatnonzero((train.targets >= 0).any(axis=1)))
+    rows = np.repeat(np.arange(len(was_known)), np.where(was_known, repeat, 1))
+    return replace(learned, splits={**learned.splits, "train": rows_of_split(learned.split("train"), rows)})
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_a_stored_configuration_with_a_strange_key_is_refused() -> None:
 def test_a_teacher_may_have_another_recipe() -> None:
     given = {"knowledge": "k.parquet", "data.name": "mine.parquet", "training.seed": 3}
     config = resolve_config(values=given, preset="embedded-photos-taught")
-    assert (config.teacher.run, config.training.epochs, config.training.batch_size) == ("self", 4, 32)
+    assert (config.teacher.run, config.training.epochs, config.training.batch_size) == ("self", 3, 16)
     teacher = teacher_config(config)
     assert teacher.teacher.run is None
     assert (teacher.training.epochs, teacher.training.batch_size, teacher.training.seed) == (20, 8, 3)

@@ -32,10 +32,20 @@ def test_what_is_known_stays_as_it_is() -> None:
         np.array([[0, 1], [-1, 0], [1, 1]], dtype=np.int8),
         TaughtRecord(teacher="self", weights="", images=3, present=3, absent=2),
     )
-    found = with_taught_marks(dataset, taught)
+    found = with_taught_marks(dataset, taught, repeat=1)
     assert found.splits["train"].targets.tolist() == [[1, 1], [-1, 0], [0, 0]]
     assert found.splits["val"] is dataset.splits["val"]
     assert found.content_hash == dataset.content_hash
+
+
+def test_what_was_known_before_may_be_repeated_and_what_is_not_known_now_is_left_out() -> None:
+    dataset = dataset_of([[-1, -1], [1, -1], [-1, -1], [0, 0]])
+    marks = np.array([[-1, 1], [-1, -1], [-1, -1], [-1, -1]], dtype=np.int8)
+    about = TaughtRecord(teacher="self", weights="", images=1, present=1, absent=0)
+    train = with_taught_marks(dataset, TaughtMarks(marks, about), repeat=2).splits["train"]
+    assert list(train.ids) == ["image0", "image1", "image1", "image3", "image3"]
+    assert train.targets.tolist() == [[-1, 1], [1, -1], [1, -1], [0, 0], [0, 0]]
+    assert list(train.paths) == [Path(f"{key}.png") for key in train.ids]
 
 
 def test_images_of_which_nothing_is_known_are_left_out_of_training(capfd: pytest.CaptureFixture[str]) -> None:
