@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz_damage import Damage
-from fuzz_good_inputs import write_good_inputs
+from fuzz_good_inputs import TAUGHT, write_good_inputs
 
 from sspa.shared.cache import cache_folder
 from sspa.shared.errors import UserError
@@ -41,6 +41,7 @@ from sspa.stage1_knowledge.prompt import read_prompt
 from sspa.stage1_knowledge.template_blocks import BoundedBlocks
 from sspa.stage2_training.backbones.model_folders import check_model_folder
 from sspa.stage2_training.backbones.text_cache import cached_text_features
+from sspa.stage2_training.comparison.definition import read_comparison
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.data.custom.reading import read_custom
@@ -50,12 +51,14 @@ from sspa.stage2_training.data.manifest import read_manifest
 from sspa.stage2_training.data.reviewed.answers import read_answers
 from sspa.stage2_training.demo.gate import Gate
 from sspa.stage2_training.demo.uploads import Uploads
+from sspa.stage2_training.evaluation.own_protocol import read_own_protocol
 from sspa.stage2_training.export.package import package_run
 from sspa.stage2_training.features.kept_features import FeatureCache
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.runs.listing import list_runs
 from sspa.stage2_training.runs.run_folder import open_run_folder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
+from sspa.stage2_training.runs.taught import read_taught
 from sspa.stage2_training.serving.origin import hosts_of
 from sspa.stage2_training.training.checkpoint import load_checkpoint, save_checkpoint
 from sspa.stage2_training.training.optimization import make_optimization
@@ -98,6 +101,9 @@ class Fuzzer:
             "manifest": self._file("manifest.parquet", read_manifest),
             "label file": self._file("labels.txt", read_label_set),
             "journal": self._file("journal", read_journal),
+            "protocol": self._file("own.yaml", read_own_protocol),
+            "comparison": self._file("comparison.yaml", lambda file: read_comparison(str(file))),
+            "taught": self._file("taught.parquet", lambda file: read_taught(file, *TAUGHT)),
             "review": self._file("mine.review.jsonl", read_answers),
             "import": self._import,
             "custom data": self._custom,

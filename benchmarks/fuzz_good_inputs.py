@@ -13,7 +13,11 @@ from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import Manifest, write_manifest
 from sspa.stage2_training.data.reviewed.entries import Answer, Head, ReviewedLabel, Undo
 from sspa.stage2_training.evaluation.protocols import get_protocol
+from sspa.stage2_training.runs.records import TaughtRecord
+from sspa.stage2_training.runs.taught import TaughtMarks, write_taught
 
+# The images and labels of taught.parquet.
+TAUGHT = (("a", "b"), ("cat", "dog"))
 LABELS = LabelSet("pets", (Label("cat", "cat"), Label("dog", "dog")))
 
 
@@ -26,6 +30,11 @@ def write_good_inputs(good: Path) -> None:
     write_manifest(Manifest("d", LABELS, get_protocol("custom"), "", ids, ids, Texts(("train", "val", "test")), marks),
                    good / "manifest.parquet")  # fmt: skip
     (good / "labels.txt").write_text("# domain: natural\ncat\tcat\thint\ndog\n")
+    (good / "own.yaml").write_text("name: five\nbased_on: custom\nthreshold: 0.3\ntop_k: 5\nheadline: [mAP, 'CF1@5']\n")
+    about = TaughtRecord(teacher="self", weights="0", images=1, present=1, absent=1)
+    write_taught(TaughtMarks(np.array([[1, 0], [-1, -1]], np.int8), about), *TAUGHT, good / "taught.parquet")
+    comparison = "about: a\nreference: b\nseeds: [0]\nvariants: {b: {}, c: {training: {lr: 0.1}}}\n"
+    (good / "comparison.yaml").write_text(comparison)
     (good / "rows.csv").write_text("label,sample,description\ncat,0,A cat has a tail.\n")
     (good / "rows.jsonl").write_text('{"label": "cat", "sample": 0, "description": "A cat has a tail."}\n')
     (good / "data.csv").write_text("path,labels,split\na.jpg,cat;dog,train\nb.jpg,?cat,val\n")
