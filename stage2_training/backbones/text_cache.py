@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from sspa.shared.cache import cache_folder
-from sspa.shared.errors import UserError
-from sspa.shared.terminal import say
 from sspa.stage2_training.backbones.contract import Backbone
-from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, write_tensors
+from sspa.stage2_training.compute.cached_tensor import cached_tensor
+
+# To be raised when what is computed from the same texts changes.
+_VERSION = 2
 
 
 def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_hash: str) -> Tensor:
@@ -19,20 +20,12 @@ def cached_text_features(backbone: Backbone, texts: Sequence[str], knowledge_has
     The entry's name is a hash over the backbone's fingerprint, the knowledge's content hash and the texts
     in their order, so that another description, template, label order or tower is a cache miss.
     """
-    parts = json.dumps([backbone.fingerprint, knowledge_hash, list(texts)])
+    parts = json.dumps([_VERSION, backbone.fingerprint, knowledge_hash, list(texts)])
     path = cache_folder("texts") / f"{hashlib.sha256(parts.encode()).hexdigest()}.safetensors"
-    device = next(backbone.text_tower.parameters()).device
-    if path.is_file():
-        try:
-            features = read_tensors(path)["features"]
-            if features.shape == (len(texts), backbone.width) and features.is_floating_point():
-                return features.to(device)
-        except (*UNREADABLE, KeyError, UserError):
-            pass
-        say(f"{path}: damaged text features in the cache; computing them again")
-    features = backbone.encode_text(texts)
-    try:
-        write_tensors({"features": features}, path)
-    except UserError as error:
-        say(f"{error}; going on without keeping these text features")
-    return features
+    shape = (len(texts), backbone.width)
+    features = cached_tensor(
+        path,
+        lambda: backbone.encode_text(texts),
+        lambda kept: kept.shape == shape and kept.is_floating_point(),
+    )
+    return features.to(next(backbone.text_tower.parameters()).device)

@@ -10,15 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from sspa.shared.cache import cache_folder
-from sspa.shared.errors import UserError
-from sspa.shared.terminal import say
-from sspa.stage2_training.compute.tensor_files import UNREADABLE, read_tensors, write_tensors
+from sspa.stage2_training.compute.cached_tensor import cached_tensor
 from sspa.stage2_training.evaluation.bootstrap import resampled_map, resampling_weights
 from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 # Of what is computed from the same predictions; to be raised when that changes.
-_VERSION = 1
+_VERSION = 2
 
 
 def resampled_test_map(
@@ -43,20 +41,13 @@ def resampled_test_map(
     digest.update(probabilities.tobytes())
     digest.update(targets.tobytes())
     path = cache_folder("resampled") / f"{digest.hexdigest()}.safetensors"
-    if path.is_file():
-        try:
-            kept: NDArray[np.float64] = read_tensors(path)["map"].numpy()
-            if kept.shape == (resamples,):
-                return kept
-        except (*UNREADABLE, KeyError, UserError):
-            pass
-        say(f"{path}: is damaged; computing it again")
-    drawn = 100 * resampled_map(probabilities, targets, protocol, _weights(len(targets), resamples))
-    try:
-        write_tensors({"map": torch.from_numpy(drawn)}, path)
-    except UserError as error:
-        say(f"{error}; going on without keeping it")
-    return drawn
+
+    def drawn() -> torch.Tensor:
+        weights = _weights(len(targets), resamples)
+        return torch.from_numpy(100 * resampled_map(probabilities, targets, protocol, weights))
+
+    found: NDArray[np.float64] = cached_tensor(path, drawn, lambda kept: kept.shape == (resamples,)).numpy()
+    return found
 
 
 @lru_cache(maxsize=1)
