@@ -11,6 +11,7 @@ is finished is kept in OUT, one JSON file each, and with `--answers 120` the fir
 import argparse
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     if options.photos is not None and not options.photos.exists():
         options.photos.mkdir(parents=True)
         for path in pool.paths:
-            (options.photos / path.name).symlink_to(path.resolve())
+            shutil.copyfile(path, options.photos / path.name)
     knowledge = read_knowledge(options.knowledge).for_labels(dataset.labels.keys)
     if model == "names":
         knowledge = names_only(dataset.labels)
