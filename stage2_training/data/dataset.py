@@ -119,11 +119,25 @@ def load_dataset(
         within = tuple(split for name, split in own.items() if name != "test")
         splits = {name: replace(split, within=within) for name, split in dataset.splits.items()}
         return replace(dataset, name=f"{dataset.name}-fold-{fold.number}-of-{fold.count}", splits=splits)
+    if name.endswith(".parquet") and not (manifest.targets >= 0).any(axis=1).all():
+        return _within_folder(dataset)
     if subset.shots is not None:
         own = dataset_from_manifest(whole, found_root, leave_out_unreadable).splits
         train = replace(dataset.splits["train"], within=(own["train"],))
         return replace(dataset, splits={**dataset.splits, "train": train})
     return dataset
+
+
+def _within_folder(dataset: Dataset) -> Dataset:
+    """The data set, its images found among all of them in the order of their folder.
+
+    In that order `review` has read the photos of which nothing is known, so that their features are there.
+    """
+    rows = [(split.paths[row], split, row) for split in dataset.splits.values() for row in range(len(split))]
+    rows.sort(key=lambda found: found[0])
+    ids, paths = [split.ids[row] for _, split, row in rows], [path for path, _, _ in rows]
+    within = (Split("photos", ids, paths, np.stack([split.targets[row] for _, split, row in rows])),)
+    return replace(dataset, splits={name: replace(split, within=within) for name, split in dataset.splits.items()})
 
 
 def with_known_marks(dataset: Dataset) -> Dataset:

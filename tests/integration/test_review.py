@@ -17,8 +17,13 @@ import torch
 
 from sspa.shared.knowledge import read_knowledge
 from sspa.stage2_training.cli.options import FAST_MODEL
+from sspa.stage2_training.data.dataset import load_dataset
+from sspa.stage2_training.data.image_files import find_photos
 from sspa.stage2_training.data.manifest import Manifest, read_manifest, write_manifest
-from sspa.stage2_training.data.reviewed.answers import read_answers
+from sspa.stage2_training.data.reviewed.answers import Answers, read_answers
+from sspa.stage2_training.data.reviewed.applied import reviewed_manifest
+from sspa.stage2_training.data.reviewed.entries import Answer
+from sspa.stage2_training.features.kept_features import FeatureCache
 from sspa.stage2_training.review.command import review_config
 from sspa.stage2_training.review.learning import Learner
 
@@ -323,3 +328,31 @@ def test_the_model_learns_from_answers_and_from_what_it_is_sure_of(
     assert (learner.probabilities() != first).any()
     assert not learner.teach_itself(rows, targets, others[:0], lambda: True)
     assert (torch.get_rng_state() == random).all()
+
+
+def test_what_the_review_has_read_a_run_does_not_read_again(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSPA_CACHE", str(tmp_path))
+    root, file = squares / "pictures", tmp_path / "mine.parquet"
+    settings = [f"backbone.name=local-dir:{squares / 'backbone'}", "model.width=32", "training.views=[plain]"]
+    config = review_config(squares / "knowledge.parquet", "natural", [], [*FAST_MODEL, *settings], ())
+    of_squares = read_manifest(squares / "squares.parquet")
+    knowledge = read_knowledge(squares / "knowledge.parquet").for_labels(of_squares.labels.keys)
+    learner = Learner(config, knowledge, root, find_photos(root), torch.device("cpu"))
+    learner.read_photos()
+    answers = Answers(of_squares.labels.labels)
+    for path, marks in list(zip(of_squares.paths, of_squares.targets.tolist(), strict=True))[:40]:
+        answers.add(Answer(path=path, marks=dict(zip(of_squares.labels.keys, marks, strict=True))))
+    write_manifest(reviewed_manifest(answers, file, root, None, 0.1, 0.2, 0, unanswered=True), file)
+    dataset = load_dataset(str(file), root)
+    backbone = learner.recognizer().backbone
+    cache, train = FeatureCache(backbone, torch.device("cpu"), 0), dataset.split("train")
+    capfd.readouterr()
+    # 28 of those that were answered, and 104 others.
+    assert len(train) == 132
+    (kept,) = cache.kept([train], "plain")
+    assert "keeping the frozen tower's features" not in capfd.readouterr().err
+    alone = FeatureCache(backbone, torch.device("cpu"), 0).kept([replace(train, within=())], "plain")[0]
+    rows = np.arange(132)
+    assert (kept.take(rows).regions == alone.take(rows).regions).all()
