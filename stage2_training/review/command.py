@@ -168,7 +168,11 @@ def serve_review(
         if tags is not None:
             tagger = Tagger(learner.recognizer(), knowledge, config.evaluation.views, None, threshold=0.5)
             write_predictions(tagger, Paths(root, Texts(paths)), tags, config.evaluation.batch_size)
-    say(f"train on them: sspa-train data prepare custom --review {out} --root {root}")
+    if checked is not None:
+        say(f"correct them: sspa-train data prepare {checked} --review {out} --root {root} --output corrected.parquet")
+        return
+    others = " --unanswered" if progress["answered"] < len(paths) else ""
+    say(f"train on them: sspa-train data prepare custom --review {out} --root {root}{others}")
 
 
 def _strategies(
