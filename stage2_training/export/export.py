@@ -45,10 +45,11 @@ def _write_checked(run: Path, target: Target, out: Path, check: Sequence[str]) -
     tagger = Tagger.load(run, device="cpu", precision="float32")
     description = describe(tagger)
     found = images_to_check(tagger, check)
-    say("capturing the model ...")
+    say("capturing the model ... (all of it takes a minute or two, longer for a large one)")
     program = capture(tagger)
+    size = sum(value.nbytes for value in program.state_dict.values())
     with replacing(out) as beside:
-        say(f"writing it for {target.runtime} ...")
+        say(f"writing it for {target.runtime}, about {size / 1e6:,.1f} MB ...")
         target.write(program, description, beside)
         exported = target.open(beside)
         difference = largest_difference(tagger, exported, found.images)
