@@ -30,6 +30,7 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
         *((name, 3, {}) for name in ready_names()),
         (str(BENCHMARKS / "settings.yaml"), 1, {"data.name": "voc2007"}),
         (str(BENCHMARKS / "untrained.yaml"), 1, {}),
+        (str(BENCHMARKS / "self-training.yaml"), 1, {"data.name": "voc2007"}),
     ],
 )
 def test_every_run_that_comes_with_the_project_is_a_valid_configuration(
