@@ -21,7 +21,7 @@ from sspa.shared.knowledge import names_only, read_knowledge
 from sspa.shared.terminal import say
 from sspa.stage2_training.cli.options import FAST_MODEL
 from sspa.stage2_training.data.dataset import load_dataset
-from sspa.stage2_training.data.reviewed.entries import Answer
+from sspa.stage2_training.data.reviewed.entries import Answer, Chosen
 from sspa.stage2_training.data.reviewed.review_file import open_review
 from sspa.stage2_training.evaluation.metrics import class_average_precisions
 from sspa.stage2_training.features.batches import FeatureBatches
@@ -87,13 +87,13 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
     strategy: Strategy = AtRandom(seed) if asks == "random" else RareLabelsFirst(learner.pooled, seed)
     known, answered = np.full_like(pool.targets, -1), np.zeros(len(pool), dtype=bool)
     curve: dict[int, float] = {}
-    asked: list[int] = []
+    asked: list[tuple[int, Chosen]] = []
     probabilities = learner.probabilities()
     learned_from = 0
     for number in range(1, max(at) + 1):
-        ((row, _),) = strategy.choose(probabilities, known, answered, 1)
+        ((row, why),) = strategy.choose(probabilities, known, answered, 1)
         answered[row], known[row] = True, pool.targets[row]
-        asked.append(row)
+        asked.append((row, why))
         # As the session does, and where it is measured.
         due = number >= max(5, learned_from + max(10, learned_from // 10)) if learned_from else number == 5
         if (due and asks != "random") or number in at:
@@ -105,9 +105,9 @@ def _simulated(options: argparse.Namespace, model: str, asks: str, seed: int, at
         if number == options.answers:
             review = options.out / f"{model}-{asks}-{seed}.review.jsonl"
             with open_review(review, dataset.labels) as file:
-                for row in asked:
-                    marks = dict(zip(dataset.labels.keys, known[row].tolist(), strict=True))
-                    file.add(Answer(path=pool.paths[row].name, marks=marks, by="benchmark"))
+                for one, chosen in asked:
+                    marks = dict(zip(dataset.labels.keys, known[one].tolist(), strict=True))
+                    file.add(Answer(path=pool.paths[one].name, marks=marks, chosen=chosen, by="benchmark"))
         if number in at:
             scored = score(learner.recognizer(), views)["both"]
             precisions = class_average_precisions(scored, measured.targets, dataset.protocol)

@@ -100,8 +100,16 @@ def _columns_of(targets: NDArray[np.int8]) -> Iterator[NDArray[np.int64]]:
         yield np.column_stack([present, ~present.any(axis=1)]).astype(np.int64)
 
 
-def with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) -> Manifest:
+def with_drawn_splits(
+    manifest: Manifest, val: float, test: float, seed: int, typical: NDArray[np.bool_] | None = None
+) -> Manifest:
     """The manifest with fractions of its rows in val and test, and the rest in train, by iterative stratification.
+
+    Args:
+        val, test: of the rows of which something is known.
+        seed: of the draw.
+        typical: (N,), the rows that test is drawn from, all of them if they are fewer than that fraction; by default
+            every row.
 
     Raises:
         UserError: the fractions leave nothing for one of the splits.
@@ -114,9 +122,15 @@ def with_drawn_splits(manifest: Manifest, val: float, test: float, seed: int) ->
             f"{known} images with labels are too few to draw {val:g} for val and {test:g} for test; name the splits"
         )
     splits = np.full(len(manifest.ids), "train", dtype=object)
-    splits[stratified_mask(manifest, test, seed)] = "test"
+    if typical is None:
+        splits[stratified_mask(manifest, test, seed)] = "test"
+    else:
+        rows = np.flatnonzero(typical & (manifest.targets != -1).any(axis=1))
+        share = test * known / len(rows)
+        splits[rows if share >= 1 else rows[stratified_mask(manifest.only(rows), share, seed)]] = "test"
     rest = np.flatnonzero(splits == "train")
-    splits[rest[stratified_mask(manifest.only(rest), val / (1 - test), seed)]] = "val"
+    left = known - int((splits == "test").sum())
+    splits[rest[stratified_mask(manifest.only(rest), val * known / left, seed)]] = "val"
     return replace(manifest, splits=Texts(splits.tolist()))
 
 

@@ -18,6 +18,9 @@ from sspa.stage2_training.data.reviewed.answers import Answers
 from sspa.stage2_training.data.splitting import with_drawn_splits
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
+# Photos drawn at random from which test is drawn; with fewer, its figures would mean nothing.
+_ENOUGH = 10
+
 
 def reviewed_manifest(
     answers: Answers,
@@ -36,7 +39,9 @@ def reviewed_manifest(
         origin: named in messages.
         root: the folder of the photos; those that are gone are left out, which a message says.
         labels: order and texts; None: those of the review.
-        val, test: fractions to draw by iterative stratification.
+        val, test: fractions to draw by iterative stratification. Test is drawn from the photos that the review itself
+            had drawn at random, if those are `_ENOUGH` or more: the others are not like the folder, since they were
+            chosen.
         seed: of that draw.
         unanswered: the other photos below `root` are in train, with nothing known of them.
 
@@ -63,7 +68,13 @@ def reviewed_manifest(
         splits=Texts(["train"] * len(paths)),
         targets=np.concatenate([targets[known], blank]),
     )
-    return with_drawn_splits(manifest, val, test, seed)
+    at_random = {answer.path for answer in answers.standing.values() if answer.chosen == "random"}
+    typical = np.array([path in at_random for path in paths])
+    if typical.sum() < _ENOUGH or not (manifest.targets[typical] == 1).any():
+        return with_drawn_splits(manifest, val, test, seed)
+    drawn = with_drawn_splits(manifest, val, test, seed, typical)
+    of_test = len(drawn.rows_of("test"))
+    return replace(drawn, note=f"{manifest.note}; test: {of_test} of those drawn at random, so it is like the folder")
 
 
 def corrected(manifest: Manifest, answers: Answers, origin: Path, root: Path) -> Manifest:

@@ -136,3 +136,36 @@ def test_photos_that_were_not_answered_may_be_in_train_without_labels(tmp_path: 
     assert list(found.splits) == [*alone.splits, *["train"] * 10]
     assert (found.targets[20:] == -1).all()
     assert (found.targets[:20] == alone.targets).all()
+
+
+def test_test_is_drawn_from_the_photos_that_were_drawn_at_random(tmp_path: Path) -> None:
+    names = photos(tmp_path, 100)
+    useful, at_random = names[:60], names[60:]
+    answers = whole_review(useful)
+    for place, name in enumerate(at_random[:12]):
+        answers.add(Answer(path=name, marks={"cat": place % 2, "dog": 1}, chosen="random"))
+    found = reviewed_manifest(answers, ORIGIN, tmp_path, None, 0.1, 0.2, 0)
+    # A fifth of 72 would be more than there are.
+    assert [found.paths[row] for row in found.rows_of("test")] == at_random[:12]
+    assert len(found.rows_of("val")) == pytest.approx(7, abs=1)
+    assert "test: 12 of those drawn at random, so it is like the folder" in found.note
+    for place, name in enumerate(at_random[12:]):
+        answers.add(Answer(path=name, marks={"cat": place % 2, "dog": 1}, chosen="random"))
+    found = reviewed_manifest(answers, ORIGIN, tmp_path, None, 0.1, 0.2, 0)
+    assert {found.paths[row] for row in found.rows_of("test")} < set(at_random)
+    assert len(found.rows_of("test")) == pytest.approx(20, abs=2)
+    assert len(found.rows_of("val")) == pytest.approx(10, abs=2)
+
+
+def test_of_few_photos_drawn_at_random_or_none_with_a_label_there_is_no_test(tmp_path: Path) -> None:
+    names = photos(tmp_path, 80)
+    few, blank = whole_review(names[:60]), whole_review(names[:60])
+    for name in names[60:69]:
+        few.add(Answer(path=name, marks={"cat": 1, "dog": 1}, chosen="random"))
+    for name in names[60:]:
+        blank.add(Answer(path=name, marks={"cat": 0, "dog": 0}, chosen="random"))
+    for answers, count in ((few, 14), (blank, 16)):
+        found = reviewed_manifest(answers, ORIGIN, tmp_path, None, 0.1, 0.2, 0)
+        assert len(found.rows_of("test")) == pytest.approx(count, abs=2)
+        assert set(found.rows_of("test").tolist()) & set(range(60))
+        assert "like the folder" not in found.note
