@@ -26,8 +26,9 @@ _ODD = 10
 # Problems that `check` lists: all of them fit a terminal's memory, and a list of a thousand is looked at in a file.
 _PROBLEMS = 1000
 
-# Training images below which the recipe for few of them is suggested.
-_FEW = 400
+# Labelled training images below which the recipe for few of them is suggested, and how many times their number of
+# others the one that learns from these too.
+_FEW, _MANY = 400, 4
 
 data_app = typer.Typer(help="Prepare, check, describe and query data sets.", no_args_is_help=True)
 
@@ -193,9 +194,10 @@ def prepare(
 def _recipe_for(manifest: "Manifest") -> str:
     """The options that suit few labels, and photos without any."""
     known = (manifest.targets[manifest.rows_of("train")] >= 0).any(axis=1)
-    if manifest.labels.domain == "natural" and known.sum() < _FEW:
-        return f" --preset embedded-photos-{'few' if known.all() else 'taught'}"
-    return "" if known.all() else " --teacher self"
+    count, others = int(known.sum()), int((~known).sum())
+    if manifest.labels.domain == "natural" and count < _FEW:
+        return f" --preset embedded-photos-{'taught' if others >= _MANY * count else 'few'}"
+    return " --teacher self" if others else ""
 
 
 @data_app.command()

@@ -117,6 +117,16 @@ def test_photos_reviewed_by_keyboard_through_a_kill_are_kept_once_each(
     ended = sspa_train(*prepare, "--output", manifest)
     assert ended.code == 0, ended.messages
     assert marks_of(read_manifest(manifest)) == {path: truth[path] for path in answered}
+    assert ended.messages.rstrip().endswith("--preset embedded-photos-few")
+    ended = sspa_train(*prepare, "--unanswered", "--output", tmp_path / "all.parquet")
+    assert ended.code == 0, ended.messages
+    whole = read_manifest(tmp_path / "all.parquet")
+    assert sorted(whole.paths) == sorted(truth)
+    assert (whole.targets < 0).all(axis=1).sum() == 144 - 50
+    # The others are not four times as many as the answers in train.
+    assert ended.messages.rstrip().endswith("--preset embedded-photos-few")
+    ended = sspa_train("data", "prepare", "custom", "--unanswered", "--root", squares / "pictures")
+    assert (ended.code, "--unanswered: is for custom data" in ended.messages) == (2, True)
 
 
 @pytest.fixture(scope="module")
