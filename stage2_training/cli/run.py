@@ -99,7 +99,8 @@ def _show_result(result: "RunResult", device: str) -> None:
     show_metrics(result.measured, {"untrained": result.untrained["both"], **result.test}, headline, about.data.unseen)
     mixture = result.folder.result().mixture
     said = f"; prediction: {mixture}" if mixture else ""
-    say(f"best epoch on val: {result.best_epoch}{said}; run folder: {result.folder.path}")
+    kept = "best epoch on val" if about.data.val_chooses else "last epoch, val being too small to choose one"
+    say(f"{kept}: {result.best_epoch}{said}; run folder: {result.folder.path}")
     for line in noteworthy(result.untrained["both"], result.test["both"], result.val["both"], result.measured):
         say(f"note: {line}")
     _report(result.folder, device)

@@ -111,7 +111,7 @@ def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tu
         ("knowledge", f"{about.knowledge.file}, hash {about.knowledge.hash[:16]}"),
         ("trained", f"{result.trained_parameters:,} parameters, head {config.model.head}"),
         ("seed", str(config.training.seed)),
-        ("best epoch", f"{result.best_epoch} of {config.training.epochs}, chosen on val"),
+        ("best epoch", f"{result.best_epoch} of {config.training.epochs}, {_chosen(about)}"),
         *([("prediction", result.mixture)] if result.mixture else []),
         *([("taught", result.taught.words)] if result.taught else []),
         *([("precision", f"training {scoring.training}, scoring {scoring.scoring}")] if scoring else []),
@@ -122,6 +122,12 @@ def _facts(about: RunRecord, result: ResultRecord, config: RunConfig) -> list[tu
             f"{environment.libraries.get('torch', 'unknown')}, source {environment.git or 'not under git'}",
         ),
     ]
+
+
+def _chosen(about: RunRecord) -> str:
+    if about.data.val_chooses:
+        return "chosen on val"
+    return f"the last, since val has only {about.data.images['val']} images, too few to choose by"
 
 
 def _columns(top_k: int) -> list[dict[str, str]]:

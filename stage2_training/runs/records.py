@@ -16,6 +16,9 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.evaluation.protocols import get_protocol
 
 FORMAT_VERSION = 1
+# Val images below which val chooses neither the epoch nor the branches' shares: six gave all to one branch, which cost
+# five points (docs/results.md); how many do better was not measured.
+FEWEST_TO_CHOOSE = 20
 
 
 def _with_nan(value: Any) -> Any:
@@ -52,6 +55,11 @@ class DataRecord(Record):
     note: str = ""
     unseen: tuple[str, ...] = ()
     images: dict[str, int] = {}
+
+    @property
+    def val_chooses(self) -> bool:
+        """Whether val has enough images to choose by."""
+        return self.images.get("val", FEWEST_TO_CHOOSE) >= FEWEST_TO_CHOOSE
 
 
 class ProtocolRecord(Record):

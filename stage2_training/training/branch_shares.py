@@ -19,10 +19,9 @@ from sspa.stage2_training.evaluation.protocol import Protocol
 from sspa.stage2_training.model.contract import Head
 from sspa.stage2_training.model.mixture import Mixture
 from sspa.stage2_training.model.options import Averaged
+from sspa.stage2_training.runs.records import FEWEST_TO_CHOOSE
 
 _STEPS = 5
-# Six images gave all to one branch, which cost five points (docs/results.md); how many do better was not measured.
-_FEWEST = 20
 # More images than these decide no better, and would take minutes.
 _ENOUGH = 5000
 # Half a point of mAP.
@@ -35,14 +34,14 @@ def fitted_shares(
 ) -> Iterator[Probabilities]:
     """Within the block `head` has the shares that fit `targets`; yields the probabilities with that mixture.
 
-    A head with a single branch has none, and fewer than `_FEWEST` images decide nothing. Afterwards the shares are
-    restored.
+    A head with a single branch has none, and fewer than `FEWEST_TO_CHOOSE` images decide nothing. Afterwards the
+    shares are restored.
 
     Args:
         probabilities: by branch (N, C), in the order of the head's logits, and "both".
         targets: (N, C) of 1, 0, -1 for unknown.
     """
-    if head.branch_shares is None or len(head.branch_shares) == 1 or len(targets) < _FEWEST:
+    if head.branch_shares is None or len(head.branch_shares) == 1 or len(targets) < FEWEST_TO_CHOOSE:
         yield probabilities
         return
     before = head.branch_shares.clone()

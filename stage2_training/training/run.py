@@ -1,5 +1,7 @@
 """One run: prepare, train, choose the best epoch on val, score test once, write a run folder.
 
+Where val is too small to choose by, the last epoch is kept.
+
 Killed at any moment and restarted with `resume`, it gives bit-identical results; see `checkpoint` for what is saved.
 """
 
@@ -32,7 +34,7 @@ from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.losses import positive_shares
 from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.inputs import RunInputs, open_inputs
-from sspa.stage2_training.runs.records import TaughtRecord, written
+from sspa.stage2_training.runs.records import FEWEST_TO_CHOOSE, TaughtRecord, written
 from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
 from sspa.stage2_training.runs.stored_tensors import read_predictions, read_weights, write_predictions, write_weights
@@ -329,7 +331,7 @@ class _Training:
             scored = self._score(self.val, "val", stop)
             with self._fitted_to_val(scored) as probabilities:
                 val = metrics_by_branch(probabilities, self.val, self.dataset)
-                if val["both"].mAP > state.best_map:
+                if val["both"].mAP > state.best_map or len(self.val) < FEWEST_TO_CHOOSE:
                     state.best_map, state.best_epoch = val["both"].mAP, state.epoch
                     self.processes.first(lambda: write_weights(folder, optimization.modules))
         trained = {"loss": loss, "learning_rate": optimization.learning_rate}

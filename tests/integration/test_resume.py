@@ -20,7 +20,7 @@ from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 from .driver import kill
-from .killed_runs import STEP, STEPS, TRAINING, Runs, left, said
+from .killed_runs import EPOCHS, STEP, STEPS, TRAINING, Runs, left, said
 from .tiny_run import LABELS
 
 pytestmark = pytest.mark.slow
@@ -248,6 +248,19 @@ def test_val_is_scored_every_second_epoch_and_after_the_last(driver: Runs, tmp_p
     shares = json.loads((out / "result.json").read_text())["branch_shares"]
     assert list(shares) == ["region", "global", "knowledge"]
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_val_of_a_few_images_chooses_no_epoch(driver: Runs, squares: Path, tmp_path: Path) -> None:
+    """At a rate too small to change anything no epoch is better than the untrained model."""
+    out, path = tmp_path / "run", tmp_path / "small.parquet"
+    manifest = read_manifest(squares / "squares.parquet")
+    write_manifest(manifest.only(np.array([*range(96), *range(96, 108), *range(120, 144)])), path)
+    still = [f"training.{name}=1e-30" for name in ("lr", "prompt_lr", "scalar_lr")]
+
+    assert driver.run(out, f"data.name={path}", *still) == [0], said(out)
+
+    assert json.loads((out / "result.json").read_text())["best_epoch"] == EPOCHS
+    assert not RunFolder(out).record().data.val_chooses
 
 
 def test_early_stopping_waits_for_a_scoring(driver: Runs, tmp_path: Path) -> None:
