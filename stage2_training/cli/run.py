@@ -101,7 +101,9 @@ def _show_result(result: "RunResult", device: str) -> None:
     said = f"; prediction: {mixture}" if mixture else ""
     kept = "best epoch on val" if about.data.val_chooses else "last epoch, val being too small to choose one"
     say(f"{kept}: {result.best_epoch}{said}; run folder: {result.folder.path}")
-    for line in noteworthy(result.untrained["both"], result.test["both"], result.val["both"], result.measured):
+    measured = result.measured
+    of_measured = about.data.images[measured]
+    for line in noteworthy(result.untrained["both"], result.test["both"], result.val["both"], measured, of_measured):
         say(f"note: {line}")
     _report(result.folder, device)
     path = result.folder.path
