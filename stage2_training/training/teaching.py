@@ -149,15 +149,16 @@ def _probabilities(
     device: torch.device,
     processes: Processes,
 ) -> NDArray[np.float32]:
-    """(len(rows), the teacher's labels): of training images, under the teacher's own views."""
+    """(len(rows), the teacher's labels): of training images, under the run's training views, which it needs anyway."""
     recognizer = processes.everywhere(lambda: make_recognizer(teacher.config, teacher.knowledge, device))
     processes.first(lambda: read_weights(teacher.folder, recognizer.trained_modules()))
     processes.same_everywhere(recognizer.trained_modules())
     # The images are read as the run itself reads them.
-    own = teacher.config.model_copy(update={"data": config.data})
+    evaluation = teacher.config.evaluation.model_copy(update={"views": config.training.views})
+    own = teacher.config.model_copy(update={"data": config.data, "evaluation": evaluation})
     inputs = Inputs(own, dataset, recognizer.backbone, device, processes)
     asked = rows_of_split(dataset.split("train"), rows)
-    inputs.keep_features(([asked], own.evaluation.views))
+    inputs.keep_features(([asked], config.training.views))
     views = inputs.scoring(asked, unreadable="blank")
     with progress("asking the teacher", len(views) * len(rows) // processes.world, "images") as bar:
         return score_together(recognizer, views, len(rows), processes, bar.advance)["both"]
