@@ -1,7 +1,7 @@
 """Fixtures: recorded answers that the real command can replay, and a trained run."""
 
 import fcntl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import built_in_prompt
 
 from .browser import browser
+from .killed_runs import Runs
 from .tiny_run import train_arguments, write_inputs
 
 __all__ = ["browser"]
@@ -91,6 +92,14 @@ def squares(inputs_and_run: Path) -> Path:
 def trained_run(inputs_and_run: Path) -> Path:
     """A run folder written by the real command; tests must not change it."""
     return inputs_and_run / "squares-run"
+
+
+@pytest.fixture(scope="module")
+def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """A process that trains on the squares, and is killed where a test says so."""
+    started = Runs(squares, tmp_path_factory.mktemp("cache"))
+    yield started
+    started.end()
 
 
 def _end_of(patch: pytest.MonkeyPatch, arguments: Sequence[str | Path]) -> int:

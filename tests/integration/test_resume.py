@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ PRUNE = f"{TRAINING}.checkpoint:rmtree"
 APPEND = "sspa.stage2_training.runs.run_folder:RunFolder.append"
 WEIGHTS = "sspa.stage2_training.training.run:write_weights"
 SCORE = "sspa.stage2_training.inference.scoring:_score"
-
-
-@pytest.fixture(scope="module")
-def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    started = Runs(squares, tmp_path_factory.mktemp("cache"))
-    yield started
-    started.end()
 
 
 @pytest.fixture(scope="module")

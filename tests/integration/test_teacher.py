@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,6 @@ pytestmark = pytest.mark.slow
 # Of twelve batches, a teacher sees fewer: images of which nothing is known are left out.
 KNOWN, EPOCHS = 40, 2
 TAUGHT = f"{TRAINING}.run:taught_marks"
-
-
-@pytest.fixture(scope="module")
-def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    started = Runs(squares, tmp_path_factory.mktemp("cache"))
-    yield started
-    started.end()
 
 
 @pytest.fixture(scope="module")
