@@ -20,7 +20,7 @@ from sspa.shared.files import replacing_folder
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.compute.environment import environment
 from sspa.stage2_training.compute.processes import Processes
-from sspa.stage2_training.data.dataset import Split
+from sspa.stage2_training.data.dataset import Split, rows_of_split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader
 from sspa.stage2_training.data.transforms import make_transform
 from sspa.stage2_training.features.cache_entries import About, common_folder, describe
@@ -96,9 +96,7 @@ class EntryWriter:
         """Compute and write this process's batches; returns what is wrong with images that cannot be read, by row."""
         backbone = self._backbone
         rows = _share_of(len(split), self._processes)
-        own = Split(
-            split.name, [split.ids[row] for row in rows], [split.paths[row] for row in rows], split.targets[rows]
-        )
+        own = rows_of_split(split, rows)
         transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
         # Whether there are too many is for those to say who use the features.
         images_of = ImageDataset(own, transform, unreadable="blank")
