@@ -3,6 +3,7 @@
 Processes forked from one that holds them share their memory, which Python objects would copy by counting references.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 # Strings that are Python objects at a time, while a column is iterated over.
 _CHUNK = 8192
+# By byte: whether JSON writes it as it is.
+_PLAIN_IN_JSON = np.array([0x20 <= byte < 0x7F and byte not in b'"\\' for byte in range(256)])
 
 
 class Texts(Sequence[str]):
@@ -68,7 +71,7 @@ class Texts(Sequence[str]):
 
     def equal_to(self, text: str) -> NDArray[np.bool_]:
         """(N,): which of them are `text`."""
-        return as_numpy(pc.equal(self.array, text)).astype(bool)
+        return as_numpy(pc.equal(self.array, _scalar(text))).astype(bool)
 
     def distinct(self) -> list[str]:
         """Each different string once, in the order of its first appearance."""
@@ -82,6 +85,31 @@ class Texts(Sequence[str]):
         counts = pc.value_counts(self.array)
         repeated = counts.filter(pc.greater(counts.field("counts"), 1))
         return len(repeated), repeated[0]["values"].as_py()
+
+    def is_in(self, others: "Texts") -> NDArray[np.bool_]:
+        """(N,): which of them are among `others`."""
+        return as_numpy(pc.is_in(self.array, value_set=others.array)).astype(bool)
+
+    def replaced(self, pattern: str, text: str) -> "Texts":
+        """The column with `text` in place of what a regular expression (of RE2) finds."""
+        return Texts(pc.replace_substring_regex(self.array, pattern, text))
+
+    def json_list(self) -> Iterator[bytes]:
+        """The JSON list of them, as `json.dumps` writes it, in parts."""
+        yield b"["
+        for start in range(0, len(self), _CHUNK):
+            yield (b", " if start else b"") + self[start : start + _CHUNK]._json()
+        yield b"]"
+
+    def _json(self) -> bytes:
+        """The JSON list of at least one, without its brackets."""
+        _, offsets, text = self.array.buffers()
+        first, last = np.frombuffer(offsets, np.int64)[[self.array.offset, self.array.offset + len(self)]]
+        if not _PLAIN_IN_JSON[np.frombuffer(text, np.uint8)[first:last]].all():
+            return json.dumps(list(self))[1:-1].encode()
+        ends = pa.Array.from_buffers(pa.int32(), 2, [None, pa.py_buffer(np.array([0, len(self)], np.int32))])
+        joined = pc.binary_join(pa.ListArray.from_arrays(ends, self.array), _scalar('", "'))
+        return b'"%b"' % joined[0].as_buffer()
 
     def rows_matching(self, pattern: str) -> NDArray[np.int64]:
         """The rows of the strings in which a regular expression (of RE2) is found."""
@@ -125,3 +153,10 @@ def as_numpy(array: pa.Array) -> NDArray[Any]:
     # Array.to_numpy and pa.array import pandas where that is installed: half a second and 80 MB.
     found: NDArray[Any] = np.from_dlpack(array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array)
     return found
+
+
+def _scalar(text: str) -> pa.LargeStringScalar:
+    encoded = text.encode()
+    # Not by `pa.scalar`; see `as_numpy`.
+    offsets = pa.py_buffer(np.array([0, len(encoded)]))
+    return pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(encoded)])[0]

@@ -1,10 +1,13 @@
 """The input of training and evaluation: a Dataset of Splits, always created from a manifest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sspa.shared.errors import UserError
@@ -25,6 +28,8 @@ from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_va
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.own_protocol import find_protocol
 from sspa.stage2_training.evaluation.protocol import Protocol
+
+P = ParamSpec("P")
 
 # Of the images that are left out.
 _SHOWN = 10
@@ -80,6 +85,19 @@ class Dataset:
         return self.splits[name]
 
 
+def _giving_memory_back(load: Callable[P, Dataset]) -> Callable[P, Dataset]:
+    """Reading needs several times the memory of what is read, which Arrow would keep once it is free."""
+
+    @wraps(load)
+    def loading(*args: P.args, **kwargs: P.kwargs) -> Dataset:
+        dataset = load(*args, **kwargs)
+        pa.default_memory_pool().release_unused()
+        return dataset
+
+    return loading
+
+
+@_giving_memory_back
 def load_dataset(
     name: str,
     root: Path | None = None,

@@ -3,10 +3,16 @@
 import os
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 from sspa.shared.errors import UserError
-from sspa.stage2_training.data.columns import Paths
+from sspa.stage2_training.data.columns import Paths, Texts
 from sspa.stage2_training.data.manifest import Manifest
 from sspa.stage2_training.data.shards import SHARD_ENDING, file_of, missing_in_shards
+
+# What of a path is found where its image is in a shard.
+_IN_SHARD = rf"\{SHARD_ENDING}/[^/]*$"
 
 
 def in_root(root: Path, relative: str) -> bool:
@@ -46,33 +52,38 @@ def missing_images(manifest: Manifest, root: Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"{root}: there is no such folder; give the data root with --root")
     real_root = Path(os.path.realpath(root))
-    files: dict[str, frozenset[str]] = {}
-    missing, sharded = [], []
-    for relative in manifest.paths:
-        folder, _, name = relative.rpartition("/")
-        if folder.endswith(SHARD_ENDING):
-            # The shard is looked for first.
-            sharded.append(relative)
-            folder, _, name = folder.rpartition("/")
-        if folder not in files:
-            files[folder] = _files_of(root, folder, real_root)
-        # Not in the list: a link, missing, or written with other capitals, or with accents as characters of their own.
-        # Which of the latter are the same file, the file system decides.
-        if name not in files[folder] and not _exists(root, f"{folder}/{name}".lstrip("/"), real_root):
-            missing.append(root / relative)
-    return missing or missing_in_shards([root / relative for relative in sharded])
+    paths = manifest.paths
+    in_shard = paths.rows_matching(_IN_SHARD)
+    # The shard in place of the image.
+    files = paths.replaced(_IN_SHARD, SHARD_ENDING) if in_shard.size else paths
+    folders = {file.rpartition("/")[0] for file in files}
+    unlisted = files.take(np.flatnonzero(~files.is_in(_listed(root, folders, real_root))))
+    # Not in the lists: a link, missing, or written with other capitals, or with accents as characters of their own.
+    # Which of the latter are the same file, the file system decides.
+    gone = Texts([file for file in unlisted.distinct() if not _exists(root, file, real_root)])
+    missing = [root / paths[row] for row in np.flatnonzero(files.is_in(gone)).tolist()]
+    return missing or missing_in_shards([root / path for path in paths.take(in_shard)])
 
 
-def _files_of(root: Path, folder: str, real_root: Path) -> frozenset[str]:
-    """The files of a folder that are no links; none if the folder itself is not in the root, all links followed."""
-    # One list instead of a question per image, each of which is a message where the disk is another machine's.
-    path = f"{root}/{folder}"
-    try:
-        with os.scandir(path) as entries:
-            files = frozenset(entry.name for entry in entries if not entry.is_symlink())
-    except OSError:
-        return frozenset()
-    return files if _inside(path, real_root) else frozenset()
+def _listed(root: Path, folders: set[str], real_root: Path) -> Texts:
+    """The files in these folders below `root`, as paths from there, without links, and without folders that lie
+    elsewhere once all links are followed."""
+    files: list[bytes] = []
+    for folder in folders:
+        # One list instead of a question per image, each of which is a message where the disk is another machine's.
+        path, before = f"{root}/{folder}", f"{folder}/".encode() if folder else b""
+        try:
+            with os.scandir(os.fsencode(path)) as entries:
+                names = [entry.name for entry in entries if not entry.is_symlink()]
+        except OSError:
+            continue
+        if _inside(path, real_root):
+            files += [before + name for name in names]
+    # Names may be of bytes that are no text, which then equal no path.
+    offsets = np.cumsum([0, *map(len, files)])
+    return Texts(
+        pa.Array.from_buffers(pa.large_string(), len(files), [None, *map(pa.py_buffer, (offsets, b"".join(files)))])
+    )
 
 
 def _exists(root: Path, relative: str, real_root: Path) -> bool:

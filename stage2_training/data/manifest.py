@@ -8,7 +8,7 @@ are in the table's metadata.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,6 @@ FORMAT_VERSION = 1
 _TEXTS = ("id", "path", "split")
 # Found in all paths for which `leaves_root` is true, and in few others.
 _MAY_LEAVE_ROOT = r"^$|^/|\.\.|[:\\\x00]"
-# Strings at a time that are written as JSON.
-_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,12 @@ class Manifest:
         # The bytes of one JSON list of it all, without ever holding that.
         digest.update(json.dumps([self.dataset, self.protocol.name, self.labels.keys])[:-1].encode())
         for column in (self.ids, self.paths, self.splits):
-            for part in (", ", *_json_list(column)):
-                digest.update(part.encode())
+            for part in (b", ", *column.json_list()):
+                digest.update(part)
         digest.update(b"]")
         digest.update(np.ascontiguousarray(self.targets).data)
-        for part in _json_list(self.groups) if self.groups else ():
-            digest.update(part.encode())
+        for part in self.groups.json_list() if self.groups else ():
+            digest.update(part)
         return digest.hexdigest()[:32]
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
@@ -221,7 +219,7 @@ def read_manifest(path: Path) -> Manifest:
 
     manifest = _read(path)
     check_manifest(manifest, str(path))
-    # Reading needs several times the memory of what is read, which Arrow would keep.
+    # What reading and checking needed, which Arrow would keep.
     pa.default_memory_pool().release_unused()
     return manifest
 
@@ -339,11 +337,3 @@ def _targets(column: Any, label_count: int, path: Path) -> NDArray[np.int8]:
 def _are_marks(values: NDArray[Any]) -> bool:
     """Whether all integers are -1, 0 or 1."""
     return bool(not values.size or (values.min() >= -1 and values.max() <= 1))
-
-
-def _json_list(column: Texts) -> Iterator[str]:
-    """The JSON of a list of strings, in parts."""
-    yield "["
-    for start in range(0, len(column), _CHUNK):
-        yield (", " if start else "") + json.dumps(list(column[start : start + _CHUNK]))[1:-1]
-    yield "]"

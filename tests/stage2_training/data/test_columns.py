@@ -1,5 +1,6 @@
 """Columns against the tuples they stand for."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sspa.stage2_training.data import columns
 from sspa.stage2_training.data.columns import Paths, Texts
 
 WORDS = ("b", "", "a", "Ünïcödé", "b", "x/../y", "with\nline", "\0")
@@ -54,6 +56,17 @@ def test_what_is_asked_of_a_column(texts: Texts) -> None:
     assert texts.first_repeated() == (1, "b")
     assert texts[1:].first_repeated() is None
     assert texts.rows_matching(r"\.\.|\x00").tolist() == [5, 7]
+    assert texts.is_in(Texts(("b", "a", "absent"))).tolist() == [word in ("b", "a") for word in WORDS]
+    assert not texts.is_in(Texts(())).any()
+    assert texts.replaced("/[^/]*$", "!") == tuple(word.replace("/y", "!") for word in WORDS)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_the_json_of_a_column_is_that_of_the_list(texts: Texts, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(columns, "_CHUNK", chunk)
+    for words in (WORDS, ("plain", "a b", "~ !"), ("plain", "", 'a "quote"', "back\\slash", "tab\t", "\x7f"), ()):
+        assert b"".join(Texts(words).json_list()).decode() == json.dumps(list(words))
+    assert b"".join(texts[2:4].json_list()).decode() == json.dumps(list(WORDS[2:4]))
 
 
 def test_paths_are_made_below_their_root(texts: Texts) -> None:

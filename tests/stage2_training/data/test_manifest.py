@@ -1,5 +1,7 @@
 import hashlib
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
-from sspa.stage2_training.data import manifest as manifest_module
+from sspa.stage2_training.data import columns as columns_module
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.dataset import dataset_from_manifest, load_dataset
 from sspa.stage2_training.data.images_on_disk import missing_images
@@ -79,7 +81,7 @@ def test_the_hash_changes_with_the_data(changes: dict) -> None:
 
 
 def test_the_hash_is_that_of_one_list_however_many_images_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "_CHUNK", 3)
+    monkeypatch.setattr(columns_module, "_CHUNK", 3)
     whole = manifest(groups=("one", "one", "two", "three"))
     columns = [list(column) for column in (whole.ids, whole.paths, whole.splits)]
     digest = hashlib.sha256(
@@ -326,3 +328,30 @@ def test_images_that_are_gone_can_be_left_out(tmp_path: Path) -> None:
     assert missing_images(left, tmp_path) == []
     with pytest.raises(UserError, match="all 4 images are missing; check --root"):
         without_images(listed, set(listed.paths))
+
+
+def test_a_missing_image_is_found_whatever_the_folders_are_like(tmp_path: Path) -> None:
+    """Against a question per image: nested and flat folders, names that are no text, a folder that is a link."""
+    paths = (
+        "b.jpg",
+        "deep/x/1.jpg",
+        "deep/x/2.jpg",
+        "deep/1.jpg",
+        "1.jpg",
+        "Ünï/ä b.jpg",
+        "linked/3.jpg",
+        "x.tar.gz/1.jpg",
+    )
+    count = len(paths)
+    whole = manifest(
+        ids=paths,
+        paths=paths,
+        splits=("train",) * count,
+        targets=np.ones((count, len(manifest().labels.keys)), np.int8),
+    )
+    write_images(tmp_path, ("b.jpg", "deep/x/2.jpg", "deep/1.jpg", "Ünï/ä b.jpg", "real/3.jpg"))
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    with suppress(OSError):  # some file systems allow text alone
+        (tmp_path / "deep" / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    expected = [tmp_path / path for path in paths if not (tmp_path / path).is_file()]
+    assert missing_images(whole, tmp_path) == expected == [tmp_path / paths[row] for row in (1, 4, 7)]
