@@ -60,7 +60,7 @@ from sspa.stage2_training.runs.run_folder import open_run_folder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
 from sspa.stage2_training.runs.taught import read_taught
 from sspa.stage2_training.serving.origin import hosts_of
-from sspa.stage2_training.training.checkpoint import load_checkpoint, save_checkpoint
+from sspa.stage2_training.training.checkpoint import CheckpointWriter, load_checkpoint
 from sspa.stage2_training.training.optimization import make_optimization
 from sspa.stage2_training.training.train_state import TrainState
 
@@ -134,7 +134,8 @@ class Fuzzer:
         split = Split("test", ("a", "b"), paths, np.zeros((2, 1), np.int8))
         optimization = make_optimization(tagger.recognizer, TrainingOptions(), 4)
         checkpoints = self.good / "checkpoints"
-        save_checkpoint(checkpoints, optimization, TrainState(), ALONE)
+        with CheckpointWriter(checkpoints, ALONE) as writer:
+            writer.save(optimization, TrainState())
         cpu = torch.device("cpu")
 
         def features() -> None:

@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
         beside = folder / path.name
         yield beside
         # safetensors creates private files; the finished one gets the mode of any new file.
-        beside.chmod(0o666 & ~_umask())
+        beside.chmod(0o666 & ~_umask(folder))
         _flush(beside)
         beside.replace(path)
         _flush(path.parent)
@@ -47,7 +47,7 @@ def replacing_folder(path: Path, keep_theirs: bool = False) -> Iterator[Path]:
             yield beside
         except UserError as error:
             raise UserError(str(error).replace(str(beside), str(path))) from error
-        beside.chmod(0o777 & ~_umask())
+        beside.chmod(0o777 & ~_umask(beside))
         for file in beside.rglob("*"):
             _flush(file)
         try:
@@ -92,10 +92,15 @@ def check_sha256(path: Path, expected: str, package: str) -> None:
         )
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _umask(folder: Path) -> int:
+    """What new files do not allow. Not asked with os.umask, which changes it for a moment, in all threads."""
+    probe = folder / ".mode"
+    handle = os.open(probe, os.O_CREAT | os.O_EXCL, 0o777)
+    try:
+        return 0o777 & ~os.fstat(handle).st_mode
+    finally:
+        os.close(handle)
+        probe.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,7 @@ the rest and the hashes of both. S steps of epoch E are done, which determines t
 
 import hashlib
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
@@ -31,14 +32,56 @@ class _DamagedError(Exception):
     """A checkpoint that cannot be used; the message says why."""
 
 
-def save_checkpoint(folder: Path, optimization: Optimization, state: TrainState, processes: Processes) -> None:
-    """Write a checkpoint to `folder` and keep the newest two. Every process takes part; the first writes.
+class CheckpointWriter:
+    """Writes checkpoints to `folder` while training goes on, and keeps the newest two.
 
-    Raises:
-        UserError: the disk is full, or the folder cannot be written; earlier checkpoints are kept.
+    The first process copies the state to the host, and a thread writes that copy. One checkpoint is written at a time:
+    the next one waits. At the end of the block the last one is complete.
     """
-    random = processes.of_each(_random_state())
-    processes.first(lambda: _write(folder, optimization, state, random))
+
+    def __init__(self, folder: Path, processes: Processes) -> None:
+        self._folder, self._processes = folder, processes
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self.finish()
+
+    def save(self, optimization: Optimization, state: TrainState) -> None:
+        """Begin to write a checkpoint. Every process takes part.
+
+        Raises:
+            UserError: the one before could not be written, since the disk is full or the folder cannot be written to;
+                earlier checkpoints are kept.
+        """
+        random = self._processes.of_each(_random_state())
+        self._processes.first(lambda: self._begin(optimization, state, random))
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is complete. Every process takes part.
+
+        Raises:
+            UserError: it could not be written; see `save`.
+        """
+        self._processes.first(self._wait)
+
+    def _begin(self, optimization: Optimization, state: TrainState, random: list[dict[str, Tensor]]) -> None:
+        self._wait()
+        path = self._folder / f"epoch-{state.epoch:05}-step-{state.step:08}"
+        if path.is_dir():
+            return  # this very state was already saved, or resumed from
+        content = _content(optimization, state)
+        tensors = {name: value.to("cpu", copy=True) for name, value in _tensors(optimization, random).items()}
+        self._written = self._thread.submit(_write, path, content, tensors)
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
 
 
 def load_checkpoint(folder: Path, optimization: Optimization, processes: Processes) -> TrainState:
@@ -66,12 +109,10 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_checkpoints(folder))
 
 
-def _write(folder: Path, optimization: Optimization, state: TrainState, random: list[dict[str, Tensor]]) -> None:
-    path = folder / f"epoch-{state.epoch:05}-step-{state.step:08}"
-    if path.is_dir():
-        return  # this very state was already saved, or resumed from
+def _content(optimization: Optimization, state: TrainState) -> dict[str, Any]:
+    """What state.json holds, without hashes; a copy."""
     names = _names(optimization)
-    content: dict[str, Any] = {
+    return {
         "format": FORMAT_VERSION,
         "state": asdict(state),
         "optimizer_steps": optimization.step_count,
@@ -81,13 +122,16 @@ def _write(folder: Path, optimization: Optimization, state: TrainState, random: 
         ],
         "scaler": optimization.scaler.state_dict(),
     }
+
+
+def _write(path: Path, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     try:
         with replacing_folder(path) as beside:
-            write_tensors(_tensors(optimization, random), beside / "tensors.safetensors")
+            write_tensors(tensors, beside / "tensors.safetensors")
             content["tensors_hash"] = _hash_of_file(beside / "tensors.safetensors")
             content["hash"] = _hash(content)
             (beside / "state.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        for old in _checkpoints(folder)[_KEPT:]:
+        for old in _checkpoints(path.parent)[_KEPT:]:
             rmtree(old)
     except (OSError, UserError) as error:
         raise UserError(f"{error}; the checkpoint before is kept: fix that, then resume with --resume") from error

@@ -39,7 +39,7 @@ from sspa.stage2_training.runs.resuming import check_same_inputs, folder_to_resu
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, create_run_folder, locked
 from sspa.stage2_training.runs.stored_tensors import read_predictions, read_weights, write_predictions, write_weights
 from sspa.stage2_training.training.branch_shares import fitted_shares
-from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from sspa.stage2_training.training.checkpoint import CheckpointWriter, has_checkpoint, load_checkpoint
 from sspa.stage2_training.training.event_log import EventLog, check_tensorboard, open_event_log
 from sspa.stage2_training.training.interruption import Interruption, StopRequestedError, interruptions, leave
 from sspa.stage2_training.training.logit_bias import fitted_biases
@@ -253,23 +253,24 @@ class _Training:
         interruption: Interruption,
     ) -> TrainState:
         """The epochs from `state` on. Signals are handled between training steps and between scored batches."""
-        options, checkpoints = self.config.training, folder.file("checkpoints")
+        options = self.config.training
         log = open_event_log(
             folder.file("tensorboard"), options.tensorboard and not self.processes.rank, optimization.step_count
         )
         began, pace = state.epoch, TimeLeft()
-        with interruption.deferred():
+        with interruption.deferred(), CheckpointWriter(folder.file("checkpoints"), self.processes) as checkpoints:
             try:
                 while state.epoch <= options.epochs and not _stops_early(state, options):
-                    self._train_epoch(folder, optimization, batches, state, interruption, log)
+                    self._train_epoch(optimization, batches, state, interruption, log, checkpoints)
                     if state.epoch % options.score_every == 0 or state.epoch == options.epochs:
                         told = self._score_epoch(folder, optimization, len(batches), state, interruption, log)
                         say(told + pace.words(state.epoch - began + 1, options.epochs - state.epoch))
                     state.next_epoch()
-                    save_checkpoint(checkpoints, optimization, state, self.processes)
+                    checkpoints.save(optimization, state)
                     interruption.stop_if(self.processes.largest(interruption.requested))
             except StopRequestedError as stop:
-                save_checkpoint(checkpoints, optimization, state, self.processes)
+                checkpoints.save(optimization, state)
+                checkpoints.finish()
                 leave(stop.number)
             finally:
                 log.close()
@@ -277,12 +278,12 @@ class _Training:
 
     def _train_epoch(
         self,
-        folder: RunFolder,
         optimization: Optimization,
         batches: Batches,
         state: TrainState,
         interruption: Interruption,
         log: EventLog,
+        checkpoints: CheckpointWriter,
     ) -> None:
         options, every = self.config.training, self.config.training.checkpoint_every
         asked = self.processes.first(lambda: self._steps_between_signals(optimization, state))
@@ -305,7 +306,7 @@ class _Training:
                 if state.step % asked == 0:
                     interruption.stop_if(self.processes.largest(interruption.requested))
                 if every is not None and state.step % every == 0 and state.step < len(batches):
-                    save_checkpoint(folder.file("checkpoints"), optimization, state, self.processes)
+                    checkpoints.save(optimization, state)
 
     def _steps_between_signals(self, optimization: Optimization, state: TrainState) -> int:
         """How many steps pass until the processes ask each other for a signal: about a second's worth, as each

@@ -1,6 +1,7 @@
 """Checkpoints: they restore everything, two are kept, and damaged ones are not used."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.recognizer import Recognizer
-from sspa.stage2_training.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from sspa.stage2_training.training import checkpoint
+from sspa.stage2_training.training.checkpoint import CheckpointWriter, has_checkpoint, load_checkpoint
 from sspa.stage2_training.training.optimization import Optimization, make_optimization
 from sspa.stage2_training.training.train_state import TrainState
 
@@ -20,6 +22,12 @@ from ..model.small_models import some_features
 def _step(recognizer: Recognizer, optimization: Optimization) -> None:
     recognizer.train()
     optimization.step(recognizer(some_features(4)).logits["region"].square().sum())
+
+
+def _save(folder: Path, optimization: Optimization, *states: TrainState) -> None:
+    with CheckpointWriter(folder, ALONE) as checkpoints:
+        for state in states:
+            checkpoints.save(optimization, state)
 
 
 def _state(optimization: Optimization) -> dict[str, torch.Tensor]:
@@ -37,8 +45,12 @@ def test_training_goes_on_in_the_same_bits(recognizer: Recognizer, tmp_path: Pat
     optimization = make_optimization(recognizer, options, steps_per_epoch=4)
     _step(recognizer, optimization)
     state = TrainState(epoch=3, step=1, losses=0.1 + 0.2, recent=[1 / 3], best_map=2 / 3)
-    save_checkpoint(tmp_path, optimization, state, ALONE)
-    _step(recognizer, optimization)
+    with CheckpointWriter(tmp_path, ALONE) as checkpoints:
+        checkpoints.save(optimization, state)
+        # While that is being written.
+        _step(recognizer, optimization)
+        state.recent.append(0)
+    state.recent.pop()
     wanted = {name: value.clone() for name, value in _state(optimization).items()}
 
     torch.manual_seed(5)
@@ -60,8 +72,7 @@ def test_the_newest_two_are_kept_and_a_damaged_one_is_named(
 ) -> None:
     optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
     assert not has_checkpoint(tmp_path)
-    for epoch in (1, 2, 10):
-        save_checkpoint(tmp_path, optimization, TrainState(epoch=epoch), ALONE)
+    _save(tmp_path, optimization, *(TrainState(epoch=epoch) for epoch in (1, 2, 10)))
     older, newer = sorted(tmp_path.iterdir())
     assert (older.name, newer.name) == ("epoch-00002-step-00000000", "epoch-00010-step-00000000")
 
@@ -78,7 +89,7 @@ def test_the_newest_two_are_kept_and_a_damaged_one_is_named(
 
 def test_a_newer_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
     optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
-    save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
+    _save(tmp_path, optimization, TrainState())
     (file,) = tmp_path.glob("*/state.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
     with pytest.raises(UserError, match="newer sspa"):
@@ -87,7 +98,7 @@ def test_a_newer_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> N
 
 def test_an_earlier_version_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
     optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
-    save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
+    _save(tmp_path, optimization, TrainState())
     (file,) = tmp_path.glob("*/state.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
     with pytest.raises(UserError, match=r"earlier sspa.*train from the start"):
@@ -97,7 +108,7 @@ def test_an_earlier_version_is_refused(recognizer: Recognizer, tmp_path: Path) -
 def test_moments_are_kept_by_name_whatever_the_order(recognizer: Recognizer, tmp_path: Path) -> None:
     optimization = make_optimization(recognizer, TrainingOptions(lr=0.1), steps_per_epoch=4)
     _step(recognizer, optimization)
-    save_checkpoint(tmp_path, optimization, TrainState(), ALONE)
+    _save(tmp_path, optimization, TrainState())
     moments = optimization.optimizer.state
     wanted = {name: moments[value]["exp_avg"] for name, value in optimization.trained.items() if value in moments}
     assert len(wanted) > 10
@@ -115,17 +126,53 @@ def test_moments_are_kept_by_name_whatever_the_order(recognizer: Recognizer, tmp
     }
 
 
+def test_training_goes_on_while_a_checkpoint_is_written(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
+    goes_on, write = threading.Event(), checkpoint.write_tensors
+
+    def waits(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        assert goes_on.wait(30)
+        write(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", waits)
+    with CheckpointWriter(tmp_path, ALONE) as checkpoints:
+        checkpoints.save(optimization, TrainState(epoch=1))
+        assert not has_checkpoint(tmp_path)
+        goes_on.set()
+        checkpoints.save(optimization, TrainState(epoch=2))
+        assert (tmp_path / "epoch-00001-step-00000000").is_dir()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_error_of_training_is_not_hidden_by_one_of_writing(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
+    monkeypatch.setattr("os.fsync", _full)
+
+    def train() -> None:
+        with CheckpointWriter(tmp_path, ALONE) as checkpoints:
+            checkpoints.save(optimization, TrainState(epoch=1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    assert not has_checkpoint(tmp_path)
+
+
+def _full(handle: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_one_before(
     recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optimization = make_optimization(recognizer, TrainingOptions(), steps_per_epoch=4)
-    save_checkpoint(tmp_path, optimization, TrainState(epoch=1), ALONE)
+    _save(tmp_path, optimization, TrainState(epoch=1))
     before = list(tmp_path.iterdir())
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", _full)
     with pytest.raises(UserError, match=r"epoch-00002.*cannot be written .*No space left on device"):
-        save_checkpoint(tmp_path, optimization, TrainState(epoch=2), ALONE)
+        _save(tmp_path, optimization, TrainState(epoch=2))
     assert list(tmp_path.iterdir()) == before
