@@ -7,15 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sspa.stage2_training.backbones.lean_open_clip import HFTokenizer, SimpleTokenizer
-
-TowerPrecision = Literal["float32", "bf16"]
+from sspa.stage2_training.compute.precision import Precision, autocast_dtype
 
 _TEXTS_AT_ONCE = 256
 
@@ -70,7 +68,7 @@ class Backbone(nn.Module):
 
     `fingerprint` identifies architecture, options and weights at the time the backbone was created, and is part of
     cache keys. `initial_temperature` multiplies a cosine to give a sensible initial logit. `precision` is that of the
-    image tower, part of the fingerprint and fixed: "bf16" means bfloat16 autocast. `encode_image` returns float32 in
+    image tower, part of the fingerprint and fixed: that of autocast. `encode_image` returns float32 in
     either case.
     """
 
@@ -88,7 +86,7 @@ class Backbone(nn.Module):
         width: int,
         initial_temperature: float,
         fingerprint: str,
-        precision: TowerPrecision = "float32",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.name, self.description, self.fingerprint = name, description, fingerprint
@@ -100,7 +98,7 @@ class Backbone(nn.Module):
         self.train(False)
 
     @property
-    def precision(self) -> TowerPrecision:
+    def precision(self) -> Precision:
         """What the image tower computes in."""
         return self._precision
 
@@ -122,7 +120,8 @@ class Backbone(nn.Module):
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """images (B, 3, H, W) -> pooled (B, d) and regions (B, M, d), float32, not normalised."""
         # With float32, the caller's own autocast remains in effect.
-        with torch.autocast(images.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+        dtype = autocast_dtype(self.precision)
+        with nullcontext() if dtype is None else torch.autocast(images.device.type, dtype):
             features = self.image_tower(images)
         return ImageFeatures(features.pooled.float(), features.regions.float())
 

@@ -14,12 +14,13 @@ from torch import nn
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones import embedded
 from sspa.stage2_training.backbones.backbone_names import EMBEDDED, check_name
-from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower, TowerPrecision
+from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower
 from sspa.stage2_training.backbones.open_clip_models import LoadedModel, load_open_clip
 from sspa.stage2_training.backbones.resnet_tower import ResNetTower
 from sspa.stage2_training.backbones.text_towers import ClipTextTower, HuggingFaceTextTower
 from sspa.stage2_training.backbones.timm_tower import TimmTower
 from sspa.stage2_training.backbones.vit_tower import VitTower
+from sspa.stage2_training.compute.precision import Precision
 
 Regions = Literal["default", "projected", "value"]
 
@@ -30,7 +31,7 @@ def create_backbone(
     weights: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     regions: Regions = "default",
-    precision: TowerPrecision = "float32",
+    precision: Precision = "float32",
     allow_download: bool = True,
 ) -> Backbone:
     """Create a backbone, in evaluation mode, on the CPU, with everything but its text tower trainable.
@@ -66,6 +67,8 @@ def create_backbone(
         "regions": regions,
         "bf16": precision == "bf16",
     }
+    if precision == "fp16":
+        options["fp16"] = True
     return Backbone(
         name=spec,
         description=loaded.description,

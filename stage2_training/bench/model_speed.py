@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.backbones.contract import ImageFeatures, TowerPrecision
+from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.bench.untrained import untrained_sspa
 from sspa.stage2_training.compute.algorithms import compile_model
 from sspa.stage2_training.compute.memory import peak_memory
+from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.config.run_config import TrainingOptions
 from sspa.stage2_training.model.loss_options import AslOptions
 from sspa.stage2_training.model.losses import total_loss
@@ -44,7 +45,7 @@ class BenchRequest:
     spec: str
     size: tuple[int, int]
     batch: int
-    precision: TowerPrecision
+    precision: Precision
     compile: bool
     labels: str
     rounds: int
@@ -152,7 +153,7 @@ class _Measured:
     """The model's work on one batch, whole and stage by stage."""
 
     def __init__(
-        self, recognizer: Recognizer, images: Tensor, targets: Tensor, precision: TowerPrecision, clock: Clock
+        self, recognizer: Recognizer, images: Tensor, targets: Tensor, precision: Precision, clock: Clock
     ) -> None:
         self.recognizer, self.images, self.targets, self.precision = recognizer, images, targets, precision
         self.device, self.clock = images.device, clock

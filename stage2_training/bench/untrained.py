@@ -8,18 +8,16 @@ from torch import Tensor
 
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.label_sets import read_label_set
-from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.folding import fold_batch_norms
 from sspa.stage2_training.backbones.trainable import set_trainable
+from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.options import SspaOptions
 from sspa.stage2_training.model.recognizer import Recognizer
 
 
-def untrained_sspa(
-    spec: str, tower: str, labels: str, images: Tensor, precision: TowerPrecision = "float32"
-) -> Recognizer:
+def untrained_sspa(spec: str, tower: str, labels: str, images: Tensor, precision: Precision = "float32") -> Recognizer:
     """SSPA with its defaults on a backbone with random weights (`embedded` has its own), on the images' device.
 
     Args:

@@ -14,6 +14,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.tables import markdown_table
 from sspa.shared.terminal import loading, output, progress, say
 from sspa.stage2_training.cli.options import AsJson, Device, command_device
+from sspa.stage2_training.compute.precision import check_precision
 
 if TYPE_CHECKING:
     from sspa.stage2_training.bench.model_speed import BenchResult
@@ -28,6 +29,7 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bf16 = "bf16"
+    fp16 = "fp16"
 
 
 bench_app = typer.Typer()
@@ -74,6 +76,7 @@ def bench(
     chosen = command_device(device)
     if processor_time and (chosen.type != "cpu" or threads != 1):
         raise UserError("--processor-time is for one thread of a CPU only: add --device cpu --threads 1")
+    check_precision(precision.value, chosen, "--precision")
     if threads is not None:
         torch.set_num_threads(threads)
     request = BenchRequest(spec, pixels, batch, precision.value, compile_, labels, rounds, processor_time)

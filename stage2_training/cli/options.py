@@ -27,6 +27,7 @@ class ScoringPrecision(StrEnum):
     auto = "auto"
     float32 = "float32"
     bf16 = "bf16"
+    fp16 = "fp16"
 
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `sspa-train run` wrote.")]

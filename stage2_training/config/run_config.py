@@ -5,10 +5,11 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.data.splitting import Fold
 from sspa.stage2_training.data.subsets import Subset
 from sspa.stage2_training.data.transforms import TransformOptions
@@ -24,9 +25,6 @@ from sspa.stage2_training.model.baselines.options import (
 from sspa.stage2_training.model.loss_options import AslOptions, LossOptions
 from sspa.stage2_training.model.options import Fraction, Options, PositiveFloat, PositiveInt, SspaOptions, View
 
-if TYPE_CHECKING:
-    from sspa.stage2_training.backbones.contract import TowerPrecision
-
 HeadOptions = Annotated[
     SspaOptions
     | ZeroShotOptions
@@ -41,7 +39,6 @@ HeadOptions = Annotated[
 
 
 Pixels = Annotated[int, Field(ge=1, le=8192)]
-Precision = Literal["float32", "bf16", "fp16"]
 # One label needs no brackets.
 Unseen = Annotated[
     Annotated[int, Field(ge=0)] | tuple[str, ...],
@@ -187,11 +184,6 @@ class TrainingOptions(Options):
     divergence_steps: PositiveInt = Field(20, description="number of such steps in a row that stops the run")
     checkpoint_every: PositiveInt | None = Field(1000, description="steps within an epoch; its end always has one")
     tensorboard: bool = Field(False, description="also write the run's curves for TensorBoard")
-
-    @property
-    def tower_precision(self) -> "TowerPrecision":
-        """The precision of the image tower when a run caches features and scores itself."""
-        return "bf16" if self.precision == "bf16" else "float32"
 
 
 # Of `teacher.run`: the run makes its own.

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
 from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
@@ -21,7 +22,7 @@ def evaluate_run(
     device: torch.device,
     thresholds: ThresholdKind = "fixed",
     resamples: int = 0,
-    precision: Literal["auto", "float32", "bf16"] = "auto",
+    precision: Precision | Literal["auto"] = "auto",
 ) -> tuple[str, dict[str, Metrics], dict[str, Interval]]:
     """The metrics of each branch on one split, with confidence intervals of mAP.
 

@@ -5,10 +5,11 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
-from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
+from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
 from sspa.stage2_training.backbones.folding import fold_batch_norms
 from sspa.stage2_training.backbones.trainable import describe_trainable, set_trainable
+from sspa.stage2_training.compute.precision import Precision, check_precision
 from sspa.stage2_training.config.run_config import BackboneOptions, RunConfig
 from sspa.stage2_training.model.heads import create_head
 from sspa.stage2_training.model.recognizer import Recognizer
@@ -17,9 +18,14 @@ from sspa.stage2_training.runs.stored_tensors import read_weights
 
 
 def make_backbone(
-    options: BackboneOptions, device: torch.device, precision: TowerPrecision, allow_download: bool
+    options: BackboneOptions, device: torch.device, precision: Precision, allow_download: bool
 ) -> Backbone:
-    """The towers that a configuration names; see `create_backbone`."""
+    """The towers that a configuration names; see `create_backbone`.
+
+    Raises:
+        UserError: see there; or the device does not compute in that precision.
+    """
+    check_precision(precision, device, "precision")
     return create_backbone(
         options.name,
         weights=options.weights,
@@ -34,7 +40,7 @@ def make_recognizer(
     config: RunConfig,
     knowledge: Knowledge,
     device: torch.device,
-    precision: TowerPrecision | None = None,
+    precision: Precision | None = None,
     allow_download: bool = True,
 ) -> Recognizer:
     """The untrained model of `config` for the labels of `knowledge`; data-dependent initial values are not set.
@@ -42,11 +48,16 @@ def make_recognizer(
     Seeds torch's global generator, from which initial values are drawn.
 
     Args:
-        precision: of the image tower; if None, that of the run's features and scores.
+        precision: of the image tower; if None, that of the run's features and scores. Without a GPU, float32 stands for
+            fp16 then, which a message says.
         allow_download: see `create_backbone`.
     """
     torch.manual_seed(config.training.seed)
-    backbone = make_backbone(config.backbone, device, precision or config.training.tower_precision, allow_download)
+    own = config.training.precision
+    if precision is None and own == "fp16" and device.type == "cpu":
+        say("the run computed in fp16, for which a GPU is needed; the image tower computes in float32 here")
+        own = "float32"
+    backbone = make_backbone(config.backbone, device, precision or own, allow_download)
     set_trainable(backbone, config.backbone.tower)
     say(f"{backbone.name}: {backbone.description}; on {device}; {describe_trainable(backbone)}")
     if config.backbone.tower == "frozen":
@@ -57,7 +68,7 @@ def make_recognizer(
 
 
 def load_recognizer(
-    folder: RunFolder, device: torch.device, precision: TowerPrecision | None = None, allow_download: bool = False
+    folder: RunFolder, device: torch.device, precision: Precision | None = None, allow_download: bool = False
 ) -> tuple[Recognizer, RunConfig, Knowledge]:
     """The trained model of a run, in evaluation mode, bound to the labels it was trained on.
 

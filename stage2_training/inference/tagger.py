@@ -18,8 +18,8 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import Knowledge, names_only
 from sspa.shared.label_sets import Label, LabelSet, parse_label_set
-from sspa.stage2_training.backbones.contract import TowerPrecision
 from sspa.stage2_training.compute.device import choose_device, computes_bf16
+from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.data.image_files import load_image, upright_rgb
 from sspa.stage2_training.data.transforms import make_transform
@@ -67,7 +67,7 @@ class Tagger:
         labels: the C labels, in the order of every array this class returns.
         thresholds: (C,) the probability from which each label counts as predicted.
         grid: rows and columns of the regions; their product is M.
-        precision: of the image tower, "float32" or "bf16".
+        precision: of the image tower, "float32", "bf16" or "fp16".
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Tagger:
         run: str | Path,
         *,
         device: str = "auto",
-        precision: Literal["auto", "float32", "bf16"] = "auto",
+        precision: Precision | Literal["auto"] = "auto",
         knowledge: Knowledge | None = None,
         threshold: float | None = 0.5,
         allow_download: bool = False,
@@ -132,7 +132,7 @@ class Tagger:
         weights: str | None = None,
         image_size: tuple[int, int] | None = None,
         device: str = "auto",
-        precision: Literal["auto", "float32", "bf16"] = "auto",
+        precision: Precision | Literal["auto"] = "auto",
         threshold: float = 0.5,
         allow_download: bool = True,
     ) -> "Tagger":
@@ -329,7 +329,7 @@ class Tagger:
         return np.array([tuned[label.key] for label in knowledge.labels])
 
 
-def _suited(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> TowerPrecision:
+def _suited(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
     """The precision of the image tower; auto: bf16 if the device computes it."""
     if precision == "auto":
         return "bf16" if computes_bf16(device) else "float32"

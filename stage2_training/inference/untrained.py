@@ -4,9 +4,10 @@ import torch
 
 from sspa.shared.knowledge import Knowledge
 from sspa.shared.terminal import say
-from sspa.stage2_training.backbones.contract import Backbone, TowerPrecision
+from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.folding import fold_batch_norms
 from sspa.stage2_training.backbones.unfamiliar_labels import say_unfamiliar
+from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.config.run_config import BackboneOptions
 from sspa.stage2_training.inference.loading import make_backbone
 from sspa.stage2_training.model.contract import Head
@@ -19,7 +20,7 @@ def untrained_recognizer(
     knowledge: Knowledge,
     options: BackboneOptions,
     device: torch.device,
-    precision: TowerPrecision = "float32",
+    precision: Precision = "float32",
     allow_download: bool = True,
 ) -> Recognizer:
     """SSPA as it is before training, in evaluation mode, bound to the labels of `knowledge`.

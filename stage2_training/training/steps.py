@@ -14,16 +14,15 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones.contract import ImageFeatures
 from sspa.stage2_training.compute.device import attention_kernels, computes_bf16
 from sspa.stage2_training.compute.gradient_sum import GradientSum, summed_gradients
+from sspa.stage2_training.compute.precision import Precision, autocast_dtype, check_precision
 from sspa.stage2_training.compute.processes import Processes
-from sspa.stage2_training.config.run_config import Precision, RunConfig
+from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.model.losses import total_loss
 from sspa.stage2_training.model.recognizer import Recognizer
 from sspa.stage2_training.training.divergence import diverged, what_is_wrong
 from sspa.stage2_training.training.optimization import Optimization
 from sspa.stage2_training.training.train_state import TrainState
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ def check_steps(config: RunConfig, device: torch.device) -> None:
     options = config.training
     if options.precision == "bf16" and device.type == "cuda" and not computes_bf16(device):
         raise UserError("training.precision=bf16: this GPU would only emulate bf16; take fp16 or float32")
-    if options.precision == "fp16" and device.type == "cpu":
-        raise UserError("training.precision=fp16 needs a GPU; take bf16 or float32 on a CPU")
+    check_precision(options.precision, device, "training.precision")
     if options.accumulate > 1 and config.loss.couples_images:
         raise UserError(
             f"loss.kind={config.loss.kind} couples all images of a batch, so a batch cannot be split; "
@@ -59,7 +57,7 @@ def forward_context(device: torch.device, precision: Precision, tower: str) -> I
     Args:
         tower: `backbone.tower`, which part of the image tower is trained.
     """
-    dtype = _AUTOCAST.get(precision)
+    dtype = autocast_dtype(precision)
     with torch.autocast(device.type, dtype, enabled=dtype is not None), attention_kernels(device, dtype, tower):
         yield
 

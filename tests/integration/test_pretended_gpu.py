@@ -1,5 +1,6 @@
 """Runs on a pretended GPU, which finds tensors of two devices in one operation."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -56,6 +57,20 @@ def test_every_mode_stays_on_its_device(
 ) -> None:
     ended = sspa_train(*arguments(squares, tmp_path / "run", *settings, device="cuda"), "--epochs", "1")
     assert ended.code == 0, ended.messages
+
+
+def test_a_run_in_fp16_scores_in_it_and_in_float32_on_a_cpu(sspa_train: Command, squares: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ended = sspa_train(*arguments(squares, run, "training.precision=fp16", device="cuda"), "--epochs", "1")
+    assert ended.code == 0, ended.messages
+    assert json.loads((run / "result.json").read_text())["precision"] == {"training": "fp16", "scoring": "fp16"}
+    assert sspa_train("evaluate", run, "--device", "cuda").code == 0
+    ended = sspa_train("evaluate", run, "--device", "cpu")
+    assert ended.code == 0
+    assert "the image tower computes in float32 here" in ended.messages
+    ended = sspa_train("evaluate", run, "--device", "cpu", "--precision", "fp16")
+    assert ended.code == 2
+    assert "precision=fp16 needs a GPU; take bf16 or float32 on a CPU" in ended.messages
 
 
 def test_a_run_resumes(sspa_train: Command, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

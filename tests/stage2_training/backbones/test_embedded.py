@@ -12,6 +12,7 @@ from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones import embedded
 from sspa.stage2_training.backbones.contract import Backbone
 from sspa.stage2_training.backbones.factory import create_backbone
+from sspa.stage2_training.compute.precision import Precision
 
 TEXTS = ["a dog on the grass", "bus", "A photo of a potted plant."]
 
@@ -85,12 +86,14 @@ def test_a_text_that_is_cut_is_counted(backbone: Backbone) -> None:
     assert backbone.tokenize(["word " * 300]).shape == (1, backbone.context_length)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @torch.no_grad()
-def test_bf16_stays_near_float32() -> None:
-    exact, fast = create_backbone("embedded"), create_backbone("embedded", precision="bf16")
+def test_half_precision_stays_near_float32(precision: Precision) -> None:
+    exact, fast = create_backbone("embedded"), create_backbone("embedded", precision=precision)
     a, b = exact.encode_image(_images(2)).pooled, fast.encode_image(_images(2)).pooled
 
     assert b.dtype == torch.float32
+    assert not torch.equal(a, b)
     assert F.cosine_similarity(a, b).min() > 0.995
     assert exact.fingerprint != fast.fingerprint
 
