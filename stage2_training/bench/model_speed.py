@@ -86,7 +86,7 @@ def bench(request: BenchRequest, device: torch.device, done: Callable[[], None] 
     images = torch.randn(request.batch, 3, *request.size, device=device)
     recognizer = untrained_sspa(request.spec, "frozen", request.labels, images, request.precision)
     if request.compile:
-        compile_model(recognizer.head, recognizer.backbone.image_tower, device)
+        compile_model(recognizer.head, recognizer.backbone.image_tower, recognizer.backbone.text_tower, device)
         # A run does not compile a frozen tower; here the tower is the reference for the rest.
         recognizer.backbone.image_tower.compile()
     labels = len(read_label_set(request.labels).labels)

@@ -29,8 +29,10 @@ def deterministic_algorithms(wanted: bool) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before[1]
 
 
-def compile_model(head: nn.Module, image_tower: nn.Module, device: torch.device) -> None:
-    """Compile the head, and the image tower if it is trained, on their first call; weights and names do not change.
+def compile_model(head: nn.Module, image_tower: nn.Module, text_tower: nn.Module, device: torch.device) -> None:
+    """Compile the head, the text tower that prompts pass, and the image tower if it is trained, on their first call.
+
+    Weights and names do not change.
 
     Raises:
         UserError: there is no C++ compiler, which compiling for a CPU needs.
@@ -41,5 +43,6 @@ def compile_model(head: nn.Module, image_tower: nn.Module, device: torch.device)
             f"training.compile needs a C++ compiler ({' or '.join(compilers)}); install one, or set it to false"
         )
     head.compile()
+    text_tower.compile()
     if any(parameter.requires_grad for parameter in image_tower.parameters()):
         image_tower.compile()

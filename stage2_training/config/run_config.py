@@ -170,7 +170,7 @@ class TrainingOptions(Options):
     precision: Precision = Field("float32", description="precision of training, by autocast")
     accumulate: PositiveInt = Field(1, description="parts that a batch is split into: the same step in less memory")
     checkpoint_activations: bool = Field(False, description="recompute the image tower's in the backward pass")
-    compile: bool = Field(False, description="torch.compile the head, and the image tower if it is trained")
+    compile: bool = Field(False, description="torch.compile the head, the text tower, and a trained image tower")
     deterministic: bool = Field(False, description="deterministic algorithms only; a CPU has no others")
     branch_shares: Literal["equal", "fitted"] = Field(
         "fitted",

@@ -153,7 +153,7 @@ class _Training:
         if config.training.checkpoint_activations:
             recompute_activations(image_tower.blocks())
         if config.training.compile:
-            compile_model(self.recognizer.head, image_tower, device)
+            compile_model(self.recognizer.head, image_tower, self.recognizer.backbone.text_tower, device)
         self._read(self.dataset)
         self.inputs.check_batch_size()
 

@@ -169,6 +169,6 @@ def test_compiled_code_computes_the_same(recognizer: Recognizer) -> None:
 
     other = copy.deepcopy(recognizer)
     whole = _losses(recognizer, _config(), TrainState())
-    compile_model(other.head, other.backbone.image_tower, CPU)
+    compile_model(other.head, other.backbone.image_tower, other.backbone.text_tower, CPU)
     assert _losses(other, _config(), TrainState()) == pytest.approx(whole, rel=1e-4)
     assert other.trained_modules().state_dict().keys() == recognizer.trained_modules().state_dict().keys()
