@@ -16,6 +16,7 @@ from sspa.shared.json_files import check_shape, read_json
 
 CACHE = "features"
 _ABOUT = "about.json"
+_RUNS = "runs.jsonl"
 
 
 class About(BaseModel):
@@ -35,12 +36,21 @@ class About(BaseModel):
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """An entry of the cache; `last_used` in seconds since 1970. `about` is None where another version made it."""
+    """An entry of the cache; `last_used` in seconds since 1970. `about` is None where another version made it.
+
+    `runs` are the folders of the runs that have used it; some may be gone.
+    """
 
     key: str
     size_bytes: int
     last_used: float
     about: About | None
+    runs: tuple[str, ...] = ()
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether runs have used it, and none of their folders is there any more."""
+        return bool(self.runs) and not any(Path(run).is_dir() for run in self.runs)
 
 
 def describe(folder: Path, about: About) -> None:
@@ -48,10 +58,14 @@ def describe(folder: Path, about: About) -> None:
     (folder / _ABOUT).write_text(json.dumps(about.model_dump(), indent=1) + "\n", encoding="utf-8")
 
 
-def mark_used(folder: Path) -> None:
-    """Make an entry the most recently used one."""
-    # Others may share a cache that they cannot write: only the order of deletion depends on this.
+def mark_used(folder: Path, run: Path | None = None) -> None:
+    """Make an entry the most recently used one, and say which run's folder it is used for, if any."""
+    # Others may share a cache that they cannot write: only what is deleted first depends on this.
     with suppress(OSError):
+        if run is not None and (path := str(run.resolve())) not in _runs(folder):
+            # One short write at the end, so that two runs at a time do not mix.
+            with (folder / _RUNS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(path) + "\n")
         os.utime(folder)
 
 
@@ -78,19 +92,47 @@ def make_room(keep_bytes: float) -> list[CacheEntry]:
     for entry in sorted(entries, key=lambda entry: (entry.about is not None, entry.last_used)):
         if surplus <= 0:
             break
-        folder = cache_folder(CACHE) / entry.key
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be deleted ({error.strerror})") from error
+        _delete(entry)
         surplus -= entry.size_bytes
         deleted.append(entry)
     return deleted
 
 
+def delete_orphaned() -> list[CacheEntry]:
+    """Delete the entries of runs that are all gone; returns which.
+
+    Raises:
+        UserError: an entry cannot be deleted.
+    """
+    orphaned = [entry for entry in cache_entries() if entry.orphaned]
+    for entry in orphaned:
+        _delete(entry)
+    return orphaned
+
+
 def common_folder(paths: Sequence[Path]) -> str:
     """The deepest folder that holds all these files."""
     return os.path.commonpath([path.parent.absolute() for path in paths]) if paths else ""
+
+
+def _delete(entry: CacheEntry) -> None:
+    folder = cache_folder(CACHE) / entry.key
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be deleted ({error.strerror})") from error
+
+
+def _runs(folder: Path) -> tuple[str, ...]:
+    """The runs that have used an entry, each once; a line that is damaged names none."""
+    file = folder / _RUNS
+    if not file.is_file():
+        return ()
+    found: dict[str, None] = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            found[str(json.loads(line))] = None
+    return tuple(found)
 
 
 def _entry(folder: Path) -> CacheEntry:
@@ -99,4 +141,4 @@ def _entry(folder: Path) -> CacheEntry:
         about = check_shape(About, read_json(folder / _ABOUT), f"{folder}: ")
     except (FileNotFoundError, UserError):
         about = None
-    return CacheEntry(folder.name, sum(file.st_size for file in files), folder.stat().st_mtime, about)
+    return CacheEntry(folder.name, sum(file.st_size for file in files), folder.stat().st_mtime, about, _runs(folder))

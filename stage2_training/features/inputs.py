@@ -1,6 +1,7 @@
 """The batches of a data set for one backbone."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -33,6 +34,10 @@ class Inputs:
         self.frozen = config.backbone.tower == "frozen"
         self.processes = processes
         self._cache = FeatureCache(backbone, device, config.data.workers, reads_regions(config.model), processes)
+
+    def belong_to(self, run: Path) -> None:
+        """Say in the cache that its features are used for this run's folder."""
+        self._cache.belong_to(run)
 
     def keep_features(self, *wanted: tuple[Sequence[Split], tuple[View, ...]]) -> None:
         """If the tower is frozen, compute the missing features of splits, each with its views, all in one pass.

@@ -89,6 +89,11 @@ class FeatureCache:
         self._parts: dict[Split, list[Split]] = {}
         self._keys: dict[tuple[Split, View, tuple[Kind, ...]], str] = {}
         self._digests: dict[Split, list[str]] = {}
+        self._run: Path | None = None
+
+    def belong_to(self, run: Path) -> None:
+        """From here on, what is used is used for this run's folder, which the entries say."""
+        self._run = run
 
     def keep(
         self, *wanted: tuple[Sequence[Split], Sequence[View]], told: Callable[[int, int], None] = lambda *_: None
@@ -157,7 +162,7 @@ class FeatureCache:
             parts = [part for source in sources for part in self._parts_of(source)]
             folders = [self._entry(part, view) for part in parts]
             for folder in folders:
-                mark_used(folder)
+                mark_used(folder, self._run)
             rows = None if sources[0] is split else _rows_of(split, parts)
             opened.append(_opened(split, folders, self._kinds, rows))
         return opened

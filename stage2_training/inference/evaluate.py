@@ -39,6 +39,7 @@ def evaluate_run(
     if scored.rebound:
         rebind(recognizer, scored.knowledge)
     inputs = Inputs(config, dataset, recognizer.backbone, device)
+    inputs.belong_to(folder.path)
     wanted = inputs.split(split or dataset.measured)
     tuned = None
     if thresholds != "fixed":

@@ -187,6 +187,7 @@ class _Training:
         started = time.monotonic()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        self.inputs.belong_to(folder.path)
         self._keep_features()
         batches = processes.everywhere(self.inputs.training)
         resumed = processes.first(lambda: has_checkpoint(checkpoints))

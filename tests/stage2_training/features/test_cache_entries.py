@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from sspa.stage2_training.cli.main import app
 from sspa.stage2_training.data.dataset import Split
-from sspa.stage2_training.features.cache_entries import cache_entries, make_room
+from sspa.stage2_training.features.cache_entries import cache_entries, delete_orphaned, make_room, mark_used
 from sspa.stage2_training.features.kept_features import FeatureCache
 
 from ..model.small_models import small_backbone
@@ -89,3 +89,27 @@ def test_the_command_lists_and_makes_room() -> None:
     emptied = CliRunner().invoke(app, ["cache", "--keep", "0", "--json"])
     assert "deleted 3 entries" in emptied.stderr
     assert json.loads(emptied.stdout) == []
+
+
+def test_entries_know_the_runs_that_used_them(cache: Path, tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("first", "second")]
+    entries = {entry.about.split: cache / entry.key for entry in cache_entries() if entry.about}
+    for run in runs:
+        run.mkdir()
+        for _ in range(2):
+            mark_used(entries["train"], run)
+    mark_used(entries["test"], runs[0])
+    with (entries["test"] / "runs.jsonl").open("a") as file:
+        file.write('"half a li')
+    used = {entry.about.split: entry.runs for entry in cache_entries() if entry.about}
+    assert used == {"train": tuple(map(str, runs)), "test": (str(runs[0]),)}
+    assert delete_orphaned() == []
+
+    listed = CliRunner().invoke(app, ["cache", "--run", str(runs[1]), "--json"])
+    assert [entry["runs"] for entry in json.loads(listed.stdout)] == [[str(run) for run in runs]]
+    assert "second and 1 more" in CliRunner().invoke(app, ["cache"], env={"COLUMNS": "300"}).stdout
+    runs[0].rmdir()
+    assert "runs that are gone" in CliRunner().invoke(app, ["cache"], env={"COLUMNS": "300"}).stdout
+    assert "deleted 1 entries" in CliRunner().invoke(app, ["cache", "--orphaned"]).stderr
+    # What no run has used may be a review's.
+    assert sorted(_names()) == ["old", "train"]
