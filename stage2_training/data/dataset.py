@@ -132,18 +132,22 @@ def load_dataset(
     if "test" not in dataset.splits:
         lacks = "there is no test split: figures are of val, which also chose the epoch"
         dataset = replace(dataset, note="; ".join(filter(None, (dataset.note, lacks))))
+    drawn: tuple[str, ...]
     if fold is not None:
-        own = dataset_from_manifest(manifest, found_root, leave_out_unreadable).splits
-        within = tuple(split for name, split in own.items() if name != "test")
-        splits = {name: replace(split, within=within) for name, split in dataset.splits.items()}
-        return replace(dataset, name=f"{dataset.name}-fold-{fold.number}-of-{fold.count}", splits=splits)
-    if name.endswith(".parquet") and not (manifest.targets >= 0).any(axis=1).all():
+        dataset = replace(dataset, name=f"{dataset.name}-fold-{fold.number}-of-{fold.count}")
+        drawn, sources = tuple(dataset.splits), ("train", "val")
+    elif name.endswith(".parquet") and not (manifest.targets >= 0).any(axis=1).all():
         return _within_folder(dataset)
-    if subset.shots is not None:
-        own = dataset_from_manifest(whole, found_root, leave_out_unreadable).splits
-        train = replace(dataset.splits["train"], within=(own["train"],))
-        return replace(dataset, splits={**dataset.splits, "train": train})
-    return dataset
+    elif whole is not manifest:
+        drawn = sources = ("train", "val")
+    elif subset.shots is not None:
+        drawn = sources = ("train",)
+    else:
+        return dataset
+    own = dataset_from_manifest(manifest, found_root, leave_out_unreadable).splits
+    within = tuple(own[name] for name in sources if name in own)
+    splits = {name: replace(dataset.splits[name], within=within) for name in drawn}
+    return replace(dataset, splits={**dataset.splits, **splits})
 
 
 def _within_folder(dataset: Dataset) -> Dataset:

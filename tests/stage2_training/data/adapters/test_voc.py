@@ -81,6 +81,15 @@ def test_a_fold_is_made_of_train_and_val_and_named(tmp_path: Path) -> None:
         assert [each.ids for each in split.within] == [whole["train"].ids, whole["val"].ids]
 
 
+def test_a_drawn_val_and_what_is_left_of_train_know_where_they_were_drawn_from(tmp_path: Path) -> None:
+    write_devkit(tmp_path)
+    whole = load_dataset("voc2007", tmp_path).splits
+    drawn = load_dataset("voc2007", tmp_path, val_fraction=0.5).splits
+    assert drawn["val"].within is drawn["train"].within
+    assert [each.ids for each in drawn["val"].within] == [whole["train"].ids, whole["val"].ids]
+    assert not any(split.within for split in (drawn["test"], *whole.values()))
+
+
 def test_few_shots_are_drawn_from_training_and_know_it(tmp_path: Path) -> None:
     write_devkit(tmp_path)
     whole = load_dataset("voc2007", tmp_path)
