@@ -133,6 +133,7 @@ def load_dataset(
         lacks = "there is no test split: figures are of val, which also chose the epoch"
         dataset = replace(dataset, note="; ".join(filter(None, (dataset.note, lacks))))
     drawn: tuple[str, ...]
+    sources: tuple[str, ...]
     if fold is not None:
         dataset = replace(dataset, name=f"{dataset.name}-fold-{fold.number}-of-{fold.count}")
         drawn, sources = tuple(dataset.splits), ("train", "val")

@@ -46,7 +46,7 @@ from sspa.stage2_training.training.logit_bias import fitted_biases
 from sspa.stage2_training.training.optimization import Optimization, describe_groups, make_optimization
 from sspa.stage2_training.training.result import RunResult, result_record, write_descriptions
 from sspa.stage2_training.training.steps import check_steps, train_steps
-from sspa.stage2_training.training.teaching import taught_marks, with_taught_marks
+from sspa.stage2_training.training.teaching import may_be_taught, taught_marks, with_taught_marks
 from sspa.stage2_training.training.train_state import TrainState
 from sspa.stage2_training.training.without_gradient import leave_out_without_gradient
 
@@ -167,8 +167,8 @@ class _Training:
         """Train on what the run's teacher is sure of too, if it has one and anything is unknown in train."""
         if self.config.teacher.run is None:
             return
-        if (self.given.dataset.split("train").targets >= 0).all():
-            say("nothing is unknown in train, so that no teacher is asked")
+        if not may_be_taught(self.given.dataset).any():
+            say("nothing is unknown in train that a teacher may say, so that none is asked")
             return
 
         def make(config: RunConfig, path: Path) -> None:

@@ -49,7 +49,7 @@ def with_taught_marks(dataset: Dataset, taught: TaughtMarks, repeat: int) -> Dat
     learned = with_known_marks(replace(dataset, splits={**dataset.splits, "train": replace(train, targets=targets)}))
     if repeat == 1:
         return learned
-    was_known = np.isin(np.flatnonzero((targets >= 0).any(axis=1)), np.flatnonzero((train.targets >= 0).any(axis=1)))
+    was_known = (train.targets >= 0).any(axis=1)[(targets >= 0).any(axis=1)]
     rows = np.repeat(np.arange(len(was_known)), np.where(was_known, repeat, 1))
     return replace(learned, splits={**learned.splits, "train": rows_of_split(learned.split("train"), rows)})
 
@@ -96,6 +96,13 @@ def taught_marks(
     return taught
 
 
+def may_be_taught(dataset: Dataset) -> NDArray[np.bool_]:
+    """(N, C): the unknown marks of train, without those of labels that are kept from training."""
+    seen = np.array([key not in dataset.unseen for key in dataset.labels.keys])
+    unknown: NDArray[np.bool_] = (dataset.split("train").targets < 0) & seen
+    return unknown
+
+
 def _found(
     folder: RunFolder,
     config: RunConfig,
@@ -121,8 +128,8 @@ def _asked(
     targets, known_to = dataset.split("train").targets, [label.key for label in teacher.knowledge.labels]
     if lacking := [key for key in dataset.labels.keys if key not in known_to]:
         say(f"{teacher.folder.path}: does not know {', '.join(lacking)}; unknown marks of these labels stay unknown")
-    unknown = targets < 0
-    unknown[:, [place for place, key in enumerate(dataset.labels.keys) if key in {*lacking, *dataset.unseen}]] = False
+    unknown = may_be_taught(dataset)
+    unknown[:, [place for place, key in enumerate(dataset.labels.keys) if key in lacking]] = False
     marks = np.full(targets.shape, -1, dtype=np.int8)
     rows = np.flatnonzero(unknown.any(axis=1))
     if len(rows):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from sspa.stage2_training.data.dataset import Dataset, Split, with_known_marks
 from sspa.stage2_training.evaluation.protocols import get_protocol
 from sspa.stage2_training.runs.records import TaughtRecord
 from sspa.stage2_training.runs.taught import TaughtMarks
-from sspa.stage2_training.training.teaching import sure_marks, with_taught_marks
+from sspa.stage2_training.training.teaching import may_be_taught, sure_marks, with_taught_marks
 
 
 def dataset_of(targets: list[list[int]]) -> Dataset:
@@ -58,3 +59,10 @@ def test_images_of_which_nothing_is_known_are_left_out_of_training(capfd: pytest
     assert "left out of training, since nothing is known of them: 1 of 3 images" in capfd.readouterr().err
     whole = dataset_of([[1, -1]])
     assert with_known_marks(whole) is whole
+
+
+def test_labels_that_are_kept_from_training_are_not_taught() -> None:
+    dataset = dataset_of([[1, -1], [-1, -1], [0, -1]])
+    assert may_be_taught(dataset).tolist() == [[False, True], [True, True], [False, True]]
+    unseen = replace(dataset, unseen=(dataset.labels.keys[1],))
+    assert may_be_taught(unseen).tolist() == [[False, False], [True, False], [False, False]]
