@@ -49,7 +49,8 @@ def with_taught_marks(dataset: Dataset, taught: TaughtMarks, repeat: int) -> Dat
     learned = with_known_marks(replace(dataset, splits={**dataset.splits, "train": replace(train, targets=targets)}))
     if repeat == 1:
         return learned
-    was_known = (train.targets >= 0).any(axis=1)[(targets >= 0).any(axis=1)]
+    before, after = (np.flatnonzero((marks >= 0).any(axis=1)) for marks in (train.targets, targets))
+    was_known = np.isin(after, before)
     rows = np.repeat(np.arange(len(was_known)), np.where(was_known, repeat, 1))
     return replace(learned, splits={**learned.splits, "train": rows_of_split(learned.split("train"), rows)})
 

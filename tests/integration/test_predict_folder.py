@@ -9,20 +9,23 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
 
 from sspa.stage2_training.data.manifest import read_manifest
 from sspa.stage2_training.data.sharding import write_shards
 from sspa.stage2_training.inference.tagger import Tagger
 from sspa.stage2_training.prediction.folder_job.job import begin, left_of
-from sspa.stage2_training.prediction.folder_job.units import find_units
+from sspa.stage2_training.prediction.folder_job.units import ListedImages, find_units
 
 from .conftest import Ended
 from .tiny_run import LABELS
@@ -104,6 +107,71 @@ def test_a_killed_job_resumes(
     assert not list(out.glob(".*"))  # nothing half-written is left
 
 
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """A server of object storage with the buckets `photos` and `tags`; gives the address of a path in it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for bucket in ("photos", "tags"):
+            urlopen(Request(f"http://{host}:{port}/{bucket}", method="PUT"))
+        yield lambda path: f"s3://{path}?endpoint_override={host}:{port}&scheme=http"
+    finally:
+        server.stop()
+
+
+def test_object_storage_is_read_and_written(
+    trained_run: Path,
+    pictures: Path,
+    whole: dict[str, tuple[object, ...]],
+    storage: Callable[[str], str],
+    tmp_path: Path,
+    sspa_train: Command,
+) -> None:
+    names = sorted(path.name for path in pictures.iterdir())[:12]
+    files, _ = fs.FileSystem.from_uri(storage("photos/"))
+    shard = io.BytesIO()
+    with tarfile.open(fileobj=shard, mode="w") as tar:
+        for name in names[6:]:
+            tar.add(pictures / name, name)
+    for path, content in (
+        *((f"photos/loose/{name}", (pictures / name).read_bytes()) for name in names[:6]),
+        ("photos/shards/0.tar", shard.getvalue()),
+    ):
+        with files.open_output_stream(path) as file:
+            file.write(content)
+
+    command = ("predict", trained_run, storage("photos/"), "--out", storage("tags/out/"), "--per-file", 4)
+    ended = sspa_train(*command)
+    assert ended.code == 0, ended.messages
+    written = files.get_file_info(fs.FileSelector("tags/out"))
+    parts = [info.path for info in written if info.path.endswith(".parquet")]
+    rows = [row for path in parts for row in pq.read_table(files.open_input_file(path)).to_pylist()]
+    found = {row["path"].partition("?")[0]: row for row in rows}
+    assert sorted(found) == sorted(
+        [
+            *(f"s3://photos/loose/{name}" for name in names[:6]),
+            *(f"s3://photos/shards/0.tar/{name}" for name in names[6:]),
+        ]
+    )
+    for path, row in found.items():
+        own = whole[str(pictures / Path(path).name)]
+        assert (row["error"], row["probabilities"], row["predicted"]) == (None, *own[1:3])
+
+    files.delete_file(parts[0])  # as if its process had been killed
+    ended = sspa_train(*command)
+    assert (ended.code, f"{len(parts) - 1} of {len(parts)} parts are there already" in ended.messages) == (0, True)
+    assert files.get_file_info(parts[0]).is_file
+    for source, out in ((storage("nowhere/"), storage("tags/x/")), (storage("photos/none/"), storage("tags/x/"))):
+        ended = sspa_train("predict", trained_run, source, "--out", out)
+        assert (ended.code, ended.messages.count("\n")) == (2, 1), ended.messages
+
+
 def test_two_processes_of_torchrun_share_the_work(
     trained_run: Path, pictures: Path, whole: dict[str, tuple[object, ...]], tmp_path: Path
 ) -> None:
@@ -162,6 +230,18 @@ def test_shards_are_read_as_streams_and_a_damaged_one_is_a_row(
     added = {path: row for path, row in rows_of(out).items() if "added.tar" in path}
     assert "the shard ends here" in str(added.pop(f"{shards}/added.tar")[0])
     assert 5 < len(added) < 24
+
+
+def test_loose_images_beside_shards_are_not_left_out(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for path in ("one.tar", "labels.json"):
+        (tmp_path / path).write_bytes(b"")
+    for path in ("loose.png", "deep/loose.png"):
+        shutil.copy(pictures / "test0.png", tmp_path / path)
+    shard, listed = find_units([str(tmp_path)], 10)
+    assert shard.name == "one"
+    assert isinstance(listed, ListedImages)
+    assert sorted(listed.listed) == [f"{tmp_path}/deep/loose.png", f"{tmp_path}/loose.png"]
 
 
 def test_a_member_of_any_name_or_claimed_size_is_a_row(

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol, TextIO
 
 from sspa.shared.errors import UserError
 from sspa.stage2_training.data.columns import Texts
-from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, EncodedImage
+from sspa.stage2_training.data.image_files import IMAGE_ENDINGS, EncodedImage, files_below
 from sspa.stage2_training.data.object_storage import below, files_under, is_address, open_stream, read_bytes
 from sspa.stage2_training.data.shards import SHARD_ENDING
 from sspa.stage2_training.prediction.image_paths import find_images
@@ -115,15 +115,18 @@ def find_units(arguments: Sequence[str], per_unit: int, standard_input: TextIO |
     listed: dict[str, None] = {}
     for argument in arguments:
         files = _files_of(argument)
-        if shards := [file for file in files if _ending(file) == SHARD_ENDING]:
-            units += [ImagesInShard(PurePosixPath(shard.partition("?")[0]).stem, shard) for shard in shards]
-        elif _ending(argument) == ".parquet":
+        shards = [file for file in files if _ending(file) == SHARD_ENDING]
+        units += [ImagesInShard(PurePosixPath(shard.partition("?")[0]).stem, shard) for shard in shards]
+        if _ending(argument) == ".parquet":
             units += _rows_of(argument, per_unit)
         elif is_address(argument):
             images = [file for file in files if _ending(file) in IMAGE_ENDINGS]
-            if not images:
+            if not images and not shards:
                 raise UserError(f"{argument}: no images there; give a folder's address, an image's, or a shard's")
             listed.update(dict.fromkeys(images))
+        elif shards:
+            # Loose images beside the shards of a folder.
+            listed.update(dict.fromkeys(map(str, files_below(Path(argument))[0] if Path(argument).is_dir() else ())))
         else:
             listed.update(dict.fromkeys(map(str, find_images([argument], standard_input))))
     texts = Texts(listed)
