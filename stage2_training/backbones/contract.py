@@ -117,8 +117,18 @@ class Backbone(nn.Module):
         """The maximum number of tokens in a prompt, start and end included."""
         return self.text_tower.context_length
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels (..., 3, H, W) in uint8 -> float32 of the mean and variance that the image tower expects."""
+        from torchvision.transforms.v2 import functional
+
+        return functional.normalize(functional.to_dtype(pixels, scale=True), list(self.mean), list(self.std))
+
     def encode_image(self, images: Tensor) -> ImageFeatures:
-        """images (B, 3, H, W) -> pooled (B, d) and regions (B, M, d), float32, not normalised."""
+        """Pixels (uint8) or `normalised` images (B, 3, H, W) -> pooled (B, d) and regions (B, M, d).
+
+        The features are float32 and not of unit length.
+        """
+        images = images if images.is_floating_point() else self.normalised(images)
         # With float32, the caller's own autocast remains in effect.
         dtype = autocast_dtype(self.precision)
         with nullcontext() if dtype is None else torch.autocast(images.device.type, dtype):

@@ -37,8 +37,7 @@ def measure_throughput(split: Split, size: int, workers: tuple[int, ...], rounds
         UserError: the split has no more than one batch.
     """
     _check_enough(split)
-    norm = (0.5, 0.5, 0.5)
-    ours = ImageDataset(split, make_transform((size, size), norm, norm, train=False))
+    ours = ImageDataset(split, make_transform((size, size), train=False))
     for count in workers:
         best = {"ours": 0.0, "bare": 0.0}
         for _ in range(rounds):
@@ -56,8 +55,7 @@ def loading_rate(split: Split, size: tuple[int, int], workers: int, rounds: int)
         UserError: the split has no more than one batch.
     """
     _check_enough(split)
-    norm = (0.5, 0.5, 0.5)
-    images = ImageDataset(split, make_transform(size, norm, norm, train=False))
+    images = ImageDataset(split, make_transform(size, train=False))
     return max(_rate(ImageLoader(images, _BATCH, workers=workers).epoch(0), len(split)) for _ in range(rounds))
 
 
@@ -83,14 +81,7 @@ class _Bare(torch.utils.data.Dataset[torch.Tensor]):
         from torchvision.transforms import v2
 
         self.split, self.size = split, size
-        self.transform = v2.Compose(
-            [
-                v2.Resize((size, size), antialias=True),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize([0.5] * 3, [0.5] * 3),
-            ]
-        )
+        self.transform = v2.Compose([v2.Resize((size, size), antialias=True), v2.PILToTensor()])
 
     def __len__(self) -> int:
         return len(self.split)

@@ -107,7 +107,9 @@ class DataOptions(Options):
         "stop", description="images that cannot be read: training goes on without them, and scoring stops or does too"
     )
     unreadable_share: Fraction = Field(0.01, description="more unreadable training images than this stop the run")
-    workers: Annotated[int, Field(ge=0, le=1024)] = Field(2, description="worker processes that read images")
+    workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        "auto", description="worker processes that read images; auto: one per core, at most 16"
+    )
     train_resize: Literal["squash", "crop"] = Field("crop", description="random resized crop; tower trained")
     crop_scale: Scale = Field((0.6, 1.0), description="random crops' share of the area; tower trained")
     randaugment: Annotated[int, Field(ge=0, le=100)] = Field(0, description="RandAugment operations; tower trained")

@@ -5,9 +5,10 @@ the image's id). Neither depends on workers, batch size or what was read before.
 """
 
 import hashlib
-import os
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sspa.shared.errors import UserError
+from sspa.shared.terminal import say
+from sspa.stage2_training.compute.cores import cores, own_cores
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.image_files import load_image
 from sspa.stage2_training.data.transforms import ImageTransform
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 # Training continues without unreadable images until they are more than this share of the split.
 UNREADABLE_SHARE = 0.01
+_MOST_WORKERS = 16
+# Where worker processes put what they have read; containers often have 64 MB of it.
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Sample:
 class ImageDataset(TorchDataset[Any]):
     """The images of one split as tensors.
 
-    Items are (image (3, H, W) float, target (C,) int8, index). The key is an index, or (epoch, index) if the
+    Items are (image (3, H, W) uint8, target (C,) int8, index). The key is an index, or (epoch, index) if the
     transform varies images from epoch to epoch.
 
     Args:
@@ -105,13 +111,14 @@ class ImageDataset(TorchDataset[Any]):
 
 @dataclass
 class ImageLoader:
-    """Batches of an ImageDataset: images (B, 3, H, W), targets (B, C) int8, indices (B,) int64.
+    """Batches of an ImageDataset: images (B, 3, H, W) uint8, targets (B, C) int8, indices (B,) int64.
 
     Args:
         dataset: the images.
         batch_size: B; the last batch of an epoch may be smaller.
         shuffle: a new order each epoch (training).
-        workers: worker processes, kept alive between epochs; 0 reads in this process.
+        workers: worker processes, kept alive between epochs; 0 reads in this process. "auto" starts one per core. There
+            are never more than cores, or than there is shared memory for.
         drop_last: drop a smaller last batch.
         rank, world: this process's share: every world-th image, without padding. When shuffling, the few left over
             at the end of an epoch are dropped, so that all processes make the same number of steps.
@@ -128,7 +135,7 @@ class ImageLoader:
     dataset: ImageDataset
     batch_size: int
     shuffle: bool = False
-    workers: int = 0
+    workers: int | Literal["auto"] = 0
     drop_last: bool = False
     rank: int = 0
     world: int = 1
@@ -148,8 +155,8 @@ class ImageLoader:
             self.rank,
             self.world,
         )
-        # More than there are cores for this process only take turns, and torch warns of them.
-        workers = min(self.workers, len(os.sched_getaffinity(0)))
+        height, width = self.dataset.transform.size
+        workers = _workers(self.workers, min(self.batch_size, len(self.dataset)) * 3 * height * width)
         self._loader = DataLoader(
             _Samples(self.dataset),
             batch_sampler=self._batches,
@@ -209,6 +216,22 @@ def check_unreadable(messages: Collection[str], images: int, share: float, split
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The order of one shuffled epoch, (count,): a pure function of its arguments."""
     return np.random.Generator(np.random.Philox(key=_seed_of(seed, epoch, "order", 0))).permutation(count)
+
+
+def _workers(wanted: int | Literal["auto"], batch_bytes: int) -> int:
+    """How many worker processes to start; each holds two batches in shared memory."""
+    # More than there are cores only take turns, and torch warns of them.
+    workers = min(own_cores(), _MOST_WORKERS) if wanted == "auto" else min(wanted, cores())
+    if not _SHARED_MEMORY.is_dir():
+        return workers
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    fitting = free // (2 * batch_bytes)
+    if fitting < workers:
+        say(
+            f"{_SHARED_MEMORY}: {free / 1e6:,.0f} MB of shared memory are enough for {fitting} of {workers} processes "
+            f"that read batches of {batch_bytes / 1e6:,.0f} MB; for more, start the container with --shm-size=8g"
+        )
+    return min(workers, fitting)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""From an RGB image to a backbone's input tensor."""
+"""From an RGB image to pixels of a backbone's size; the backbone normalises them, on its device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,13 +35,14 @@ class TransformOptions:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """A callable from an image to a (3, H, W) float tensor.
+    """A callable from an image to a (3, H, W) uint8 tensor.
 
-    `decode_at_least` is the longest short side, in pixels, that it benefits from; `varies` says whether it draws from
-    torch's default generator.
+    `size` is (H, W). `decode_at_least` is the longest short side, in pixels, that it benefits from; `varies` says
+    whether it draws from torch's default generator.
     """
 
     steps: Callable[[Image.Image], "Tensor"]
+    size: tuple[int, int]
     decode_at_least: int
     varies: bool
 
@@ -50,21 +51,16 @@ class ImageTransform:
 
 
 def make_transform(
-    size: tuple[int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    train: bool,
-    options: TransformOptions | None = None,
+    size: tuple[int, int], train: bool, options: TransformOptions | None = None, blank: tuple[float, ...] = (0.5,) * 3
 ) -> ImageTransform:
     """The torchvision v2 pipeline for one backbone.
 
     Args:
         size: (H, W) in pixels.
-        mean, std: the backbone's normalisation, per channel.
         train: augment the image (randomness comes from torch's generator: seed it per sample).
         options: see TransformOptions.
+        blank: the colour of what cutout blanks, from 0 to 1 per channel: the backbone's mean.
     """
-    import torch
     from torchvision.transforms import v2
 
     options = options or TransformOptions()
@@ -82,9 +78,9 @@ def make_transform(
             steps.append(v2.RandomHorizontalFlip(options.flip))
         if options.randaugment:
             steps.append(v2.RandAugment(options.randaugment, options.randaugment_magnitude))
-    steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    steps.append(v2.PILToTensor())
     if train and options.cutout:
         share = options.cutout_size
-        # After normalisation 0 is the mean colour.
-        steps.append(v2.RandomErasing(options.cutout, scale=(share, share), ratio=(1.0, 1.0), value=0.0))
-    return ImageTransform(v2.Compose(steps), int(least) + 1, varies=train)
+        colour = [round(255 * value) for value in blank]
+        steps.append(v2.RandomErasing(options.cutout, scale=(share, share), ratio=(1.0, 1.0), value=colour))
+    return ImageTransform(v2.Compose(steps), size, int(least) + 1, varies=train)

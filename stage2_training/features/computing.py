@@ -55,7 +55,7 @@ class EntryWriter:
         backbone: Backbone,
         kinds: tuple[Kind, ...],
         device: torch.device,
-        workers: int,
+        workers: int | Literal["auto"],
         processes: Processes,
         done: Callable[[int], None],
     ) -> None:
@@ -97,7 +97,7 @@ class EntryWriter:
         backbone = self._backbone
         rows = _share_of(len(split), self._processes)
         own = rows_of_split(split, rows)
-        transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+        transform = make_transform(backbone.image_size, train=False)
         # Whether there are too many is for those to say who use the features.
         images_of = ImageDataset(own, transform, unreadable="blank")
         loader = ImageLoader(images_of, _BATCH, workers=self._workers, unreadable_share=1.0)

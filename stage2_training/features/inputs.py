@@ -148,4 +148,4 @@ class Inputs:
 
     def _transform(self, train: bool, views: tuple[View, ...] = ()) -> ImageTransform:
         options = self.config.data.transform_options(views)
-        return make_transform(self.backbone.image_size, self.backbone.mean, self.backbone.std, train, options)
+        return make_transform(self.backbone.image_size, train, options, self.backbone.mean)

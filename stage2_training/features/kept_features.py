@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ class FeatureCache:
         self,
         backbone: Backbone,
         device: torch.device,
-        workers: int,
+        workers: int | Literal["auto"],
         regions: bool = True,
         processes: Processes = ALONE,
     ) -> None:

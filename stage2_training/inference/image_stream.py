@@ -3,7 +3,6 @@
 Legend: B images, C labels.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.compute.cores import own_cores
 from sspa.stage2_training.data.image_files import EncodedImage, load_sized
 from sspa.stage2_training.inference.region_maps import strongest_region
 from sspa.stage2_training.inference.tagger import Tagger
@@ -47,7 +47,8 @@ def tag_images(
     tagger: Tagger, images: Iterable[Path | EncodedImage], boxes: bool = False, batch_size: int = 32
 ) -> Iterator[Tagged | Unreadable]:
     """Each image's tags, in the given order; threads read ahead, and a few batches are in memory at a time."""
-    with ThreadPoolExecutor(reading_threads()) as readers:
+    # Pillow decodes outside Python's lock, so that threads serve as well as processes.
+    with ThreadPoolExecutor(own_cores()) as readers:
         left = iter(images)
 
         def read_next(count: int) -> list[Future[_Read | Unreadable]]:
@@ -58,15 +59,6 @@ def tag_images(
             batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
             waiting.extend(read_next(batch_size))
             yield from _tag(tagger, batch, boxes)
-
-
-def reading_threads() -> int:
-    """As many as this process may use cores, of which its machine's other processes (torchrun) have their share.
-
-    Pillow decodes outside Python's lock, so that threads serve as well as processes.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Tagger:
         backbone = recognizer.backbone
         self.grid = backbone.grid
         self.precision = backbone.precision
-        self.transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+        self.transform = make_transform(backbone.image_size, train=False)
         self.device = next(recognizer.parameters()).device
         with torch.inference_mode():
             self.label_features = recognizer.encode_labels()
@@ -227,21 +227,24 @@ class Tagger:
         listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
         tags: list[Tags] = []
         for start in range(0, len(listed), batch_size):
-            batch = torch.stack([self.prepare(image) for image in listed[start : start + batch_size]])
+            batch = torch.stack([self._pixels(image) for image in listed[start : start + batch_size]])
             tags += [self.tags_of(row) for row in self.probabilities(batch)]
         return tags
 
     def prepare(self, image: AnyImage) -> Tensor:
-        """One image as the model's input, (3, H, W).
+        """One image as the model's input, (3, H, W), normalised.
 
         Raises:
             UserError: the image cannot be read, or the array is not an image.
         """
+        return self.recognizer.backbone.normalised(self._pixels(image))
+
+    def _pixels(self, image: AnyImage) -> Tensor:
         return self.transform(open_image(image, self.transform.decode_at_least))
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> NDArray[np.float32]:
-        """Prepared images (B, 3, H, W) -> (B, C): the mean over the run's views and the model's branches."""
+        """Pixels (uint8) or prepared images (B, 3, H, W) -> (B, C): the mean over views and branches."""
         return self.explained(images, explain=False)[0]
 
     @torch.inference_mode()

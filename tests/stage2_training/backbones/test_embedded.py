@@ -86,6 +86,15 @@ def test_a_text_that_is_cut_is_counted(backbone: Backbone) -> None:
     assert backbone.tokenize(["word " * 300]).shape == (1, backbone.context_length)
 
 
+@torch.no_grad()
+def test_pixels_are_normalised_as_the_model_expects(backbone: Backbone) -> None:
+    pixels = torch.randint(0, 256, (2, 3, *backbone.image_size), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (backbone.mean, backbone.std))
+    normalised = backbone.normalised(pixels)
+    torch.testing.assert_close(normalised, (pixels / 255 - mean) / std)
+    assert torch.equal(backbone.encode_image(pixels).regions, backbone.encode_image(normalised).regions)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @torch.no_grad()
 def test_half_precision_stays_near_float32(precision: Precision) -> None:

@@ -25,7 +25,7 @@ def test_label_names_rank_real_photos() -> None:
     dataset = load_dataset("voc2007", _ROOT)
     val = dataset.splits["val"]
     backbone = create_backbone("embedded")
-    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, False, TransformOptions())
+    transform = make_transform(backbone.image_size, False, TransformOptions())
     images = torch.stack([transform(load_image(path)) for path in val.paths[:_IMAGES]])
     pooled = torch.cat([backbone.encode_image(chunk).pooled for chunk in images.split(24)])
     texts = backbone.encode_text([label.text for label in dataset.labels.labels])

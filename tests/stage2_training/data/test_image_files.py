@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -110,18 +111,26 @@ def test_large_jpeg_decodes_smaller_but_never_below_what_is_asked(tmp_path: Path
 @pytest.mark.parametrize("train", [True, False])
 def test_one_pixel_and_thin_images_become_whole_tensors(size: tuple[int, int], resize: str, train: bool) -> None:
     options = TransformOptions(train_resize=resize, randaugment=2, cutout=1.0)
-    transform = make_transform((32, 48), (0.5,) * 3, (0.5,) * 3, train, options)
+    transform = make_transform((32, 48), train, options)
     tensor = transform(Image.new("RGB", size, "white"))
     assert tensor.shape == (3, 32, 48)
-    assert tensor.isfinite().all()
+    assert tensor.dtype == torch.uint8
 
 
 def test_nothing_is_cut_off_in_scoring() -> None:
     wide = Image.new("RGB", (90, 30), "black")
     wide.paste("white", (30, 0, 60, 30))  # only the middle third is white
-    squash = make_transform((30, 30), (0.5,) * 3, (0.5,) * 3, False)(wide)
-    assert squash[:, :, 0].max() == -1.0
-    assert squash[:, :, 15].min() == 1.0
+    squash = make_transform((30, 30), False)(wide)
+    assert squash[:, :, 0].max() == 0
+    assert squash[:, :, 15].min() == 255
+
+
+def test_cutout_blanks_with_the_backbones_mean() -> None:
+    options = TransformOptions(flip=0, train_resize="squash", cutout=1.0, cutout_size=0.25)
+    image = make_transform((40, 40), True, options, (0.25, 0.5, 0.75))(Image.new("RGB", (40, 40), "white"))
+    blanked = (image != 255).any(dim=0)
+    assert blanked.sum() == 400
+    assert image[:, blanked].unique(dim=1).squeeze().tolist() == [64, 128, 191]
 
 
 def test_heic_is_read_with_the_extra(tmp_path: Path) -> None:

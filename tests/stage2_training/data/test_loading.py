@@ -1,4 +1,7 @@
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,12 +9,13 @@ import torch
 from PIL import Image
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.data import loading
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, epoch_order
 from sspa.stage2_training.data.transforms import TransformOptions, make_transform
 
-TRAIN = make_transform((16, 16), (0.5,) * 3, (0.5,) * 3, True, TransformOptions(randaugment=2, cutout=0.5))
-TEST = make_transform((16, 16), (0.5,) * 3, (0.5,) * 3, False)
+TRAIN = make_transform((16, 16), True, TransformOptions(randaugment=2, cutout=0.5))
+TEST = make_transform((16, 16), False)
 
 
 def make_split(folder: Path, count: int = 11) -> Split:
@@ -67,6 +71,39 @@ def test_processes_share_an_epoch_without_padding(tmp_path: Path, shuffle: bool)
         assert [len(share) for share in shares] == [3, 3, 3]
     else:
         assert sorted(together) == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores", "processes", "free_mb", "expected"),
+    [
+        ("auto", 8, 1, 1000, 8),
+        ("auto", 64, 1, 1000, 16),
+        ("auto", 8, 4, 1000, 2),
+        ("auto", 2, 4, 1000, 1),
+        (0, 8, 1, 0, 0),
+        (3, 8, 1, 1000, 3),
+        (3, 2, 1, 1000, 2),
+        (8, 8, 1, 64, 3),
+        ("auto", 8, 1, 1, 0),
+    ],
+)
+def test_as_many_workers_as_there_are_cores_and_shared_memory_for(
+    wanted: Any,
+    cores: int,
+    processes: int,
+    free_mb: int,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(loading, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free_mb * 1_000_000))
+    assert loading._workers(wanted, 10_000_000) == expected
+    told = capsys.readouterr().err
+    assert ("--shm-size" in told) is (free_mb < 1000 and wanted != 0)
 
 
 def test_drop_last(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def loose(tmp_path: Path) -> tuple[Manifest, Path]:
 def test_shards_load_exactly_as_loose_files(loose: tuple[Manifest, Path], tmp_path: Path) -> None:
     manifest, root = loose
     assert write_shards(manifest, root, tmp_path / "shards", per_shard=2) == 4
-    transform = make_transform((8, 8), (0.5,) * 3, (0.5,) * 3, True, TransformOptions(randaugment=1))
+    transform = make_transform((8, 8), True, TransformOptions(randaugment=1))
     batches = []
     for whole, folder in (
         (manifest, root),
@@ -93,7 +93,7 @@ def test_damaged_and_missing_shards_are_named(loose: tuple[Manifest, Path], tmp_
     (folder / "test-000000.tar").write_bytes(whole)
     test = dataset_from_manifest(sharded, folder).splits["test"]
     (folder / "test-000000.tar").write_bytes(whole[:700])
-    transform = make_transform((8, 8), (0.5,) * 3, (0.5,) * 3, False)
+    transform = make_transform((8, 8), False)
     with pytest.raises(UserError, match=r"test-000000\.tar/00000005\.png: damaged"):
         ImageDataset(test, transform)[0]
     (folder / "train-000000.tar").write_bytes(b"\1" * 2000)

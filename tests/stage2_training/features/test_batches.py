@@ -111,7 +111,7 @@ def test_features_are_the_towers_and_are_computed_once(
     split = Split("test", tuple("abcde"), tuple(paths), np.zeros((5, 2), dtype=np.int8))
 
     (kept,) = FeatureCache(backbone, CPU, workers=0).kept([split], "mirrored")
-    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    transform = make_transform(backbone.image_size, train=False)
     images = torch.stack([ImageDataset(split, transform)[index][0] for index in range(5)])
     with torch.no_grad():
         wanted = backbone.encode_image(images.flip(-1))
@@ -151,7 +151,7 @@ def test_an_image_is_decoded_once_for_all_views(
 
     assert sorted(decoded) == sorted(train.paths + test.paths)
     assert "image tower: 4/4 images" in capsys.readouterr().err
-    transform = make_transform(backbone.image_size, backbone.mean, backbone.std, train=False)
+    transform = make_transform(backbone.image_size, train=False)
     images = torch.stack([ImageDataset(train, transform)[index][0] for index in range(2)])
     for view, shown in (("plain", images), ("mirrored", images.flip(-1))):
         (kept,) = FeatureCache(backbone, CPU, workers=0).kept([train], view)
