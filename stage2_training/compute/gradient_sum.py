@@ -20,10 +20,17 @@ BUCKET_BYTES = 25_000_000
 
 @contextmanager
 def summed_gradients(
-    parameters: Iterable[nn.Parameter], processes: Processes, bucket_bytes: int = BUCKET_BYTES
+    parameters: Iterable[nn.Parameter],
+    processes: Processes,
+    bucket_bytes: int = BUCKET_BYTES,
+    sent_in: torch.dtype | None = None,
 ) -> Iterator["GradientSum"]:
-    """Within the block, the object that sums these parameters' gradients."""
-    gradients = GradientSum(list(parameters), processes, bucket_bytes)
+    """Within the block, the object that sums these parameters' gradients.
+
+    Args:
+        sent_in: what they are rounded to before they are sent, and summed in; None: what they are.
+    """
+    gradients = GradientSum(list(parameters), processes, bucket_bytes, sent_in)
     try:
         yield gradients
     finally:
@@ -38,7 +45,14 @@ class GradientSum:
         gradients.wait()
     """
 
-    def __init__(self, parameters: list[nn.Parameter], processes: Processes, bucket_bytes: int) -> None:
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        processes: Processes,
+        bucket_bytes: int,
+        sent_in: torch.dtype | None,
+    ) -> None:
+        self._sent_in = sent_in
         self._buckets = _buckets(parameters, bucket_bytes) if processes.world > 1 else []
         self._bucket_of = {parameter: place for place, bucket in enumerate(self._buckets) for parameter in bucket}
         self._missing: list[int] = []
@@ -92,7 +106,7 @@ class GradientSum:
         if not gradients:
             self._sent.append(([], torch.empty(0), None))
             return
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).to(self._sent_in)
         self._sent.append((gradients, flat, torch.distributed.all_reduce(flat, async_op=True)))
 
 

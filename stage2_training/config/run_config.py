@@ -170,6 +170,9 @@ class TrainingOptions(Options):
     ema_decay: Fraction = Field(0.99, description="decay of the averaged weights, which are the ones evaluated")
     views: Views = Field(("plain", "mirrored"), description="one is drawn per image and epoch")
     precision: Precision = Field("float32", description="precision of training, by autocast")
+    gradients_sent_in: Literal["float32", "bf16"] = Field(
+        "float32", description="what gradients are summed in over processes; bf16 sends half as much"
+    )
     accumulate: PositiveInt = Field(1, description="parts that a batch is split into: the same step in less memory")
     checkpoint_activations: bool = Field(False, description="recompute the image tower's in the backward pass")
     compile: bool = Field(False, description="torch.compile the head, the text tower, and a trained image tower")

@@ -80,7 +80,8 @@ def train_steps(
         UserError: the loss is not finite, or diverges; that step is not made.
     """
     recognizer.train()
-    with summed_gradients(optimization.trained.values(), processes) as gradients:
+    sent_in = autocast_dtype(config.training.gradients_sent_in)
+    with summed_gradients(optimization.trained.values(), processes, sent_in=sent_in) as gradients:
         for inputs, targets, indices in batches.epoch(state.epoch, state.step):
             parts = _backward(recognizer, optimization, inputs, targets, config, processes, gradients, shares)
             with processes.waiting():

@@ -29,12 +29,13 @@ def images(rank: int) -> torch.Tensor:
     return torch.randn(6, 4, generator=torch.Generator().manual_seed(rank))
 
 
-def _work(rank: int, folder: str) -> None:
+def _work(rank: int, folder: str, sent_in: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
     own, found = model(), {}
     unused = nn.Parameter(torch.zeros(3))
-    with summed_gradients([*own.parameters(), unused], Processes(rank, WORLD), BUCKET) as gradients:
+    dtype = getattr(torch, sent_in) if sent_in else None
+    with summed_gradients([*own.parameters(), unused], Processes(rank, WORLD), BUCKET, dtype) as gradients:
         for step in range(3):
             own.zero_grad()
             own(images(rank)[:2]).square().sum().backward()  # a first part, which is not yet sent
@@ -47,16 +48,18 @@ def _work(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_each_gradient_is_the_sum_over_the_processes_at_every_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent_in", "error"), [("", 1e-6), ("bfloat16", 2e-2)])
+def test_each_gradient_is_the_sum_over_the_processes_at_every_step(sent_in: str, error: float, tmp_path: Path) -> None:
     # From a process of its own: torch forbids gradients in forks of one whose autograd has had to do with a device.
-    subprocess.run([sys.executable, __file__, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, __file__, str(tmp_path), sent_in], check=True)
     whole = model()
     for rank in range(WORLD):
         whole(images(rank)).square().sum().backward()
     for rank in range(WORLD):
         for gradients in torch.load(tmp_path / f"{rank}.pt").values():
             for gradient, parameter in zip(gradients, whole.parameters(), strict=True):
-                torch.testing.assert_close(gradient, parameter.grad)
+                torch.testing.assert_close(gradient, parameter.grad, rtol=error, atol=error)
+                assert torch.equal(gradient, gradient.bfloat16()) is bool(sent_in)
 
 
 def test_a_bucket_is_sent_while_earlier_layers_are_still_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +101,4 @@ def test_one_process_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 if __name__ == "__main__":
-    mp.start_processes(_work, (sys.argv[1],), nprocs=WORLD, start_method="fork")
+    mp.start_processes(_work, (sys.argv[1], sys.argv[2]), nprocs=WORLD, start_method="fork")
