@@ -17,7 +17,21 @@ STYLE = """
 footer { display: none !important; }
 .message { border-left: .25rem solid #b42318; padding: .3rem .7rem; overflow-wrap: anywhere; }
 .why p { margin: .3rem 0; overflow-wrap: anywhere; }
+#add { background: #c2410c; color: #fff; }
+#upload .or { color: inherit; }
+body:not(.dark) { --color-accent: #c2410c; }
 """
+# Gradio gives no name to the button around an image, and no role to what it names: screen readers need both.
+SCRIPT = """() => {
+  const name = () => {
+    for (const frame of document.querySelectorAll("button:not([aria-label]) > .image-frame"))
+      frame.parentElement.setAttribute("aria-label", "Enlarge the image");
+    for (const empty of document.querySelectorAll("div.empty[aria-label]:not([role])"))
+      empty.setAttribute("role", "img");
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
+}"""
 
 _ONE, _TUNED = "one for all labels", "each label’s own, tuned on val"
 _OTHERS = 15

@@ -51,7 +51,7 @@ def make_app(scorer: Scorer, threshold: float | None, uploads: Uploads, host: st
     import fastapi
     import gradio as gr
 
-    from sspa.stage2_training.demo.page import STYLE, build_page
+    from sspa.stage2_training.demo.page import SCRIPT, STYLE, build_page
 
     page = build_page(scorer, threshold)
     page.queue(max_size=_WAITING, api_open=False)
@@ -71,6 +71,7 @@ def make_app(scorer: Scorer, threshold: float | None, uploads: Uploads, host: st
         # The default theme would load web fonts.
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=STYLE,
+        js=SCRIPT,
     )
     functions = frozenset(page.fns)
     return Gate(app, uploads, hosts_of(host, port), port, functions, scorer.limits.bytes)

@@ -46,15 +46,13 @@ def browser() -> Iterator["Browser"]:
 
 
 @contextmanager
-def visit(
-    browser: "Browser", address: str, *, accessible: bool = True, theirs: tuple[str, ...] = (), **options: Any
-) -> Iterator["Page"]:
+def visit(browser: "Browser", address: str, *, theirs: tuple[str, ...] = (), **options: Any) -> Iterator["Page"]:
     """The page at `address`, open in a context of its own; afterwards no error may have come up.
 
     Args:
         address: http:// or file://.
-        accessible: whether axe has to find nothing serious in it, as it is in the end.
-        theirs: axe's rules that a library's own part of the page does not keep.
+        theirs: axe's rules that a library's own part of the page does not keep; otherwise it has to find nothing
+            serious in the page, as it is in the end.
         options: of the context: viewport=PHONE, color_scheme="dark", java_script_enabled=False, ...
 
     Raises:
@@ -71,9 +69,8 @@ def visit(
         page.goto(address)
         yield page
         assert not problems, problems
-        if accessible:
-            barriers = [barrier for barrier in serious_barriers(page) if barrier.partition(",")[0] not in theirs]
-            assert not barriers, barriers
+        barriers = [barrier for barrier in serious_barriers(page) if barrier.partition(",")[0] not in theirs]
+        assert not barriers, barriers
     finally:
         context.close()
 
@@ -83,7 +80,7 @@ def serious_barriers(page: "Page") -> list[str]:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed (extra dev)")
     found = axe.Axe().run(page).response["violations"]
     return [
-        f"{rule['id']}, {len(rule['nodes'])}: {rule['nodes'][0]['html'][:200]}"
+        f"{rule['id']}, {len(rule['nodes'])}: {rule['nodes'][0]['html'][:200]} {rule['nodes'][0]['failureSummary']}"
         for rule in found
         if rule["impact"] in ("serious", "critical")
     ]
