@@ -35,6 +35,8 @@ SCRIPT = """() => {
 
 _ONE, _TUNED = "one for all labels", "each label’s own, tuned on val"
 _OTHERS = 15
+# Of a label, shown at once.
+_DESCRIPTIONS = 3
 
 
 def build_page(scorer: Scorer, threshold: float | None) -> gr.Blocks:
@@ -228,7 +230,10 @@ def _reasons(scorer: Scorer, path: Path, found: Scored, typed: Typed, index: int
     label, percent = found.labels[index], 100 * float(found.probabilities[index])
     lines = [f"<h3>{escape(label.text)}: {percent:.1f} %</h3>"]
     descriptions = scorer.descriptions(label.key, typed)
-    lines += [f"<p>“{escape(description)}”</p>" for description in descriptions]
+    quoted = [f"<p>“{escape(description)}”</p>" for description in descriptions]
+    lines += quoted[:_DESCRIPTIONS]
+    if more := quoted[_DESCRIPTIONS:]:
+        lines.append(f"<details><summary>{len(more)} more descriptions</summary>{''.join(more)}</details>")
     if not descriptions:
         lines.append("<p>Known by its name only: it has no description.</p>")
     elif (by_name := scorer.by_name_only(path, typed)) is not None:

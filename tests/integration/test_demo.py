@@ -235,6 +235,19 @@ def test_a_head_of_fixed_labels_says_that_it_takes_no_new_ones(trained_run: Path
         assert (said in shown, "Type a label" in shown) == (True, kind is Scorer)
 
 
+def test_many_descriptions_are_folded_away(tagger: Tagger, squares: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sspa.stage2_training.demo.page import _reasons
+    from sspa.stage2_training.demo.scoring import Limits, Scorer
+
+    scorer, image = Scorer(tagger, Limits(1, 1)), squares / "pictures" / "test1.png"
+    for count in (3, 5):
+        monkeypatch.setattr(scorer, "descriptions", lambda *_, count=count: [f"No. <{n}>" for n in range(count)])
+        said = _reasons(scorer, image, scorer.score(image, {}), {}, 0)[1]
+        assert said.count("<p>“No. &lt;") == count
+        assert ("2 more descriptions" in said) is (count == 5)
+        assert said.index("&lt;2&gt;") < said.find("<details>") % len(said)
+
+
 def test_two_visitors_with_labels_of_their_own(tagger: Tagger, squares: Path) -> None:
     from sspa.stage2_training.demo.scoring import Limits, Scorer, with_typed
 
