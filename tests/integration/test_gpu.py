@@ -37,7 +37,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def walk(sspa_train: Command, squares: Path, run: Path, head: str, device: str) -> None:
     """Train and use a run of this head on the device, with each command that takes one."""
-    epochs = "0" if head in ("zero-shot", "tip-adapter") else "2"
+    epochs = "0" if head in ("zero-shot", "tip-adapter") else "1"
     context = ["model.context=4"] if head == "dualcoop" else []
     given = arguments(squares, run, f"model.head={head}", *context, device=device)
     ended = sspa_train(*given, "--epochs", epochs)
