@@ -14,6 +14,7 @@ from torch import nn
 from sspa.shared.errors import UserError
 from sspa.stage2_training.backbones import embedded
 from sspa.stage2_training.backbones.backbone_names import EMBEDDED, check_name
+from sspa.stage2_training.backbones.coarser_regions import CoarserRegions
 from sspa.stage2_training.backbones.contract import Backbone, ImageTower, TextTower
 from sspa.stage2_training.backbones.open_clip_models import LoadedModel, load_open_clip
 from sspa.stage2_training.backbones.resnet_tower import ResNetTower
@@ -31,6 +32,7 @@ def create_backbone(
     weights: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     regions: Regions = "default",
+    region_grid: tuple[int, int] | None = None,
     precision: Precision = "float32",
     allow_download: bool = True,
 ) -> Backbone:
@@ -44,6 +46,7 @@ def create_backbone(
         image_size: pixels, one number or (height, width); if None, the architecture's own.
         regions: how regions are taken from the tower, see each tower; "default" is the value path for CLIP
             ResNets (whose attention pool is meaningless for a single position) and "projected" for the others.
+        region_grid: (rows, columns) of coarser regions; None: the tower's own. See `CoarserRegions`.
         precision: of the image tower; see `Backbone`.
         allow_download: False where the name comes from a file: a model from the hub must then be there already.
 
@@ -58,6 +61,8 @@ def create_backbone(
     loaded = _loaded(spec, weights, allow_download)
     model = loaded.model
     image_tower = _image_tower(model.visual, size, regions)
+    if region_grid is not None:
+        image_tower = CoarserRegions(image_tower, region_grid)
     text_tower = _text_tower(model, loaded.context_length)
     rows, columns = _pair(model.visual.image_size)
     options = {
@@ -67,8 +72,9 @@ def create_backbone(
         "regions": regions,
         "bf16": precision == "bf16",
     }
-    if precision == "fp16":
-        options["fp16"] = True
+    # Only where they are not as they always were, so that features that are kept from before are found.
+    options |= {"fp16": True} if precision == "fp16" else {}
+    options |= {"region_grid": region_grid} if region_grid is not None else {}
     return Backbone(
         name=spec,
         description=loaded.description,

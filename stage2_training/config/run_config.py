@@ -149,6 +149,10 @@ class BackboneOptions(Options):
     regions: Literal["default", "projected", "value"] = Field(
         "default", description="projected tokens, or the last layer's value path; default: depends on the tower"
     )
+    region_grid: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        description="[rows, columns] that regions are averaged to, to keep fewer; null: the tower's (our extension)",
+    )
     tower: TowerText = Field(
         "frozen", description="which part of the image tower is trained: `frozen`, `last:2` blocks, `all`"
     )

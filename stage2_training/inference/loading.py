@@ -31,6 +31,7 @@ def make_backbone(
         weights=options.weights,
         image_size=options.image_size,
         regions=options.regions,
+        region_grid=options.region_grid,
         precision=precision,
         allow_download=allow_download,
     ).to(device)

@@ -46,7 +46,7 @@ def test_a_run_is_trained_and_used(sspa_train: Command, squares: Path, tmp_path:
         ("training.precision=bf16",),
         ("data.known_fraction=0.5", "teacher.run=self"),
         ("training.precision=fp16",),
-        ("backbone.tower=last:1",),
+        ("backbone.tower=last:1", "backbone.region_grid=[2,2]"),
         ("training.accumulate=2",),
         ("loss.kind=two-way",),
     ],

@@ -124,3 +124,33 @@ def test_a_convolutional_tower_has_no_value_path(tmp_path: Path) -> None:
         create_backbone(f"local-dir:{tmp_path}", regions="value")
     with pytest.raises(UserError, match="regions=tokens: unknown; one of default, projected, value"):
         create_backbone(f"local-dir:{tmp_path}", regions="tokens")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (1, 4), (4, 4), (3, 1)])
+@torch.no_grad()
+def test_coarser_regions_are_means_over_cells(grid: tuple[int, int], tmp_path: Path) -> None:
+    write_model("vit", tmp_path)
+    own = create_backbone(f"local-dir:{tmp_path}")
+    assert own.grid == (4, 4)
+    coarser = create_backbone(f"local-dir:{tmp_path}", region_grid=grid)
+    images = _images((64, 64))
+    fine, coarse = own.encode_image(images), coarser.encode_image(images)
+    torch.testing.assert_close(coarse.pooled, fine.pooled)
+    assert coarser.grid == grid
+    assert coarser.fingerprint != own.fingerprint
+    cells = fine.regions.unflatten(1, (4, 4))
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            # As adaptive pooling cuts: from the floor to the ceiling, so that cells may overlap.
+            rows, columns = (
+                slice(4 * place // count, -(-4 * (place + 1) // count))
+                for place, count in zip((row, column), grid, strict=True)
+            )
+            expected = cells[:, rows, columns].mean(dim=(1, 2))
+            torch.testing.assert_close(coarse.regions[:, row * grid[1] + column], expected)
+
+
+def test_regions_are_not_made_finer(tmp_path: Path) -> None:
+    write_model("vit", tmp_path)
+    with pytest.raises(UserError, match=r"region_grid=\[5, 4\]: this image tower has 4 rows and 4 columns"):
+        create_backbone(f"local-dir:{tmp_path}", region_grid=(5, 4))
