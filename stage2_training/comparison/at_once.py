@@ -14,6 +14,7 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.plan import PlannedRun, State
+from sspa.stage2_training.compute.cores import share_cores
 from sspa.stage2_training.compute.device import keep_freed_memory
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.training.run import run
@@ -65,6 +66,7 @@ _device = torch.device("cpu")
 
 def _begin(places: Any, jobs: int, device: str) -> None:
     global _device
+    share_cores(jobs)
     place = 0
     with suppress(Empty):  # a process that takes the place of one that died
         place = places.get(timeout=1)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from sspa.shared.errors import UserError
+from sspa.stage2_training.compute.cores import share_cores
 from sspa.stage2_training.data import loading
 from sspa.stage2_training.data.dataset import Split
 from sspa.stage2_training.data.loading import ImageDataset, ImageLoader, epoch_order
@@ -98,7 +99,8 @@ def test_as_many_workers_as_there_are_cores_and_shared_memory_for(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    share_cores(processes)
     monkeypatch.setattr(loading, "_SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free_mb * 1_000_000))
     assert loading._workers(wanted, 10_000_000) == expected
