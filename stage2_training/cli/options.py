@@ -71,20 +71,15 @@ FAST_MODEL = (
 
 
 def command_device(wanted: str) -> "torch.device":
-    """The device that a command computes on. Makes a CPU keep freed memory, and a numbered GPU the current one.
+    """The device that a command computes on, with this process prepared for it; see `prepare_device`.
 
     Raises:
         UserError: see `choose_device`.
     """
-    import torch
-
-    from sspa.stage2_training.compute.device import choose_device, keep_freed_memory
+    from sspa.stage2_training.compute.device import choose_device, prepare_device
 
     device = choose_device(wanted)
-    if device.type == "cpu":
-        keep_freed_memory()
-    elif device.index is not None:
-        torch.cuda.set_device(device)
+    prepare_device(device)
     return device
 
 

@@ -15,7 +15,7 @@ from sspa.shared.errors import UserError
 from sspa.shared.terminal import say
 from sspa.stage2_training.comparison.plan import PlannedRun, State
 from sspa.stage2_training.compute.cores import share_cores
-from sspa.stage2_training.compute.device import keep_freed_memory
+from sspa.stage2_training.compute.device import prepare_device
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.training.run import run
 
@@ -71,12 +71,10 @@ def _begin(places: Any, jobs: int, device: str) -> None:
     with suppress(Empty):  # a process that takes the place of one that died
         place = places.get(timeout=1)
     _device = torch.device(device)
-    if _device.type == "cuda":
-        if _device.index is None:
-            _device = torch.device("cuda", place % torch.cuda.device_count())
-        torch.cuda.set_device(_device)
-    else:
-        keep_freed_memory()
+    if _device.type == "cuda" and _device.index is None:
+        _device = torch.device("cuda", place % torch.cuda.device_count())
+    prepare_device(_device)
+    if _device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
 
 

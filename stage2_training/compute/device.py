@@ -35,6 +35,20 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def prepare_device(device: torch.device) -> None:
+    """Settings of this process for a device: float32 is float32, the GPU is the current one, a CPU keeps freed memory.
+
+    By torch's defaults, convolutions on a GPU round float32 to TF32 and matrix products do not. Whoever wants less
+    precision and more speed says so: `training.precision`, `--precision`.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether a GPU multiplies matrices in bf16: NVIDIA's from Ampere on, AMD's that torch supports.
 

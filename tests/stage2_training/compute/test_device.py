@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.stage2_training.compute.device import choose_device, computes_bf16
+from sspa.stage2_training.compute.device import choose_device, computes_bf16, prepare_device
 
 # Page faults of ten buffers of 64 MiB, one after the other, before and after the choice.
 _FAULTS = """
@@ -69,6 +69,23 @@ def test_a_gpu_is_taken_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto") == torch.device("cuda")
     with pytest.raises(UserError, match="--device cuda:2: torch sees 2 CUDA devices; take cuda:0 to cuda:1"):
         choose_device("cuda:2")
+
+
+def test_float32_on_a_gpu_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.set_device", current.append)
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = True
+        prepare_device(torch.device("cuda"))
+        assert [kind.allow_tf32 for kind in kinds] == [False, False]
+        prepare_device(torch.device("cuda:1"))
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.allow_tf32 = value
+    assert current == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize(
