@@ -14,6 +14,8 @@ from sspa.shared.files import replacing_folder
 from sspa.shared.temporary_folders import delete_abandoned
 from sspa.shared.terminal import say
 
+# The environment's variable that says where the cache is.
+PLACE = "SSPA_CACHE"
 # In a folder of `built_once`: the SHA-256 of each of its files.
 _SUMS = "sha256.json"
 
@@ -24,7 +26,7 @@ def cache_folder(name: str) -> Path:
     Raises:
         UserError: it cannot be created.
     """
-    root = os.environ.get("SSPA_CACHE") or platformdirs.user_cache_dir("sspa")
+    root = os.environ.get(PLACE) or platformdirs.user_cache_dir("sspa")
     folder = Path(root) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sspa.shared.common_options import with_common_options
 from sspa.shared.errors import UserError
 from sspa.shared.label_sets import DOMAINS
 from sspa.shared.terminal import printable, run_command, say
-from sspa.shared.version import with_version
 from sspa.stage1_knowledge.engines.contract import Sampling
 from sspa.stage1_knowledge.table_commands import app as table_app
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-with_version(app)
+with_common_options(app)
 app.add_typer(table_app)
 
 Output = Annotated[

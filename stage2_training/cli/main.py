@@ -2,8 +2,8 @@
 
 import typer
 
+from sspa.shared.common_options import with_common_options
 from sspa.shared.terminal import run_command
-from sspa.shared.version import with_version
 from sspa.stage2_training.cli import audit  # noqa: F401 - adds its command to data_app
 from sspa.stage2_training.cli.backbone import backbone_app
 from sspa.stage2_training.cli.bench import bench_app
@@ -40,7 +40,7 @@ for commands in (
     cache_app,
 ):
     app.add_typer(commands)
-with_version(app)
+with_common_options(app)
 app.add_typer(data_app, name="data")
 app.add_typer(backbone_app, name="backbone")
 app.add_typer(runs_app, name="runs")
