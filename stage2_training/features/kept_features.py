@@ -240,10 +240,10 @@ class FeatureCache:
         say(f"keeping the frozen tower's features of {names} ({views}): {needed / 1e6:,.0f} MB in {where}")
         if needed > free:
             raise UserError(
-                f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; free some room "
-                "(sspa-train cache --keep GB), name a larger disk (sspa-train --cache FOLDER ...), or take smaller "
-                "images (--set backbone.image_size=[HEIGHT,WIDTH]), fewer regions (--set backbone.region_grid=[6,6]), or "
-                "one view (--set training.views=[plain] evaluation.views=[plain])"
+                f"{where}: {needed / 1e6:,.0f} MB of features do not fit into {free / 1e6:,.0f} MB; make room "
+                "(sspa-train cache --keep GB), or take another disk (sspa-train --cache FOLDER ...), smaller images "
+                "(--set backbone.image_size=[HEIGHT,WIDTH]), fewer regions (--set backbone.region_grid=[6,6]) or one "
+                "view (--set training.views=[plain] evaluation.views=[plain])"
             )
         return missing
 
