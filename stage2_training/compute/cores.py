@@ -1,14 +1,22 @@
 """How many processor cores there are for a process."""
 
 import os
+from pathlib import Path
 
+# Linux's control groups: microseconds of processor time in so many of time, or "max".
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 # As torchrun sets it.
 _PROCESSES = "LOCAL_WORLD_SIZE"
 
 
 def cores() -> int:
-    """Those that it may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that it may run on, at least one; where a container has a quota of their time, as many as that is worth."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if quota == "max" else max(1, min(allowed, int(quota) // int(period)))
 
 
 def own_cores() -> int:

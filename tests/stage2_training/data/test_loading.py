@@ -100,6 +100,7 @@ def test_as_many_workers_as_there_are_cores_and_shared_memory_for(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setattr("sspa.stage2_training.compute.cores._QUOTA", tmp_path / "none")
     share_cores(processes)
     monkeypatch.setattr(loading, "_SHARED_MEMORY", tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free_mb * 1_000_000))
