@@ -2,7 +2,7 @@
 
 Run: python benchmarks/gpu_check.py [PAGE]
 
-The tests marked `gpu`, speed by `sspa-train bench` (ViT-B/16 and L/14, 224 and 448 px; float32, bf16, compiled), and
+The tests marked `gpu`, speed by `sspa-train bench` (ViT-B/16 and L/14, 224 and 448 px; float32, bf16, fp16, compiled), and
 stage one with the embedded model. A step that fails is part of the page; the exit code says whether there was one.
 """
 
@@ -27,7 +27,7 @@ def steps() -> list[list[str]]:
     found = [["nvidia-smi"], pytest, generate]
     for model in ("ViT-B-16", "ViT-L-14"):
         for size in (224, 448):
-            found += [bench(model, size), bench(model, size, "--precision", "bf16")]
+            found += [bench(model, size, "--precision", precision) for precision in ("float32", "bf16", "fp16")]
             found += [bench(model, size, "--precision", "bf16", "--compile")]
     return found
 
