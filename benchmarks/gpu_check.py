@@ -2,8 +2,8 @@
 
 Run: python benchmarks/gpu_check.py [PAGE]
 
-The tests marked `gpu`, speed by `sspa-train bench` (ViT-B/16 and L/14, 224 and 448 px; float32, bf16, fp16, compiled), and
-stage one with the embedded model. A step that fails is part of the page; the exit code says whether there was one.
+The tests marked `gpu`, speed by `sspa-train bench` (ViT-B/16 and L/14, 224 and 448 px; float32, bf16, fp16, compiled),
+and stage one with the embedded model. A step that fails is part of the page; the exit code says whether there was one.
 """
 
 import platform
