@@ -145,7 +145,7 @@ def load_dataset(
         drawn = sources = ("train",)
     else:
         return dataset
-    own = dataset_from_manifest(manifest, found_root, leave_out_unreadable).splits
+    own = _splits(manifest, found_root)
     within = tuple(own[name] for name in sources if name in own)
     splits = {name: replace(dataset.splits[name], within=within) for name in drawn}
     return replace(dataset, splits={**dataset.splits, **splits})
@@ -211,19 +211,23 @@ def dataset_from_manifest(manifest: Manifest, root: Path, leave_out_unreadable: 
     if leave_out_unreadable:
         manifest = _readable(manifest, root)
     check_images(manifest, root)
-    splits = {}
-    for split in manifest.splits.distinct():
-        of_split = manifest.only(manifest.rows_of(split))
-        splits[split] = Split(split, of_split.ids, Paths(root, of_split.paths), of_split.targets)
     return Dataset(
         name=manifest.dataset,
         root=root,
         labels=manifest.labels,
         protocol=manifest.protocol,
-        splits=splits,
+        splits=_splits(manifest, root),
         content_hash=content_hash,
         note=manifest.note,
     )
+
+
+def _splits(manifest: Manifest, root: Path) -> dict[str, Split]:
+    splits = {}
+    for name in manifest.splits.distinct():
+        own = manifest.only(manifest.rows_of(name))
+        splits[name] = Split(name, own.ids, Paths(root, own.paths), own.targets)
+    return splits
 
 
 def _readable(manifest: Manifest, root: Path) -> Manifest:

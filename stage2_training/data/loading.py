@@ -156,7 +156,7 @@ class ImageLoader:
             self.world,
         )
         height, width = self.dataset.transform.size
-        workers = _workers(self.workers, min(self.batch_size, len(self.dataset)) * 3 * height * width)
+        workers = _workers(self.workers, min(self.batch_size, len(self.dataset) or 1) * 3 * height * width)
         self._loader = DataLoader(
             _Samples(self.dataset),
             batch_sampler=self._batches,
@@ -222,7 +222,7 @@ def _workers(wanted: int | Literal["auto"], batch_bytes: int) -> int:
     """How many worker processes to start; each holds two batches in shared memory."""
     # More than there are cores only take turns, and torch warns of them.
     workers = min(own_cores(), _MOST_WORKERS) if wanted == "auto" else min(wanted, cores())
-    if not _SHARED_MEMORY.is_dir():
+    if not workers or not _SHARED_MEMORY.is_dir():
         return workers
     free = shutil.disk_usage(_SHARED_MEMORY).free
     fitting = free // (2 * batch_bytes)
