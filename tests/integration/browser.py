@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
 
 PHONE = {"width": 390, "height": 844}
+# At most, until the page is at rest.
+_LOOKS = 20
 DESKTOP = {"width": 1280, "height": 900}
 
 # --no-sandbox: tests run as root in containers. The rest keeps it from calling home. Playwright gives each start
@@ -69,7 +71,11 @@ def visit(browser: "Browser", address: str, *, theirs: tuple[str, ...] = (), **o
         page.goto(address)
         yield page
         assert not problems, problems
-        barriers = [barrier for barrier in serious_barriers(page) if barrier.partition(",")[0] not in theirs]
+        for _ in range(_LOOKS):
+            if not (barriers := [each for each in serious_barriers(page) if each.partition(",")[0] not in theirs]):
+                break
+            # What fades in or waits for an answer is pale for a moment.
+            page.wait_for_timeout(500)
         assert not barriers, barriers
     finally:
         context.close()
