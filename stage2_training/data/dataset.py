@@ -145,7 +145,8 @@ def load_dataset(
         drawn = sources = ("train",)
     else:
         return dataset
-    own = _splits(manifest, found_root)
+    # Without what cannot be read, which has no features; that all images of the others exist is known by now.
+    own = _splits(_readable(manifest, found_root) if leave_out_unreadable else manifest, found_root)
     within = tuple(own[name] for name in sources if name in own)
     splits = {name: replace(dataset.splits[name], within=within) for name in drawn}
     return replace(dataset, splits={**dataset.splits, **splits})

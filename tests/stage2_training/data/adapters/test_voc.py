@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,17 @@ def test_a_drawn_val_and_what_is_left_of_train_know_where_they_were_drawn_from(t
     assert drawn["val"].within is drawn["train"].within
     assert [each.ids for each in drawn["val"].within] == [whole["train"].ids, whole["val"].ids]
     assert not any(split.within for split in (drawn["test"], *whole.values()))
+
+
+@pytest.mark.parametrize("how", [{"val_fraction": 0.5}, {"fold": Fold(1, 2)}, {"subset": Subset(shots=1)}])
+def test_what_splits_were_drawn_from_lacks_images_that_are_left_out(tmp_path: Path, how: dict[str, Any]) -> None:
+    write_devkit(tmp_path)
+    gone = load_dataset("voc2007", tmp_path).splits["train"].paths[0]
+    gone.unlink()
+    drawn = load_dataset("voc2007", tmp_path, leave_out_unreadable=True, **how).splits["train"]
+    sources = [path for each in drawn.within for path in each.paths]
+    assert gone not in sources
+    assert set(drawn.paths) <= set(sources)
 
 
 def test_few_shots_are_drawn_from_training_and_know_it(tmp_path: Path) -> None:
