@@ -79,7 +79,7 @@ def evaluate(
     if explanations and (thresholds is not Thresholds.fixed or resamples):
         option = "--resamples" if resamples else "--thresholds"
         raise UserError(f"{option}: has no effect with --explanations, which measures maps; leave one of them out")
-    from sspa.stage2_training.runs.inputs import scored_inputs
+    from sspa.stage2_training.runs.inputs import check_held_out, scored_inputs
     from sspa.stage2_training.runs.run_folder import open_run_folder
 
     folder = open_run_folder(run_path)
@@ -88,6 +88,8 @@ def evaluate(
     scored = scored_inputs(folder, data, root, knowledge, leave_out, protocol)
     if split is not None:
         scored.dataset.split(split)
+    tuning = () if thresholds is Thresholds.fixed else ("val",)
+    check_held_out(folder, scored.dataset, split or scored.dataset.measured, *tuning)
     if explanations:
         with loading():
             from sspa.stage2_training.explanation.table import show_faithfulness

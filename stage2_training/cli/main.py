@@ -12,6 +12,7 @@ from sspa.stage2_training.cli.compare import compare_app
 from sspa.stage2_training.cli.data_files import data_app
 from sspa.stage2_training.cli.evaluate import evaluate_app
 from sspa.stage2_training.cli.export import export_app
+from sspa.stage2_training.cli.refit import refit_app
 from sspa.stage2_training.cli.review import review_app
 from sspa.stage2_training.cli.run import run_app
 from sspa.stage2_training.cli.runs import runs_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for commands in (
     run_app,
+    refit_app,
     evaluate_app,
     compare_app,
     tag_app,

@@ -127,7 +127,8 @@ def _show(runs: "list[ListedRun]") -> None:
         best = (
             f"{run.best_epoch}/{run.epochs}" if run.state == "finished" else f"unfinished, {run.epochs_done or 0} done"
         )
-        named = (run.run, run.data, run.protocol, run.head, run.backbone, run.seed, best)
+        name = f"{run.run} (refit)" if run.refit_of else run.run
+        named = (name, run.data, run.protocol, run.head, run.backbone, run.seed, best)
         test = number(run.test_map) if run.measured in (None, "test") else f"{number(run.test_map)} ({run.measured})"
         rows.append((*named, number(run.val_map), test, number(run.seconds, 0)))
     print_table(columns, [rows], left=columns[:5])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import ParamSpec
 
@@ -178,6 +179,17 @@ def rows_of_split(split: Split, rows: NDArray[np.int64]) -> Split:
     """Some of a split's images; their features are found among its own."""
     ids, paths = ([values[row] for row in rows.tolist()] for values in (split.ids, split.paths))
     return Split(split.name, ids, paths, split.targets[rows], split.within or (split,))
+
+
+def with_splits_in_train(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """With these splits as part of train; their features are found where they were."""
+    parts = [dataset.split(name) for name in ("train", *names)]
+    sources = tuple(dict.fromkeys(source for part in parts for source in part.within or (part,)))
+    ids = [*chain.from_iterable(part.ids for part in parts)]
+    paths = [*chain.from_iterable(part.paths for part in parts)]
+    train = Split("train", ids, paths, np.concatenate([part.targets for part in parts]), sources)
+    others = {name: split for name, split in dataset.splits.items() if name not in names}
+    return replace(dataset, splits={**others, "train": train})
 
 
 def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None) -> tuple[Manifest, Path]:

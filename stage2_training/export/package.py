@@ -56,10 +56,11 @@ def package_run(run: Path, out: Path) -> Path:
 
 
 def _about(folder: RunFolder) -> RunRecord:
-    """run.json without the path of the knowledge."""
+    """run.json without the paths of the knowledge and of the run that was measured."""
     about = folder.record()
+    refit = about.refit and about.refit.model_copy(update={"of": Path(about.refit.of).name})
     knowledge = about.knowledge.model_copy(update={"file": Path(about.knowledge.file).name})
-    return about.model_copy(update={"knowledge": knowledge})
+    return about.model_copy(update={"knowledge": knowledge, "refit": refit})
 
 
 def _configuration(config: RunConfig, out: Path) -> dict[str, Any]:

@@ -38,6 +38,10 @@ def write_report(folder: RunFolder, device: torch.device) -> Path:
         UserError: the run is unfinished or damaged.
     """
     result, about, config = folder.result(), folder.record(), folder.config()
+    if about.refit:
+        raise UserError(
+            f"{folder.path}: is a refit, whose figures are those of {about.refit.of}; that one has the report"
+        )
     knowledge = folder.knowledge()
     doubts = _doubts(folder)
     names = {label.key: label.text for label in knowledge.labels}

@@ -86,6 +86,11 @@ def write_side_by_side(paths: Sequence[Path], out: Path) -> Path:
     if out.exists():
         raise UserError(f"{out}: exists already; nothing was changed. Name another file with --out")
     runs = [ReportedRun(name, open_run_folder(path)) for name, path in zip(_names(paths), paths, strict=True)]
+    for run in runs:
+        if run.about.refit:
+            raise UserError(
+                f"{run.folder.path}: is a refit, whose figures are those of {run.about.refit.of}; name that"
+            )
     reference, *others = runs
     differences = [_difference(run, reference) for run in others]
     compared = [difference for difference in differences if not difference.reason]

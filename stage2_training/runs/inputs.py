@@ -38,6 +38,38 @@ def _check_teacher(config: RunConfig, dataset: Dataset) -> None:
     teacher.check_loadable()
     if not set(teacher.record().labels) & set(dataset.labels.keys):
         raise UserError(f"{name}: knows none of the labels {', '.join(dataset.labels.keys[:5])}; take another teacher")
+    _check_unseen_by(teacher, dataset)
+
+
+def _check_unseen_by(teacher: RunFolder, dataset: Dataset) -> None:
+    """Reject a teacher that was trained on the images that measure its pupil."""
+    refit, trained = (
+        teacher.record().refit,
+        set(teacher.test_ids()) if teacher.file("test_ids.json").exists() else set(),
+    )
+    measuring = {*dataset.split("val").ids, *dataset.split(dataset.measured).ids}
+    if refit and (trained & measuring or dataset.content_hash == teacher.record().data.hash):
+        raise UserError(
+            f"{teacher.path}: was trained on images that the new run is measured on, so that its figures would say "
+            f"nothing; name {refit.of} as the teacher, and make a refit of the new run"
+        )
+
+
+def check_held_out(folder: RunFolder, dataset: Dataset, *splits: str) -> None:
+    """Reject scoring a refit on what it was trained on.
+
+    Raises:
+        UserError: these splits of the data set are what the run in `folder` was trained on.
+    """
+    about = folder.record()
+    refit = about.refit
+    if refit is None or dataset.content_hash != about.data.hash:
+        return
+    if seen := [name for name in splits if name in refit.splits]:
+        raise UserError(
+            f"{folder.path}: was trained on {seen[0]} too, so that figures of it would say nothing; evaluate "
+            f"{refit.of}, or other images (--data)"
+        )
 
 
 @dataclass(frozen=True)

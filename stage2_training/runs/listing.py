@@ -25,6 +25,7 @@ class ListedRun:
     Attributes:
         run: the folder, relative to the listed one.
         state: finished, unfinished or damaged; `problem` says what is wrong with a damaged one.
+        refit_of: the run that was measured, if this is a refit of one: the figures are that one's.
         epochs: as configured; `epochs_done` is the number in metrics.jsonl.
         measured: the split of `test_map` and the others after it: val where the data has no test.
         config: the resolved configuration as JSON.
@@ -40,6 +41,7 @@ class ListedRun:
     backbone: str | None = None
     tower: str | None = None
     seed: int | None = None
+    refit_of: str | None = None
     epochs: int | None = None
     epochs_done: int | None = None
     best_epoch: int | None = None
@@ -145,6 +147,7 @@ def _known(path: Path) -> dict[str, Any]:
         "backbone": config["backbone"]["name"],
         "tower": config["backbone"]["tower"],
         "seed": config["training"]["seed"],
+        "refit_of": about.refit and about.refit.of,
         "epochs": config["training"]["epochs"],
         "epochs_done": max((line.epoch for line in read_epochs(path / "metrics.jsonl")), default=0),
         "config": json.dumps(config),

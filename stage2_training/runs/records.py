@@ -115,8 +115,31 @@ class PreprocessingRecord(Record):
     interpolation: str = "bicubic"
 
 
+class RefitRecord(Record):
+    """That a model was trained on the splits that chose and measured it, too: on `splits`, `images` of them.
+
+    `of` is the folder of the run that was measured, `weights` the SHA-256 of that one's weights.
+    """
+
+    of: str
+    weights: str
+    splits: tuple[str, ...]
+    images: int
+
+    @property
+    def words(self) -> str:
+        """For people: whose figures there are, and why."""
+        return (
+            f"trained again on {' + '.join(self.splits)} ({self.images:,} images); the figures are those of "
+            f"{Path(self.of).name}, trained on train alone"
+        )
+
+
 class RunRecord(FormatRecord):
-    """run.json, written before training. `labels` are keys, in the order of every array of the run."""
+    """run.json, written before training. `labels` are keys, in the order of every array of the run.
+
+    `refit`: set where the figures are those of another run, whose choices this one repeats.
+    """
 
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     data: DataRecord
@@ -125,6 +148,7 @@ class RunRecord(FormatRecord):
     seed: int
     device: str
     processes: int = 1
+    refit: RefitRecord | None = None
     environment: EnvironmentRecord
     preprocessing: PreprocessingRecord | None = None
 

@@ -28,6 +28,8 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return None
         folder = open_run_folder(out)
+        if refit := folder.record().refit:
+            raise UserError(f"{out}: is a refit of {refit.of}; it is resumed by sspa-train refit, with --resume")
         if differing := _differing(folder.config(), config):
             raise UserError(
                 f"{out}: was started with another configuration ({_differences(folder.config(), config, differing)}); "
@@ -39,6 +41,8 @@ def folder_to_resume(out: Path | None, config: RunConfig) -> RunFolder | None:
     for file in folders:
         try:
             folder = open_run_folder(file.parent)
+            if folder.record().refit:
+                continue
             differing = _differing(folder.config(), config)
         except UserError:
             continue  # written by another version of the program: not this run

@@ -30,6 +30,7 @@ from sspa.stage2_training.runs.records import (
     KnowledgeRecord,
     PreprocessingRecord,
     ProtocolRecord,
+    RefitRecord,
     ResultRecord,
     RunRecord,
     ThresholdsRecord,
@@ -218,7 +219,6 @@ def create_run_folder(
     Raises:
         UserError: `path` exists and is not an empty folder, or cannot be written.
     """
-    check_free(path)
     path = path or _free_name(Path("runs"), f"{dataset.name}-{config.model.head}-seed{config.training.seed}")
     record = RunRecord(
         format=FORMAT_VERSION,
@@ -238,11 +238,34 @@ def create_run_folder(
         environment=EnvironmentRecord(**environment(device)),
         preprocessing=PreprocessingRecord(size=backbone.image_size, mean=backbone.mean, std=backbone.std),
     )
+    return _created(path, config, record, knowledge.path)
+
+
+def create_refit_folder(
+    path: Path,
+    config: RunConfig,
+    measured: RunFolder,
+    refit: RefitRecord,
+    device: "torch.device",
+    processes: int,
+) -> RunFolder:
+    """As `create_run_folder`, for the run `measured` trained again.
+
+    Raises:
+        UserError: see there.
+    """
+    here = {"device": str(device), "processes": processes, "environment": EnvironmentRecord(**environment(device))}
+    record = measured.record().model_copy(update={"refit": refit, **here})
+    return _created(path, config, record, measured.file("knowledge.parquet"))
+
+
+def _created(path: Path, config: RunConfig, record: RunRecord, knowledge: Path) -> RunFolder:
+    check_free(path)
     with replacing_folder(path) as beside:
         folder = RunFolder(beside)
         folder.write_json("config.json", config.model_dump(mode="json"))
         folder.write_json("run.json", record.model_dump(mode="json"))
-        shutil.copyfile(knowledge.path, folder.file("knowledge.parquet"))
+        shutil.copyfile(knowledge, folder.file("knowledge.parquet"))
     return RunFolder(path)
 
 

@@ -26,6 +26,7 @@ from sspa.stage2_training.cli.main import app
 from sspa.stage2_training.compute.processes import processes_of_environment
 from sspa.stage2_training.config.resolving import validated
 from sspa.stage2_training.training import run as run_module
+from sspa.stage2_training.training import trainer
 
 
 def main() -> None:
@@ -71,7 +72,7 @@ def _start(request: dict[str, Any], rank: int, world: int, port: int) -> int:
             if fault.pop("rank", 0) == rank:
                 _put_in(**fault)
         if request.get("keep_checkpoints", True):
-            run_module.rmtree = lambda path: None  # type: ignore[assignment]
+            trainer.rmtree = lambda path: None  # type: ignore[assignment]
         if rank and request.get("own_disks"):
             _forbid(request["out"])
         if rank and "config_of_others" in request:

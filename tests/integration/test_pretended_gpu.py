@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sspa.stage2_training.features.batches import Batch, FeatureBatches
 from sspa.stage2_training.model.quaternion import QuaternionLinear
-from sspa.stage2_training.training import run
+from sspa.stage2_training.training import run, trainer
 from sspa.stage2_training.training.steps import Step, train_steps
 from tests.pretended_cuda import MixUpError, pretended_cuda
 
@@ -77,8 +77,8 @@ def test_a_run_resumes(sspa_train: Command, squares: Path, tmp_path: Path, monke
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert sspa_train(*arguments(squares, whole, device="cuda"), "--epochs", "2").code == 0
     with monkeypatch.context() as patch:
-        ends = iter((run._Training._score_epoch, _interrupted))
-        patch.setattr(run._Training, "_score_epoch", lambda *given: next(ends)(*given))
+        ends = iter((run._Measuring.after_epoch, _interrupted))
+        patch.setattr(run._Measuring, "after_epoch", lambda *given: next(ends)(*given))
         assert sspa_train(*arguments(squares, stopped, device="cuda"), "--epochs", "2").code == 130
     assert sspa_train(*arguments(squares, stopped, device="cuda"), "--epochs", "2", "--resume").code == 0
     assert (whole / "weights.safetensors").read_bytes() == (stopped / "weights.safetensors").read_bytes()
@@ -94,7 +94,7 @@ def test_a_step_seldom_waits_for_the_gpu(
             seen.append(waits.copy())
             yield step
 
-    monkeypatch.setattr(run, "train_steps", steps)
+    monkeypatch.setattr(trainer, "train_steps", steps)
     assert sspa_train(*arguments(squares, tmp_path / "run", device="cuda"), "--epochs", "1").code == 0
     assert [after - before for before, after in pairwise(seen)] == [Counter(tolist=1)] * (len(seen) - 1)
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 # Of twelve batches, a teacher sees fewer: images of which nothing is known are left out.
 KNOWN, EPOCHS = 40, 2
-TAUGHT = f"{TRAINING}.run:taught_marks"
+TAUGHT = f"{TRAINING}.trainer:taught_marks"
 
 
 @pytest.fixture(scope="module")
