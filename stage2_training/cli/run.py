@@ -107,7 +107,10 @@ def _show_result(result: "RunResult", device: str) -> None:
         say(f"note: {line}")
     _report(result.folder, device)
     path = result.folder.path
-    say(f"next: sspa-train predict {path} PHOTOS; sspa-train demo {path}; sspa-train explain {path} PHOTO --out why")
+    hints = [f"predict {path} PHOTOS", f"demo {path}", f"explain {path} PHOTO --out why"]
+    if result.folder.config().data.name.endswith(".parquet"):  # of one's own, where labels are few
+        hints.insert(0, f"refit {path}")
+    say("next: " + "; ".join(f"sspa-train {hint}" for hint in hints))
 
 
 def _report(folder: "RunFolder", device: str) -> None:
