@@ -9,6 +9,14 @@ import pytest
 from sspa.shared.errors import UserError
 from sspa.stage2_training.config.resolving import resolve_config
 from sspa.stage2_training.config.run_config import RunConfig
+from sspa.stage2_training.runs.records import (
+    DataRecord,
+    EnvironmentRecord,
+    KnowledgeRecord,
+    ProtocolRecord,
+    RefitRecord,
+    RunRecord,
+)
 from sspa.stage2_training.runs.resuming import finished_run, folder_to_resume
 from sspa.stage2_training.runs.run_folder import RunFolder, check_free, locked
 from sspa.stage2_training.training import event_log
@@ -18,11 +26,22 @@ def _config(**values: object) -> RunConfig:
     return resolve_config(values={"knowledge": "k.parquet", **values})
 
 
-def _folder(path: Path, config: RunConfig, age: int = 0, version: int = 1) -> RunFolder:
+def _folder(path: Path, config: RunConfig, age: int = 0, version: int = 1, refit: str | None = None) -> RunFolder:
     path.mkdir(parents=True)
     folder = RunFolder(path)
     folder.write_json("config.json", config.model_dump(mode="json"))
-    folder.write_json("run.json", {"format": version})
+    record = RunRecord(
+        format=version,
+        labels=("cat",),
+        data=DataRecord(name="pets", hash="d"),
+        protocol=ProtocolRecord(name="custom", hash="p"),
+        knowledge=KnowledgeRecord(file="k.parquet", hash="k"),
+        seed=0,
+        device="cpu",
+        environment=EnvironmentRecord(python="3", libraries={}),
+        refit=None if refit is None else RefitRecord(of=refit, weights="w", splits=("train", "val"), images=1),
+    )
+    folder.write_json("run.json", record.model_dump(mode="json"))
     os.utime(path / "run.json", (1_000_000_000 - age,) * 2)
     return folder
 
@@ -33,6 +52,7 @@ def test_the_newest_run_of_this_configuration_is_meant(tmp_path: Path, monkeypat
     wanted = _folder(Path("runs/new"), _config(), age=3)
     _folder(Path("runs/other"), _config(**{"training.seed": 1}))
     _folder(Path("runs/newer-program"), _config(), version=99)
+    _folder(Path("runs/new-refit"), _config(), refit="runs/new")
     assert folder_to_resume(None, _config()) == wanted
     assert finished_run(None, _config()) is None
     wanted.write_json("result.json", {})
@@ -50,6 +70,9 @@ def test_a_named_folder_may_be_new_and_must_be_of_this_configuration(tmp_path: P
     folder = _folder(tmp_path / "run", _config(**{"training.lr": 0.1, "model.head": "csra"}))
     with pytest.raises(UserError, match=r"another configuration .*training.lr: 0.1, now 0.0005"):
         folder_to_resume(folder.path, _config(**{"model.head": "csra"}))
+    refit = _folder(tmp_path / "run-refit", _config(), refit="run")
+    with pytest.raises(UserError, match="is a refit of run; it is resumed by sspa-train refit, with --resume"):
+        folder_to_resume(refit.path, _config())
     (tmp_path / "empty" / "note.txt").write_text("mine")
     with pytest.raises(UserError, match="is not a run folder"):
         folder_to_resume(tmp_path / "empty", _config())
