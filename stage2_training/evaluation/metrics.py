@@ -167,18 +167,28 @@ def check_scores(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.i
 
 def _auroc(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]) -> tuple[float, float]:
     """Macro (mean over labels with both kinds) and micro area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    areas = []
-    for label in range(targets.shape[1]):
-        known = targets[:, label] >= 0
-        truth = targets[known, label]
-        if truth.size and truth.min() != truth.max():
-            areas.append(roc_auc_score(truth, probabilities[known, label]))
     known = targets >= 0
-    truth = targets[known]
-    micro = roc_auc_score(truth, probabilities[known]) if truth.min() != truth.max() else float("nan")
-    return (float(np.mean(areas)) if areas else float("nan")), float(micro)
+    areas = [
+        _area(probabilities[known[:, label], label], targets[known[:, label], label])
+        for label in range(targets.shape[1])
+    ]
+    defined = [area for area in areas if not math.isnan(area)]
+    macro = float(np.mean(defined)) if defined else float("nan")
+    return macro, _area(probabilities[known], targets[known])
+
+
+def _area(scores: NDArray[np.floating[Any]], truth: NDArray[np.int8]) -> float:
+    """Area under the ROC curve of (K,) cells: the Mann-Whitney U statistic of the positives, as a share of its largest
+    value; NaN unless there are positives and negatives. (scikit-learn takes ten times as long for a label.)
+    """
+    positives = int((truth == 1).sum())
+    negatives = len(truth) - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # equal scores share the mean of their ranks
+    u = ranks[places][truth == 1].sum() - positives * (positives + 1) / 2
+    return float(u / (positives * negatives))
 
 
 def _calibration_error(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.int8]) -> float:

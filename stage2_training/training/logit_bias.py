@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from sspa.stage2_training.evaluation.metrics import Probabilities
@@ -62,6 +61,9 @@ def best_shift(probabilities: NDArray[np.float32], targets: NDArray[np.int8]) ->
     logits, positives = _logits(probabilities)[known], float((targets[known] == 1).mean()) if known.any() else 0.0
     if not 0 < positives < 1:
         return 0.0
+    # Here, since few losses need it and it takes half a second to import.
+    from scipy.optimize import brentq
+
     # The derivative is zero where the mean probability equals the share of positives.
     return float(brentq(lambda shift: expit(logits + shift).mean() - positives, -_WIDEST, _WIDEST))
 
