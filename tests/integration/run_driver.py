@@ -25,6 +25,7 @@ from sspa.stage2_training.backbones import factory  # noqa: F401 - imported once
 from sspa.stage2_training.cli.main import app
 from sspa.stage2_training.compute.processes import processes_of_environment
 from sspa.stage2_training.config.resolving import validated
+from sspa.stage2_training.report import page  # noqa: F401
 from sspa.stage2_training.training import run as run_module
 from sspa.stage2_training.training import trainer
 

@@ -19,9 +19,9 @@ from .tiny_run import LABELS
 pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
 pytestmark = pytest.mark.slow
 
-REQUESTS, AT_ONCE, SLOW = 200, 50, 20
+REQUESTS, AT_ONCE, SLOW = 100, 50, 20
 # What may stay: the last images of the latest hundred visitors, and what allocators keep.
-GROWTH = 64 << 20
+GROWTH = 48 << 20
 
 
 @pytest.fixture
