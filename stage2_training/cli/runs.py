@@ -99,7 +99,8 @@ def _show_difference(found: "RunDifference", one: Path, other: Path) -> None:
         else:
             output.print(f"{part}: equal")
     if found.probabilities is None:
-        output.print("probabilities: not compared, since the runs scored different images or labels")
+        why = "a refit scores nothing" if "trained on" in found.data else "the runs scored different images or labels"
+        output.print(f"probabilities: not compared, since {why}")
         return
     columns = ("probabilities", "largest", "median", "mean", "the largest at")
     rows = [

@@ -42,9 +42,10 @@ class RunDifference:
         configuration: by dotted key, for keys that can affect the result.
         environment: by dotted key of run.json's environment, with device and processes.
         knowledge: "hash" of the file, and the descriptions of each label whose descriptions differ.
-        data: name, hash, protocol, labels, test images.
+        data: name, hash, protocol, labels, test images, and the splits that the weights were trained on.
         figures: test mAP of each branch, and the best epoch.
-        probabilities: by branch, if both runs scored the same images and labels; else None.
+        probabilities: by branch, if both runs scored the same images and labels; else, and of a refit, which scores none,
+            None.
     """
 
     configuration: Mapping[str, Pair]
@@ -76,17 +77,19 @@ def difference(one: RunFolder, other: RunFolder) -> RunDifference:
             "protocol": f"{record.protocol.name} ({record.protocol.hash})",
             "labels": record.labels,
             "test images": len(test_ids),
+            "trained on": record.refit.splits if record.refit else ("train",),
         }
         for record, test_ids in zip(records, ids, strict=True)
     ]
     same_cells = ids[0] == ids[1] and records[0].labels == records[1].labels
+    scored = not any(record.refit for record in records)
     return RunDifference(
         configuration=_configuration(one, other),
         environment=_differing(*environments),
         knowledge=_knowledge(one, other),
         data=_differing(*data),
         figures=_differing(_figures(one), _figures(other)),
-        probabilities=_probabilities(one, other) if same_cells else None,
+        probabilities=_probabilities(one, other) if same_cells and scored else None,
     )
 
 

@@ -200,11 +200,16 @@ def test_two_processes(driver: Runs, measured: Path, tmp_path: Path) -> None:
     assert RunFolder(out).result().best_epoch == EPOCHS
 
 
-def test_it_is_listed_and_packaged_as_what_it_is(driver: Runs, whole: Path, tmp_path: Path) -> None:
+def test_it_is_listed_compared_and_packaged_as_what_it_is(
+    driver: Runs, measured: Path, whole: Path, tmp_path: Path
+) -> None:
     log, package = tmp_path / "log", tmp_path / "package"
     assert driver.ask(arguments=["runs", str(whole.parent)], log=str(log)) == [0]
     assert "whole (refit)" in log.read_text()
     assert driver.ask(arguments=["package", str(whole), "--out", str(package)], log=str(log)) == [0], log.read_text()
+    assert driver.ask(arguments=["runs", "diff", str(measured), str(whole)], log=str(log)) == [0], log.read_text()
+    assert "trained on" in log.read_text()
+    assert "probabilities: not compared, since a refit scores nothing" in log.read_text()
     card = (package / "README.md").read_text()
     assert "These are the figures of the model as it was trained on train alone." in card
     assert f"on train + val + test ({IMAGES} images)" in card
