@@ -44,8 +44,8 @@ class RunDifference:
         knowledge: "hash" of the file, and the descriptions of each label whose descriptions differ.
         data: name, hash, protocol, labels, test images, and the splits that the weights were trained on.
         figures: test mAP of each branch, and the best epoch.
-        probabilities: by branch, if both runs scored the same images and labels; else, and of a refit, which scores none,
-            None.
+        probabilities: by branch, if both runs scored the same images and labels; else None, as for a refit, which
+            scores none.
     """
 
     configuration: Mapping[str, Pair]
