@@ -33,7 +33,6 @@ def refit(
 
     measured = open_run_folder(run_path)
     measured.check_loadable()
-    measured.result()
     beside = run_path.parent if run_path.name else run_path.resolve().parent
     folder = out or beside / f"{run_path.resolve().name}-refit"
     if not resume:

@@ -21,7 +21,7 @@ from sspa.stage2_training.model.options import View
 from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.inputs import RunInputs, own_dataset
 from sspa.stage2_training.runs.records import RefitRecord, written
-from sspa.stage2_training.runs.run_folder import WEIGHTS, RunFolder, check_free, create_refit_folder
+from sspa.stage2_training.runs.run_folder import WEIGHTS, RunFolder, check_free, create_refit_folder, open_run_folder
 from sspa.stage2_training.runs.stored_tensors import read_weights, write_weights
 from sspa.stage2_training.training.event_log import EventLog
 from sspa.stage2_training.training.interruption import Interruption
@@ -75,9 +75,9 @@ def _refit(
     processes: Processes,
     inputs: RunInputs | None,
 ) -> RunResult:
-    """Args: `inputs` are the measured run's, if this is its teacher."""
+    """As `refit`; `inputs` are those of the run whose teacher this is, if it is one."""
     processes.everywhere(lambda: check_options(config, device))
-    folder = processes.first(lambda: _folder_before(measured, out, resume))
+    folder = processes.first(lambda: _folder_before(measured, out, keep_test, resume))
 
     def make() -> Trainer:
         return _Refitting(measured, config, inputs or _inputs(measured, config), device, processes, out, keep_test)
@@ -87,7 +87,10 @@ def _refit(
 
 def _config(measured: RunFolder, root: Path | None) -> RunConfig:
     config = measured.config()
-    measured.result()
+    if lacking := [name for name in ("result.json", *_ADOPTED) if not measured.file(name).is_file()]:
+        raise UserError(
+            f"{measured.path}: has no {lacking[0]}; a refit is made of a finished run itself, not of a package"
+        )
     if refitted := measured.record().refit:
         raise UserError(f"{measured.path}: is a refit already, of {refitted.of}")
     if measured.record().data.unseen:
@@ -107,14 +110,16 @@ def _inputs(measured: RunFolder, config: RunConfig) -> RunInputs:
     return RunInputs(dataset, measured.knowledge())
 
 
-def _folder_before(measured: RunFolder, out: Path, resume: bool) -> RunFolder | None:
-    if not resume or not out.exists():
+def _folder_before(measured: RunFolder, out: Path, keep_test: bool, resume: bool) -> RunFolder | None:
+    if not resume or not out.exists() or (out.is_dir() and not any(out.iterdir())):
         check_free(out)
         return None
-    folder = RunFolder(out)
+    folder = open_run_folder(out)
     begun = folder.record().refit
     if begun is None or begun.weights != _digest(measured):
         raise UserError(f"{out}: is not a refit of {measured.path}; choose another --out")
+    if measured.result().measured == "test" and keep_test == ("test" in begun.splits):
+        raise UserError(f"{out}: was started {'without' if keep_test else 'with'} --keep-test; resume it likewise")
     if folder.finished:
         raise UserError(f"{out}: this refit is finished; there is nothing to resume")
     return folder

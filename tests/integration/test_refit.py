@@ -100,6 +100,8 @@ def test_killed_it_ends_as_if_it_had_not_been(driver: Runs, measured: Path, tmp_
     last = chosen_as_last(measured, tmp_path / "measured")
     uninterrupted = refitted(driver, last, tmp_path / "whole")
     out = refitted(driver, last, tmp_path / "killed", code=-signal.SIGKILL, faults=[kill(STEP, 20)])
+    refitted(driver, last, out, "--resume", "--keep-test", code=2)
+    assert f"{out}: was started without --keep-test; resume it likewise" in said(out)
     refitted(driver, last, out, "--resume")
     assert left(out) == left(uninterrupted)
     assert f"resuming in {out}" in said(out)
@@ -131,7 +133,9 @@ def test_what_it_was_trained_on_cannot_measure_it(
 ) -> None:
     kept = refitted(driver, measured, tmp_path / "kept", "--keep-test")
     assert f"data: squares, {IMAGES - 24} train, 24 test\n" in said(kept)
-    page, other = str(tmp_path / "page.html"), tmp_path / "other"
+    page, other, packaged = str(tmp_path / "page.html"), tmp_path / "other", tmp_path / "packaged"
+    shutil.copytree(measured, packaged)
+    (packaged / "predictions.safetensors").unlink()
     refused = {
         (
             "evaluate",
@@ -143,6 +147,12 @@ def test_what_it_was_trained_on_cannot_measure_it(
         ("report", str(whole)): f"is a refit, whose figures are those of {measured}; that one has the report",
         ("report", str(measured), str(whole), "--out", page): f"is a refit, whose figures are those of {measured}",
         ("refit", str(whole), "--out", str(other)): "is a refit already, of",
+        (
+            "refit",
+            str(packaged),
+            "--out",
+            str(other),
+        ): "has no predictions.safetensors; a refit is made of a finished run",
         ("refit", str(measured), "--out", str(whole)): "exists already; nothing in it was changed",
         ("refit", str(measured), "--out", str(measured), "--resume"): f"is not a refit of {measured}",
     }
