@@ -43,15 +43,16 @@ def _check_teacher(config: RunConfig, dataset: Dataset) -> None:
 
 def _check_unseen_by(teacher: RunFolder, dataset: Dataset) -> None:
     """Reject a teacher that was trained on the images that measure its pupil."""
-    refit, trained = (
-        teacher.record().refit,
-        set(teacher.test_ids()) if teacher.file("test_ids.json").exists() else set(),
-    )
+    about = teacher.record()
+    if about.refit is None:
+        return
+    # A package has no ids.
+    tested = teacher.test_ids() if teacher.file("test_ids.json").exists() else []
     measuring = {*dataset.split("val").ids, *dataset.split(dataset.measured).ids}
-    if refit and (trained & measuring or dataset.content_hash == teacher.record().data.hash):
+    if dataset.content_hash == about.data.hash or not measuring.isdisjoint(tested):
         raise UserError(
             f"{teacher.path}: was trained on images that the new run is measured on, so that its figures would say "
-            f"nothing; name {refit.of} as the teacher, and make a refit of the new run"
+            f"nothing; name {about.refit.of} as the teacher, and make a refit of the new run"
         )
 
 
