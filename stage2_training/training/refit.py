@@ -5,7 +5,6 @@ are those of the finished run, since no image is left that could measure it.
 """
 
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.file_digests import file_digests
-from sspa.stage2_training.compute.memory import peak_memory
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Split, with_splits_in_train
@@ -181,8 +179,8 @@ class _Refitting(Trainer):
     ) -> str:
         return f"epoch {state.epoch}: loss {state.losses / steps:.3f}"
 
-    def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, seconds: float) -> RunResult:
-        began, found = time.monotonic(), self.found
+    def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, started: float) -> RunResult:
+        found = self.found
         result = RunResult(
             folder, found.best_epoch, found.measured, dict(found.val), dict(found.test), dict(found.untrained_test)
         )
@@ -193,11 +191,7 @@ class _Refitting(Trainer):
             with weights_of(optimization.ema.module, optimization.trained):
                 self._adopt_what_val_determined(optimization.modules)
                 write_weights(folder, optimization.modules)
-            costs = {
-                "seconds": round(seconds + time.monotonic() - began, 1),
-                "train_seconds": round(state.seconds, 2),
-                **peak_memory(self.device),
-            }
+            costs = self.costs(state, started)
             record = result_record(result, self.recognizer, self.config, costs, self.taught)
             folder.write_json("result.json", written(record))
 

@@ -6,7 +6,6 @@ Killed at any moment and restarted with `resume`, it gives bit-identical results
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 
 from sspa.shared.errors import UserError
 from sspa.shared.terminal import progress, say
-from sspa.stage2_training.compute.memory import peak_memory
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
@@ -188,9 +186,8 @@ class _Measuring(Trainer):
         say(f"early stopping: no better val mAP in {trained - state.best_epoch} epochs")
         return True
 
-    def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, seconds: float) -> RunResult:
+    def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, started: float) -> RunResult:
         """Score test with the best epoch's weights, and write the results."""
-        began = time.monotonic()
         processes, dataset, test, val = self.processes, self.dataset, self.test, self.val
         processes.first(lambda: read_weights(folder, optimization.modules))
         processes.same_everywhere(optimization.modules)
@@ -211,11 +208,7 @@ class _Measuring(Trainer):
         def write() -> None:
             write_predictions(folder, of_test, test)
             folder.write_json("thresholds.json", {"description": tuned.description, "values": values})
-            costs = {
-                "seconds": round(seconds + time.monotonic() - began, 1),
-                "train_seconds": round(state.seconds, 2),
-                **peak_memory(self.device),
-            }
+            costs = self.costs(state, started)
             folder.write_json(
                 "result.json", written(result_record(result, self.recognizer, self.config, costs, self.taught))
             )

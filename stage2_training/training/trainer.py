@@ -18,7 +18,7 @@ from sspa.shared.terminal import progress, say
 from sspa.shared.time_left import TimeLeft
 from sspa.stage2_training.backbones.unfamiliar_labels import say_unfamiliar
 from sspa.stage2_training.compute.algorithms import compile_model, deterministic_algorithms
-from sspa.stage2_training.compute.memory import recompute_activations
+from sspa.stage2_training.compute.memory import peak_memory, recompute_activations
 from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split, with_known_marks
@@ -167,8 +167,13 @@ class Trainer(ABC):
         """What is scored and kept after an epoch of `steps` steps; returns what is said about it."""
 
     @abstractmethod
-    def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, seconds: float) -> RunResult:
-        """Write the results; `seconds` have passed."""
+    def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, started: float) -> RunResult:
+        """Write the results; the training began at `started`, by the monotonic clock."""
+
+    def costs(self, state: TrainState, started: float) -> dict[str, float]:
+        """The times and peak memory of the result, up to now."""
+        passed = {"seconds": round(time.monotonic() - started, 1), "train_seconds": round(state.seconds, 2)}
+        return {**passed, **peak_memory(self.device)}
 
     def stops(self, state: TrainState) -> bool:
         """Whether there is nothing to be gained from the epoch that `state` is in."""
@@ -213,7 +218,7 @@ class Trainer(ABC):
         state = self._train(folder, optimization, batches, state, interruption)
         for line in batches.unreadable():
             say(line)
-        result = self.finish(folder, optimization, state, time.monotonic() - started)
+        result = self.finish(folder, optimization, state, started)
         processes.first(lambda: rmtree(checkpoints))
         return result
 
