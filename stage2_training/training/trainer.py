@@ -219,7 +219,7 @@ class Trainer(ABC):
         for line in batches.unreadable():
             say(line)
         result = self.finish(folder, optimization, state, started)
-        processes.first(lambda: rmtree(checkpoints))
+        processes.first(lambda: _remove(checkpoints))
         return result
 
     def _initialise(self, batches: Batches) -> None:
@@ -305,6 +305,11 @@ class Trainer(ABC):
         if self.processes.world == 1 or not state.seconds:
             return 1
         return min(max(int(optimization.step_count / state.seconds), 1), _MOST_STEPS_BETWEEN_SIGNALS)
+
+
+def _remove(checkpoints: Path) -> None:
+    if checkpoints.exists():  # a refit of no epochs has made none
+        rmtree(checkpoints)
 
 
 def _best(state: TrainState) -> str:

@@ -48,11 +48,11 @@ def refitted(driver: Runs, measured: Path, out: Path, *options: str, code: int =
     return out
 
 
-def chosen_as_last(run: Path, out: Path) -> Path:
-    """A copy of the run, as if its last epoch had been the best."""
+def chosen_as_last(run: Path, out: Path, epoch: int = EPOCHS) -> Path:
+    """A copy of the run, as if that epoch, by default its last, had been the best."""
     shutil.copytree(run, out)
     result = json.loads((out / "result.json").read_text())
-    (out / "result.json").write_text(json.dumps({**result, "best_epoch": EPOCHS}))
+    (out / "result.json").write_text(json.dumps({**result, "best_epoch": epoch}))
     return out
 
 
@@ -203,6 +203,13 @@ def test_its_own_teacher_is_made_again(driver: Runs, squares: Path, tmp_path: Pa
     assert own.images == 40 + 24 + 24
     assert RunFolder(out).result().taught is not None
     assert (out / "taught.parquet").read_bytes() != (run / "taught.parquet").read_bytes()
+
+
+def test_where_training_gained_nothing_it_is_the_untrained_model(driver: Runs, measured: Path, tmp_path: Path) -> None:
+    untrained = chosen_as_last(measured, tmp_path / "measured", epoch=0)
+    out = refitted(driver, untrained, tmp_path / "refit", keep_checkpoints=False)
+    assert RunFolder(out).finished
+    assert not (out / "checkpoints").exists()
 
 
 def test_two_processes(driver: Runs, measured: Path, tmp_path: Path) -> None:
