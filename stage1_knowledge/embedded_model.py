@@ -46,7 +46,7 @@ def model_folder() -> Path:
 
 def _convert(folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     say(f"converting the embedded model {NAME} once, into the cache")
@@ -64,4 +64,5 @@ def _convert(folder: Path) -> None:
             trust_remote_code=False,
         )
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(where, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
+        # AutoTokenizer would parse the file a third time, to find out that this is the class.
+        PreTrainedTokenizerFast.from_pretrained(where, gguf_file=name).save_pretrained(folder)

@@ -5,6 +5,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     import torch
     from playwright.sync_api import Browser, Page
 
-pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
+if find_spec("gradio") is None:  # importing it takes seconds, and only the server needs it
+    pytest.skip("gradio is not installed (extra demo)", allow_module_level=True)
 
 Command = Callable[..., Ended]
 

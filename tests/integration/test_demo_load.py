@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,8 @@ from sspa.stage2_training.inference.tagger import Tagger
 from .demo_server import memory_of, served
 from .tiny_run import LABELS
 
-pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
+if find_spec("gradio") is None:  # importing it takes seconds, and only the server needs it
+    pytest.skip("gradio is not installed (extra demo)", allow_module_level=True)
 pytestmark = pytest.mark.slow
 
 REQUESTS, AT_ONCE, SLOW = 100, 50, 20
