@@ -65,4 +65,5 @@ def _convert(folder: Path) -> None:
         )
         model.save_pretrained(folder)
         # AutoTokenizer would parse the file a third time, to find out that this is the class.
-        PreTrainedTokenizerFast.from_pretrained(where, gguf_file=name).save_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(where, gguf_file=name, trust_remote_code=False)
+        tokenizer.save_pretrained(folder)
