@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def library_versions() -> dict[str, str]:
     return {name: library_version(name) for name in _LIBRARIES}
 
 
+@cache
 def library_version(name: str) -> str:
     """The installed version, or "not installed"."""
     try:
@@ -54,6 +56,7 @@ def library_version(name: str) -> str:
         return "not installed"
 
 
+@cache
 def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -89,6 +92,7 @@ def _cuda() -> dict[str, str]:
     return {name: str(value) for name, value in versions.items() if value is not None}
 
 
+@cache
 def _git_state() -> str | None:
     try:
         said = subprocess.run(

@@ -127,6 +127,8 @@ class Watch:
 @contextmanager
 def watched(watch: Watch, patience: float) -> Iterator[None]:
     """Within the block, a thread tells and looks, and ends this process if another hangs."""
+    # Before it can hang: the others do not wait for a process that they have never heard of.
+    _answered(watch.tell, patience)
     over = threading.Event()
     thread = threading.Thread(target=_watch, args=(watch, patience, over), name="watch", daemon=True)
     thread.start()

@@ -16,6 +16,7 @@ from sspa.stage1_knowledge.keys import common_parts, digest
 from sspa.stage1_knowledge.prompt import built_in_prompt
 
 from .browser import browser
+from .driver import Driver
 from .killed_runs import Runs
 from .tiny_run import train_arguments, write_inputs
 
@@ -94,12 +95,18 @@ def trained_run(inputs_and_run: Path) -> Path:
     return inputs_and_run / "squares-run"
 
 
-@pytest.fixture(scope="module")
-def driver(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """A process that trains on the squares, and is killed where a test says so."""
-    started = Runs(squares, tmp_path_factory.mktemp("cache"))
+@pytest.fixture(scope="session")
+def started_driver() -> Iterator[Driver]:
+    """The process that `driver` asks, one for all files of tests, since starting it takes seconds."""
+    started = Driver()
     yield started
     started.end()
+
+
+@pytest.fixture(scope="module")
+def driver(started_driver: Driver, squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Trains on the squares in processes that are killed where a test says so."""
+    return Runs(started_driver, squares, tmp_path_factory.mktemp("cache"))
 
 
 def _end_of(patch: pytest.MonkeyPatch, arguments: Sequence[str | Path]) -> int:

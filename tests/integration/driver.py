@@ -17,8 +17,8 @@ def kill(where: str, count: int, number: int = signal.SIGKILL, **options: Any) -
 class Driver:
     """A process that has imported the heavy libraries, and forks for each request."""
 
-    def __init__(self, cache: Path) -> None:
-        environment = {**os.environ, "SSPA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "run_driver.py")],
             stdin=subprocess.PIPE,
@@ -27,8 +27,9 @@ class Driver:
             env=environment,
         )
 
-    def ask(self, **request: Any) -> list[int]:
+    def ask(self, cache: Path, environment: dict[str, str] | None = None, **request: Any) -> list[int]:
         """Exit codes by rank; see `run_driver` for requests. What the processes print is in the file `log`."""
+        request["environment"] = {"SSPA_CACHE": str(cache), **(environment or {})}
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")

@@ -27,12 +27,15 @@ SETTINGS = (
 )
 
 
-class Runs(Driver):
-    """A driver that trains on the squares."""
+class Runs:
+    """Trains on the squares, through a driver and with a cache of its own."""
 
-    def __init__(self, squares: Path, cache: Path) -> None:
-        super().__init__(cache)
-        self.squares = squares
+    def __init__(self, driver: Driver, squares: Path, cache: Path) -> None:
+        self._driver, self.squares, self._cache = driver, squares, cache
+
+    def ask(self, **request: Any) -> list[int]:
+        """Exit codes by rank; see `Driver.ask`."""
+        return self._driver.ask(self._cache, **request)
 
     def config(self, *settings: str) -> dict[str, Any]:
         """The configuration of a run, with these settings on top."""

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from sspa.shared.holding import held
 from sspa.stage2_training.runs.run_folder import RunFolder, locked
 
 from .conftest import Ended
-from .driver import Driver, kill
+from .driver import kill
+from .killed_runs import Runs
 from .tiny_run import COLOURS, train_arguments
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ class Place:
 
     folder: Path
     squares: Path
-    driver: Driver
+    driver: Runs
 
     def arguments(self, command: str) -> tuple[list[str], Path]:
         """The arguments of a command that writes something, and what it writes."""
@@ -85,17 +86,16 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def driver(squares: Path, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+def driver(driver: Runs, squares: Path, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Its cache is warm, so that the number of writes does not depend on the order of the tests."""
-    started, place = Driver(tmp_path_factory.mktemp("cache")), tmp_path_factory.mktemp("warm")
+    place = tmp_path_factory.mktemp("warm")
     asked = ["predict", str(trained_run), str(squares / "pictures" / "test0.png"), "--out", str(place / "out.parquet")]
-    assert started.ask(arguments=asked, log=str(place / "log")) == [0]
-    yield started
-    started.end()
+    assert driver.ask(arguments=asked, log=str(place / "log")) == [0]
+    return driver
 
 
 @pytest.fixture
-def place(driver: Driver, squares: Path, trained_run: Path, tmp_path: Path) -> Place:
+def place(driver: Runs, squares: Path, trained_run: Path, tmp_path: Path) -> Place:
     folder = tmp_path / "place"
     shutil.copytree(trained_run, folder / "run")
     (folder / "heads.yaml").write_text(COMPARISON)

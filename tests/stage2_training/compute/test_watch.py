@@ -5,7 +5,7 @@ from torch.distributed import HashStore
 
 from sspa.shared.errors import UserError
 from sspa.shared.liveness import Liveness
-from sspa.stage2_training.compute.watch import Watch, patience_s
+from sspa.stage2_training.compute.watch import Watch, patience_s, watched
 
 
 def three() -> tuple[list[Watch], list[Liveness]]:
@@ -93,3 +93,13 @@ def test_patience_is_a_number_of_minutes(monkeypatch: pytest.MonkeyPatch, text: 
         patience_s()
     monkeypatch.setenv("SSPA_PATIENCE_MINUTES", "2")
     assert patience_s() == 120
+
+
+def test_the_others_hear_of_a_process_before_it_does_anything() -> None:
+    """It may hang at once; the watch's own thread would first have told them a tenth of the patience later."""
+    watches, _ = three()
+    with watched(watches[1], patience=1000):
+        assert watches[0].look(0) is None
+        found = watches[0].look(61)
+    assert found is not None
+    assert found.startswith("process 1 on ")
