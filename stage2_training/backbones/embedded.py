@@ -162,12 +162,14 @@ def _sentence_states(model: CustomTextCLIP, folder: Path, sentences: list[str]) 
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # Sentences of about one length together: half of what is computed would otherwise be padding.
+    by_length = torch.tensor([len(sentence) for sentence in sentences]).argsort()
     states = []
-    for start in range(0, len(sentences), 100):
-        tokens = tokenizer(sentences[start : start + 100], padding=True, truncation=True, return_tensors="pt")
+    for places in by_length.split(100):
+        tokens = tokenizer([sentences[place] for place in places], padding=True, truncation=True, return_tensors="pt")
         output = model.text.transformer(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
         states.append(model.text.pooler(output, tokens.attention_mask))
-    return torch.cat(states)
+    return torch.cat(states)[by_length.argsort()]
 
 
 def _package_folder(module: str, package: str) -> Path:

@@ -6,6 +6,7 @@ and `log`, `environment`, `faults`, `file_size_limit` (which does what a full di
 the program itself knows nothing of tests.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -32,6 +33,7 @@ from sspa.stage2_training.training import trainer
 
 def main() -> None:
     """Answer requests until standard input ends."""
+    gc.freeze()  # A collection in a fork would touch, and so copy, everything that was imported here.
     for line in sys.stdin:
         request = json.loads(line)
         with socket.socket() as free:
