@@ -43,7 +43,7 @@ _IMAGE_SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855
 _TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = "weights.safetensors"
 # Part of the cache key: increase it when the same packages would be assembled differently.
-_RECIPE = "1"
+_RECIPE = "2"
 
 
 def load_embedded() -> LoadedModel:
