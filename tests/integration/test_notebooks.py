@@ -1,5 +1,6 @@
 """The notebooks of examples/ run as they are, and are committed with small outputs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,25 @@ def test_it_is_committed_with_its_outputs_and_without_machine_paths(path: Path) 
     assert any(cell.outputs for cell in code)
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Any]:
+    """One for all notebooks, which each find it without names, since importing torch anew takes seconds."""
+    from jupyter_client import KernelManager  # which nbclient brings
+
+    manager = KernelManager()
+    manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path: Path, tmp_path: Path) -> None:
+def test_it_runs(path: Path, kernel: Any, tmp_path: Path) -> None:
     notebook = read(path)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    fresh = nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {tmp_path}")
+    notebook.cells.insert(0, fresh)
+    nbclient.NotebookClient(notebook, km=kernel, timeout=600).execute()
+    notebook.cells.remove(fresh)
     kept = {place: bool(cell.get("outputs")) for place, cell in enumerate(read(path).cells)}
     for place, cell in enumerate(notebook.cells):
         if kept[place]:
