@@ -1,4 +1,4 @@
-"""open_clip, imported without scikit-learn and without collecting garbage, so that every command starts a third sooner.
+"""open_clip, imported without scikit-learn and without collecting garbage, so that every command starts sooner.
 
 open_clip imports transformers, which imports scikit-learn, where it is installed, for one function of assisted
 generation. Nothing here generates; whoever needs scikit-learn itself imports it afterwards as ever. And the millions of
