@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sspa.shared.errors import UserError
+from sspa.shared.heavy_imports import heavy_import
 from sspa.shared.library_noise import quiet
 from sspa.shared.terminal import say
 from sspa.stage1_knowledge.engines.contract import Answer, Engine, Identity, Request, Sampling
@@ -144,7 +145,8 @@ class VllmOffline(Engine):
 
     def _started(self, folder: Path) -> Any:
         try:
-            from vllm import LLM
+            with heavy_import():
+                from vllm import LLM
         except ImportError as error:
             raise UserError(
                 f"vLLM is not installed ({error}); install the extra `cpu` or `gpu`, or use --endpoint or --replay"
