@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -17,7 +18,7 @@ from .tiny_run import train_arguments
 
 Command = Callable[..., Ended]
 
-pytest.importorskip("cleanlab")
+pytestmark = pytest.mark.skipif(find_spec("cleanlab") is None, reason="cleanlab is not installed (extra audit)")
 
 
 @pytest.fixture

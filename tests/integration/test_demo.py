@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import torch
     from playwright.sync_api import Browser, Page
 
-if find_spec("gradio") is None:  # importing it takes seconds, and only the server needs it
-    pytest.skip("gradio is not installed (extra demo)", allow_module_level=True)
+# Looked for and not imported: every worker of the tests would, which takes seconds.
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed (extra demo)")
 
 Command = Callable[..., Ended]
 

@@ -17,9 +17,10 @@ from sspa.stage2_training.inference.tagger import Tagger
 from .demo_server import memory_of, served
 from .tiny_run import LABELS
 
-if find_spec("gradio") is None:  # importing it takes seconds, and only the server needs it
-    pytest.skip("gradio is not installed (extra demo)", allow_module_level=True)
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed (extra demo)"),
+]
 
 REQUESTS, AT_ONCE, SLOW = 100, 50, 20
 # What may stay: the last images of the latest hundred visitors, and what allocators keep.
