@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from importlib import resources
@@ -41,6 +42,7 @@ from sspa.stage1_knowledge.prompt import read_prompt
 from sspa.stage1_knowledge.template_blocks import BoundedBlocks
 from sspa.stage2_training.backbones.model_folders import check_model_folder
 from sspa.stage2_training.backbones.text_cache import cached_text_features
+from sspa.stage2_training.backbones.weight_files import convert_weights_file
 from sspa.stage2_training.comparison.definition import read_comparison
 from sspa.stage2_training.compute.processes import ALONE
 from sspa.stage2_training.config.run_config import TrainingOptions
@@ -105,6 +107,8 @@ class Fuzzer:
             "comparison": self._file("comparison.yaml", lambda file: read_comparison(str(file))),
             "taught": self._file("taught.parquet", lambda file: read_taught(file, *TAUGHT)),
             "review": self._file("mine.review.jsonl", read_answers),
+            "weights": self._weights("weights.pt"),
+            "archive": self._weights("archive.pt"),
             "import": self._import,
             "custom data": self._custom,
             "annotations": self._annotations,
@@ -183,6 +187,30 @@ class Fuzzer:
             read(path)
 
         return once
+
+    def _weights(self, name: str) -> Callable[[], None]:
+        """Half of the inputs are damaged in the parts of the zip, which are then packed as if whole."""
+        good, whole = self.good / name, self.folder / name
+        damaged = self._file(name, self._convert)
+
+        def repacked() -> None:
+            with zipfile.ZipFile(good) as old, zipfile.ZipFile(whole, "w") as new:
+                chosen = self.damage.draw.choice(
+                    [info for info in old.infolist() if info.filename.endswith((".pkl", ".py"))]
+                )
+                for info in old.infolist():
+                    data = old.read(info)
+                    new.writestr(info.filename, self.damage.damaged(data) if info is chosen else data)
+            self._convert(whole)
+
+        return lambda: self.damage.draw.choice((damaged, repacked))()
+
+    def _convert(self, path: Path) -> None:
+        target = self.folder / "converted.safetensors"
+        try:
+            convert_weights_file(path, target)
+        finally:
+            target.unlink(missing_ok=True)
 
     def _import(self) -> None:
         name = self.damage.draw.choice(("rows.csv", "rows.jsonl"))

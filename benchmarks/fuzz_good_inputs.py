@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sspa.shared.knowledge_format import write_knowledge
@@ -53,6 +54,8 @@ def write_good_inputs(good: Path) -> None:
     (good / "mine.review.jsonl").write_text("".join(lines))
     config = {"embed_dim": 40, "vision_cfg": {"layers": 1, "width": 32}, "text_cfg": {"layers": 1, "width": 32}}
     (good / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    torch.save(torch.nn.Linear(2, 2).state_dict(), good / "weights.pt")
+    torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 2))).save(str(good / "archive.pt"))
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     for ending in ("png", "jpg", "gif", "tiff", "webp"):
         Image.fromarray(pixels).save(good / f"image.{ending}")

@@ -149,7 +149,8 @@ def test_the_wheel_holds_every_module_prompt_and_label_set(tmp_path: Path) -> No
     assert write_wheel(tmp_path / "dist").read_bytes() == ours.read_bytes()
 
 
-# The one module that reads tensors; `torch.export.load` opens the file that the export itself has just written.
+# The one module that reads tensors (torchscript_archives.py reads bytes); `torch.export.load` opens the file that the
+# export itself has just written.
 READS_TENSORS = ROOT / "stage2_training" / "compute" / "tensor_files.py"
 READERS = (
     *("torch.load", "torch.jit.load", "jit.load", "np.load", "numpy.load", "load_file", "safe_open", "yaml.load"),

@@ -14,13 +14,12 @@ from sspa.stage2_training.backbones.model_folders import CONFIG
 from sspa.stage2_training.compute.tensor_files import (
     UNREADABLE,
     check_finite,
-    is_torchscript,
     read_metadata,
     read_pickled,
     read_tensors,
-    read_torchscript,
     write_tensors,
 )
+from sspa.stage2_training.compute.torchscript_archives import is_torchscript, read_torchscript
 
 # How transformers begins the names of a CLIP's tensors.
 _OF_TRANSFORMERS = ("text_model.", "vision_model.", "text_projection.weight", "visual_projection.")
@@ -29,7 +28,7 @@ _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
 def load_weights_file(path: Path, architecture: str, quick_gelu: bool, model: Any) -> None:
-    """Load a local file (.safetensors, .pt, .bin) into an open_clip model.
+    """Load a local file (.safetensors, .pt, .bin, a TorchScript archive) into an open_clip model.
 
     A weights file does not record the activation, and the wrong one gives plausible but worse features. It is
     known for OpenAI's archives, from open_clip's configuration beside the file or inside it (safetensors
@@ -53,13 +52,12 @@ def load_weights_file(path: Path, architecture: str, quick_gelu: bool, model: An
     model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
-def convert_weights_file(path: Path, target: Path, trust_torchscript: bool = False) -> None:
+def convert_weights_file(path: Path, target: Path) -> None:
     """Rewrite a local weights file as safetensors, which hold numbers only; the metadata keeps the activation.
 
     Args:
-        path: as in `load_weights_file`, or a TorchScript archive.
+        path: as in `load_weights_file`.
         target: the .safetensors file to write.
-        trust_torchscript: read a TorchScript archive although its code runs meanwhile.
 
     Raises:
         UserError: the file is unreadable, or `target` exists or has another extension.
@@ -68,31 +66,25 @@ def convert_weights_file(path: Path, target: Path, trust_torchscript: bool = Fal
         raise UserError(f"{target}: name the new file NAME.safetensors")
     if target.exists():
         raise UserError(f"{target}: exists already; nothing was changed")
-    state, from_openai = _read(path, trust_torchscript)
+    state, from_openai = _read(path)
     trained_with, _ = _activation(path, from_openai)
     metadata = {} if trained_with is None else {"quick_gelu": str(trained_with).lower()}
-    write_tensors(state, target, metadata)
+    # Copies, since safetensors does not write two names for one tensor.
+    write_tensors({name: value.clone() for name, value in state.items()}, target, metadata)
 
 
-def _read(path: Path, trust_torchscript: bool = False) -> tuple[dict[str, Tensor], bool]:
+def _read(path: Path) -> tuple[dict[str, Tensor], bool]:
     """The tensors, and whether the file is one of OpenAI's archives."""
     try:
         if path.suffix == ".safetensors":
             found: Any = read_tensors(path)
-        elif not is_torchscript(path):
-            found = read_pickled(path)
-        elif trust_torchscript:
-            found = read_torchscript(path)
         else:
-            raise UserError(
-                f"{path}: a TorchScript archive, whose code runs while it is read; if you trust where it comes from, "
-                f"convert it once: sspa-train backbone convert {path} {path.stem}.safetensors --trust-torchscript"
-            )
+            found = _read_archive(path) if is_torchscript(path) else read_pickled(path)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: cannot be read as weights ({reason}); take a .safetensors or .pt file") from error
     state = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_weight, state.items())):
         raise UserError(f"{path}: holds no state dict (names with tensors); save the model's state_dict()")
     check_finite(state, path)
     from_openai = any(name in state for name in _OPENAI_EXTRAS)
@@ -101,6 +93,16 @@ def _read(path: Path, trust_torchscript: bool = False) -> tuple[dict[str, Tensor
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name not in _OPENAI_EXTRAS
     }, from_openai
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    """The weights in a TorchScript archive; it also contains the text tower's mask, which open_clip computes."""
+    return {name: value for name, value in read_torchscript(path).items() if name.split(".")[-1] != "attn_mask"}
 
 
 def _activation(path: Path, from_openai: bool) -> tuple[bool | None, str]:

@@ -62,9 +62,6 @@ def cost(
 def convert(
     file: Annotated[Path, typer.Argument(help="A weights file: .pt, .bin, or a TorchScript archive.")],
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    trust_torchscript: Annotated[
-        bool, typer.Option("--trust-torchscript", help="Read a TorchScript archive, whose code runs meanwhile.")
-    ] = False,
 ) -> None:
     """Convert a weights file to safetensors, which hold numbers only."""
     if not file.is_file():
@@ -72,5 +69,5 @@ def convert(
     with loading():
         from sspa.stage2_training.backbones.weight_files import convert_weights_file
 
-    convert_weights_file(file, target, trust_torchscript)
+    convert_weights_file(file, target)
     say(f"{target}: written; use it with --set backbone.weights={target}")

@@ -1,12 +1,14 @@
 """The one place where tensors and arrays are read from files (held by tests/test_architecture.py) and written.
 
-Safetensors and .npy files hold numbers only. Pickled weights are read by torch's restricted unpickler. A TorchScript
-archive is a program that runs while it is read: only `sspa-train backbone convert` does so, and only if told to.
+Safetensors and .npy files hold numbers only. Pickled weights are read by torch's restricted unpickler, and those of
+TorchScript archives by ours (`torchscript_archives.py`), which runs nothing of them.
 """
 
 import pickle
+import struct
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,10 @@ from torch import Tensor
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing
 
-# What the readers below raise on a damaged file; the last two, numpy on a header that is no Python literal.
+# What the readers raise on a damaged file; SyntaxError and TokenError, numpy on a header that is no Python literal.
 UNREADABLE = (
     *(SafetensorError, OSError, RuntimeError, ValueError, EOFError, StopIteration, pickle.UnpicklingError),
-    *(SyntaxError, tokenize.TokenError),
+    *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -70,24 +72,11 @@ def read_pickled(path: Path) -> Any:
     Raises:
         UNREADABLE: it is no such file, damaged, or holds anything else.
     """
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """The state of a TorchScript archive, whose code runs meanwhile.
-
-    Raises:
-        UNREADABLE: it is no such file, or damaged.
-    """
-    return dict(torch.jit.load(path, map_location="cpu").state_dict())
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, by its table of contents."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (TypeError, AttributeError, LookupError, AssertionError, RecursionError, struct.error) as error:
+        # torch's unpickler on a damaged program: an operand is missing, or of another kind.
+        raise pickle.UnpicklingError(f"damaged: {error}") from error
 
 
 def map_array(path: Path) -> NDArray[Any]:

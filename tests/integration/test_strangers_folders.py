@@ -72,16 +72,38 @@ def test_a_tokenizer_with_code_is_not_loaded(package: Path, sspa_train: Command)
     assert "tokenizer_config.json: has an auto_map" in _refused(sspa_train)
 
 
-def test_a_torchscript_archive_is_not_loaded(package: Path, sspa_train: Command) -> None:
+class Evil(torch.nn.Module):
+    """Writes a file while TorchScript loads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, bool]:
+        return self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        self.weight, self.training = state
+        torch.save(self.weight, "ran")
+
+
+def test_a_torchscript_archive_does_not_run(package: Path, sspa_train: Command) -> None:
     weights = package / "backbone" / "weights.pt"
-    torch.jit.script(torch.nn.Linear(2, 2)).save(str(weights))
+    torch.jit.script(Evil()).save(str(weights))
+    torch.jit.load(weights)
+    Path("ran").unlink()
     _change(package / "config.json", "backbone", "name", value="open_clip:ViT-B-32")
     _change(package / "config.json", "backbone", "weights", value="{folder}/backbone/weights.pt")
     assert "brings the weights weights.pt" in _refused(sspa_train)
-    # The same file outside of the folder: a name in a file is no permission.
+    # The same file outside of the folder is read, as numbers.
     weights.rename("weights.pt")
     _change(package / "config.json", "backbone", "weights", value=str(Path("weights.pt").resolve()))
-    assert "a TorchScript archive, whose code runs" in _refused(sspa_train)
+    assert "cannot be read as weights (data.pkl has a module with a state of its own" in _refused(sspa_train)
 
 
 def test_a_model_on_the_hub_is_not_downloaded_unasked(

@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import zipfile
 from pathlib import Path
 
 import open_clip
@@ -68,35 +70,49 @@ def test_an_openai_archive_needs_quickgelu(tmp_path: Path) -> None:
     torch.testing.assert_close(target.visual.proj, source.visual.proj, atol=1e-3, rtol=1e-3)
 
 
-def test_a_torchscript_archive_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "RN.pt"))
-    with pytest.raises(UserError, match=r"a TorchScript archive.*RN\.pt RN\.safetensors --trust-torch"):
-        _load(tmp_path / "RN.pt", _model("vit"))
-
-
-def test_a_trusted_torchscript_archive_is_converted(tmp_path: Path) -> None:
-    class Archive(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.visual = nn.Linear(2, 2)
-            self.register_buffer("input_resolution", torch.tensor(64))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.visual(x)
-
-    archive, target = Archive(), tmp_path / "RN.safetensors"
-    torch.jit.script(archive).save(str(tmp_path / "RN.pt"))
-    with pytest.raises(UserError, match="a TorchScript archive"):
-        convert_weights_file(tmp_path / "RN.pt", target)
-    assert not target.exists()
-    convert_weights_file(tmp_path / "RN.pt", target, trust_torchscript=True)
-    assert torch.equal(read_tensors(target)["visual.weight"], archive.visual.weight)
-    assert "input_resolution" not in read_tensors(target)
-    with pytest.raises(UserError, match="trained with QuickGELU"):
-        _load(target, _model("vit"))
+@pytest.mark.filterwarnings("ignore")
+def test_an_openai_archive_as_published_is_loaded_and_converted(tmp_path: Path) -> None:
+    """TorchScript in half precision, with buffers that say what the tower takes."""
+    archive, target = _model("vit-quickgelu", seed=1).half(), tmp_path / "ViT-X-16.safetensors"
+    archive.register_buffer("input_resolution", torch.tensor(64))
+    torch.jit.script(archive).save(str(tmp_path / "ViT-X-16.pt"))
+    for file in (tmp_path / "ViT-X-16.pt", target):
+        if file == target:
+            convert_weights_file(tmp_path / "ViT-X-16.pt", target)
+            assert "input_resolution" not in read_tensors(target)
+        with pytest.raises(UserError, match="trained with QuickGELU"):
+            _load(file, _model("vit"))
+        loaded = _model("vit-quickgelu", seed=2)
+        _load(file, loaded, quick_gelu=True)
+        for name, value in loaded.state_dict().items():
+            assert torch.equal(value, archive.state_dict()[name].float()), name
     with pytest.raises(UserError, match="exists already"):
-        convert_weights_file(tmp_path / "RN.pt", target, trust_torchscript=True)
+        convert_weights_file(tmp_path / "ViT-X-16.pt", target)
+
+
+def test_names_that_share_a_tensor_are_converted(tmp_path: Path) -> None:
+    layer = nn.Linear(2, 2)
+    torch.save({"a": layer.weight.data, "b": layer.weight.data}, tmp_path / "weights.pt")
+    convert_weights_file(tmp_path / "weights.pt", tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, layer.weight) for value in read_tensors(tmp_path / "weights.safetensors").values())
+
+
+def test_numbered_tensors_are_no_state_dict(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(1)}, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="holds no state dict"):
+        _load(tmp_path / "weights.pt", _model("vit"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not a model"])
+def test_a_damaged_archive_is_refused(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "RN.pt"
+    torch.jit.script(nn.Linear(2, 2)).save(str(path))
+    data = path.read_bytes()
+    path.write_bytes(
+        data[:300] + bytes(200) + data[500:] if damage == "truncated" else data.replace(b"Linear", b"Lonear")
+    )
+    with pytest.raises(UserError, match=r"cannot be read as weights \("):
+        _load(path, _model("vit"))
 
 
 def test_a_pickle_that_calls_something_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,3 +198,25 @@ def test_something_else_than_weights_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="holds no state dict"):
         _load(tmp_path / "weights.pt", _model("vit"))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_pickles_end_in_one_line(tmp_path: Path) -> None:
+    path, chance, refused = tmp_path / "weights.pt", random.Random(0), 0
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    for _ in range(300):
+        data = bytearray(parts["weights/data.pkl"])
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in parts.items():
+                archive.writestr(name, data if name == "weights/data.pkl" else part)
+        try:
+            convert_weights_file(path, tmp_path / "weights.safetensors")
+        except UserError as error:
+            refused += "\n" not in str(error)
+        else:
+            (tmp_path / "weights.safetensors").unlink()
+    assert refused > 200
