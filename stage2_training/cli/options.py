@@ -43,7 +43,10 @@ ConfigFiles = Annotated[list[Path] | None, typer.Option("--config", help="A YAML
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value, as in model.qsm.layers=2; repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Threshold = Annotated[
-    str, typer.Option(help="Probability from which a label counts as predicted; `tuned`: per label, tuned on val.")
+    str,
+    typer.Option(
+        help="Probability from which a label counts as predicted; `tuned`: per label, as tuned on val or by folds."
+    ),
 ]
 OtherKnowledge = Annotated[
     Path | None, typer.Option("--knowledge", help="Other labels, with the descriptions that sspa-knowledge wrote.")

@@ -25,7 +25,7 @@ from sspa.stage2_training.data.manifest import (
     under_protocol,
     without_images,
 )
-from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val
+from sspa.stage2_training.data.splitting import Fold, hold_out_fold, hold_out_val, stratified_folds
 from sspa.stage2_training.data.subsets import Subset, reduce_training, unseen_labels
 from sspa.stage2_training.evaluation.own_protocol import find_protocol
 from sspa.stage2_training.evaluation.protocol import Protocol
@@ -190,6 +190,20 @@ def with_splits_in_train(dataset: Dataset, names: Sequence[str]) -> Dataset:
     train = Split("train", ids, paths, np.concatenate([part.targets for part in parts]), sources)
     others = {name: split for name, split in dataset.splits.items() if name not in names}
     return replace(dataset, splits={**others, "train": train})
+
+
+def with_fold_as_test(dataset: Dataset, manifest: Manifest, fold: Fold) -> Dataset:
+    """With one fold of train as test, in place of the data set's own.
+
+    Args:
+        manifest: the data set's, which knows what images belong together.
+    """
+    train = dataset.split("train")
+    place = {id_: row for row, id_ in enumerate(manifest.ids)}
+    folds = stratified_folds(manifest.only(np.array([place[id_] for id_ in train.ids])), fold.count)
+    held_out = folds == fold.number
+    kept, test = (rows_of_split(train, np.flatnonzero(mask)) for mask in (~held_out, held_out))
+    return replace(dataset, splits={**dataset.splits, "train": kept, "test": replace(test, name="test")})
 
 
 def load_manifest(name: str, root: Path | None, protocol: str | Protocol | None) -> tuple[Manifest, Path]:

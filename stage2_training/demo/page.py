@@ -33,7 +33,7 @@ SCRIPT = """() => {
   name();
 }"""
 
-_ONE, _TUNED = "one for all labels", "each label’s own, tuned on val"
+_ONE, _TUNED = "one for all labels", "each label’s own, tuned"
 _OTHERS = 15
 # Of a label, shown at once.
 _DESCRIPTIONS = 3

@@ -1,6 +1,7 @@
 """Decision thresholds: fixed, tuned for all labels together, or tuned per label.
 
-Tuning uses val only; the description accompanies every metric that depends on a threshold.
+Tuning uses val, or what models say of images that they were not trained on; the description accompanies every metric
+that depends on a threshold.
 """
 
 from dataclasses import dataclass
@@ -43,8 +44,11 @@ def tune_one(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]
     return Thresholds(np.full(targets.shape[1], best), f"{best:.4f} for all labels, tuned on val for OF1")
 
 
-def tune_each(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8]) -> Thresholds:
-    """Per label, the threshold with the best F1 on the given (val) scores; 0.5 for a label without positives."""
+def tune_each(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8], scored: str = "val") -> Thresholds:
+    """Per label, the threshold with the best F1 on the given scores; 0.5 for a label without positives.
+
+    `scored` says in words what the scores are of.
+    """
     values = np.full(targets.shape[1], 0.5)
     untuned = 0
     for label in range(targets.shape[1]):
@@ -55,7 +59,7 @@ def tune_each(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.int8
         else:
             untuned += 1
     note = f", 0.5 for {untuned} without positives there" if untuned else ""
-    return Thresholds(values, f"one for each label, tuned on val for its F1{note}")
+    return Thresholds(values, f"one for each label, tuned on {scored} for its F1{note}")
 
 
 def _best_f1_threshold(scores: NDArray[np.floating[Any]], positive: NDArray[np.bool_]) -> float:

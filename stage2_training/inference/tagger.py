@@ -109,7 +109,7 @@ class Tagger:
                 in it, else float32. bf16 changes probabilities by a few thousandths.
             knowledge: about labels other than those the run was trained on.
             threshold: the probability from which a label counts as predicted; None uses the thresholds that the run
-                tuned on val, one per label.
+                tuned on val, one per label (those of a refit may be tuned by folds).
             allow_download: get the model from the hub that the run names, if it is not there yet.
 
         Raises:
@@ -308,7 +308,7 @@ class Tagger:
         return most_used_first(of_labels[label])
 
     def tuned_thresholds(self) -> dict[str, float]:
-        """The thresholds that the run tuned on val, by label key; labels other than its own have none."""
+        """The thresholds that the run tuned, by label key; labels other than its own have none."""
         return self.folder.thresholds().values
 
     def tags_of(self, row: NDArray[np.float32]) -> Tags:

@@ -118,13 +118,16 @@ class PreprocessingRecord(Record):
 class RefitRecord(Record):
     """That a model was trained on the splits that chose and measured it, too: on `splits`, `images` of them.
 
-    `of` is the folder of the run that was measured, `weights` the SHA-256 of that one's weights.
+    `of` is the folder of the run that was measured, `weights` the SHA-256 of that one's weights. `folds`: by how many
+    folds of these images the refit was measured; `fold`: 1/5 if it is one of those itself, trained without that part.
     """
 
     of: str
     weights: str
     splits: tuple[str, ...]
     images: int
+    folds: int | None = None
+    fold: str | None = None
 
     @property
     def words(self) -> str:
@@ -184,12 +187,30 @@ class TaughtRecord(Record):
         return f"{said}; teacher: {Path(self.teacher).name}"
 
 
+class FoldsRecord(Record):
+    """The figures of a refit's folds: `count` models, each measured on the part of the images that it was not trained
+    on, their predictions put together. `interval`: 95% of mAP, by the images' chance alone."""
+
+    count: int
+    images: int
+    metrics: ByBranch
+    interval: tuple[float, float]
+
+    @property
+    def words(self) -> str:
+        """For people: mAP and what it is of."""
+        low, high = (f"{100 * bound:.1f}" for bound in self.interval)
+        mean = f"{100 * self.metrics['both'].mAP:.1f}"
+        return f"mAP {mean} [{low}, {high}] on {self.images:,} images by {self.count} models that had not seen them"
+
+
 class ResultRecord(Record):
     """result.json, written last. Metrics by branch: "region", "global", and "both", the prediction.
 
     `finished` is the time of day in UTC, None in runs from before it was recorded.
     `measured` is the split that the figures of `test` are of: val where the data has no test. `branch_shares`: each
     branch's share in the prediction; None where there is one branch, and in runs from before there were shares.
+    `folds`: further figures of a refit.
     """
 
     best_epoch: int
@@ -202,6 +223,7 @@ class ResultRecord(Record):
     trained_parameters: int
     precision: PrecisionRecord | None = None
     taught: TaughtRecord | None = None
+    folds: FoldsRecord | None = None
     finished: str | None = None
     seconds: float
     train_seconds: float | None = None
@@ -217,7 +239,7 @@ class ResultRecord(Record):
 
 
 class ThresholdsRecord(Record):
-    """thresholds.json: the threshold tuned on val per label key, and how it was tuned."""
+    """thresholds.json: the tuned threshold of each label key, and what it was tuned on."""
 
     description: str
     values: dict[str, float]

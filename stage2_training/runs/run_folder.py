@@ -85,7 +85,7 @@ class RunFolder:
         return read_record(self.file("result.json"), ResultRecord)
 
     def thresholds(self) -> ThresholdsRecord:
-        """The thresholds tuned on val, per label."""
+        """The thresholds tuned on val or by folds, per label."""
         return read_record(self.file("thresholds.json"), ThresholdsRecord)
 
     def epochs(self) -> list[EpochRecord]:

@@ -5,8 +5,7 @@ Where val is too small to choose by, the last epoch is kept.
 Killed at any moment and restarted with `resume`, it gives bit-identical results; see `checkpoint` for what is saved.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 import torch
 
 from sspa.shared.errors import UserError
-from sspa.shared.terminal import progress, say
+from sspa.shared.terminal import say
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split
 from sspa.stage2_training.evaluation.metrics import Metrics, Probabilities, branch_title
 from sspa.stage2_training.evaluation.thresholds import tune_each
-from sspa.stage2_training.inference.scoring import metrics_by_branch, score_together
+from sspa.stage2_training.inference.scoring import metrics_by_branch
 from sspa.stage2_training.model.options import View
 from sspa.stage2_training.model.recognizer import weights_of
 from sspa.stage2_training.runs.inputs import RunInputs, open_inputs
@@ -119,8 +118,8 @@ class _Measuring(Trainer):
 
     def begin(self, folder: RunFolder) -> TrainState:
         """Score the untrained model, the best epoch until another is better."""
-        untrained = self._score(self.test, f"{self.test.name}, untrained")
-        of_val = untrained if self.test is self.val else self._score(self.val, "val, untrained")
+        untrained = self.score(self.test, f"{self.test.name}, untrained")
+        of_val = untrained if self.test is self.val else self.score(self.val, "val, untrained")
         val = metrics_by_branch(of_val, self.val, self.dataset)
 
         def write() -> int:
@@ -148,7 +147,7 @@ class _Measuring(Trainer):
         stop = (lambda: interruption.stop_if(interruption.requested)) if self.processes.world == 1 else lambda: None
         loss = state.losses / steps
         with weights_of(optimization.ema.module, optimization.trained):
-            scored = self._score(self.val, "val", stop)
+            scored = self.score(self.val, "val", stop)
             with self._fitted_to_val(scored) as probabilities:
                 val = metrics_by_branch(probabilities, self.val, self.dataset)
                 if val["both"].mAP > state.best_map or len(self.val) < FEWEST_TO_CHOOSE:
@@ -192,8 +191,8 @@ class _Measuring(Trainer):
         processes.first(lambda: read_weights(folder, optimization.modules))
         processes.same_everywhere(optimization.modules)
         untrained, _ = processes.first(lambda: read_predictions(folder, _UNTRAINED))
-        of_test = self._score(test, test.name)
-        of_val = of_test if test is val else self._score(val, "val")
+        of_test = self.score(test, test.name)
+        of_val = of_test if test is val else self.score(val, "val")
         result = RunResult(
             folder,
             state.best_epoch,
@@ -215,18 +214,6 @@ class _Measuring(Trainer):
 
         processes.first(write)
         return result
-
-    def _score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
-        views = self.processes.everywhere(lambda: self.inputs.scoring(split))
-
-        unit = "images" if len(views) == 1 else "views"
-        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), unit) as bar:
-
-            def done(count: int) -> None:
-                bar.advance(count)
-                after_batch()
-
-            return score_together(self.recognizer, views, len(split), self.processes, done)
 
 
 def _epoch_line(epoch: int, trained: dict[str, float], val: dict[str, Metrics]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A subclass says what is scored and kept: `run` chooses by val and measures on te
 Killed at any moment and restarted with `resume`, it gives bit-identical results; see `checkpoint` for what is saved.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,9 +23,11 @@ from sspa.stage2_training.compute.memory import peak_memory, recompute_activatio
 from sspa.stage2_training.compute.processes import Processes
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset, Split, with_known_marks
+from sspa.stage2_training.evaluation.metrics import Probabilities
 from sspa.stage2_training.features.batches import Batches
 from sspa.stage2_training.features.inputs import Inputs
 from sspa.stage2_training.inference.loading import make_recognizer
+from sspa.stage2_training.inference.scoring import score_together
 from sspa.stage2_training.model.contract import trainable_count
 from sspa.stage2_training.model.losses import positive_shares
 from sspa.stage2_training.model.options import View
@@ -169,6 +172,19 @@ class Trainer(ABC):
     @abstractmethod
     def finish(self, folder: RunFolder, optimization: Optimization, state: TrainState, started: float) -> RunResult:
         """Write the results; the training began at `started`, by the monotonic clock."""
+
+    def score(self, split: Split, name: str, after_batch: Callable[[], None] = lambda: None) -> Probabilities:
+        """The model's probabilities for one of the inputs' splits, by branch; all processes take part."""
+        views = self.processes.everywhere(lambda: self.inputs.scoring(split))
+
+        unit = "images" if len(views) == 1 else "views"
+        with progress(f"scoring {name}", len(views) * math.ceil(len(split) / self.processes.world), unit) as bar:
+
+            def done(count: int) -> None:
+                bar.advance(count)
+                after_batch()
+
+            return score_together(self.recognizer, views, len(split), self.processes, done)
 
     def costs(self, state: TrainState, started: float) -> dict[str, float]:
         """The times and peak memory of the result, up to now."""

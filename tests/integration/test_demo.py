@@ -120,13 +120,13 @@ def test_an_image_its_labels_their_threshold_a_map_and_a_new_label(
         assert {**seen, **others} == pytest.approx(by_text, abs=1e-4)
         assert set(seen) == {text for text, value in by_text.items() if value >= 0.5}
 
-        # The threshold, and those tuned on val.
+        # The threshold, and the tuned ones.
         number = page.locator("#threshold input[type=number]")
         number.fill("0")
         page.wait_for_function("document.querySelectorAll('#seen button.confidence-set').length == 3")
         number.fill("1")
         page.wait_for_function("document.querySelectorAll('#others button.confidence-set').length == 3")
-        page.get_by_text("tuned on val").click()
+        page.get_by_text("each label’s own, tuned").click()
         tuned = {label.text: tagger.tuned_thresholds()[label.key] for label in LABELS.labels}
         expected = {text for text, value in by_text.items() if value >= tuned[text]}
         page.wait_for_function(f"document.querySelectorAll('#seen button.confidence-set').length == {len(expected)}")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score, f1_score
 
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.manifest import read_manifest, write_manifest
 from sspa.stage2_training.runs.run_folder import RunFolder
+from sspa.stage2_training.runs.stored_tensors import read_predictions
 
 from .driver import kill
-from .killed_runs import EPOCHS, STEP, Runs, left, said
+from .killed_runs import EPOCHS, STEP, STEPS, Runs, left, said
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +67,19 @@ def test_it_takes_the_steps_of_a_run_on_all_images(
     assert driver.run(first, *settings) == [0], said(first)
     last = chosen_as_last(first, tmp_path / "measured")
     out = refitted(driver, last, tmp_path / "refit")
-    # A run with all images in train; copies of four are a val that is too small to choose.
+    reference = run_on_the_others(driver, squares, [], tmp_path, *settings)
+
+    ours, expected, before = (load_file(run / "weights.safetensors") for run in (out, reference, first))
+    by_val = {name for name in ours if name.endswith("branch_shares")}
+    if settings:
+        by_val |= {name for name in ours if name.endswith("to_logit.bias")}
+        assert len(by_val) == 4
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, before[name] if name in by_val else expected[name]), name
+
+
+def run_on_the_others(driver: Runs, squares: Path, tested: list[str], tmp_path: Path, *settings: str) -> Path:
+    """A run with all images but the tested ones in train; copies of four are a val that is too small to choose."""
     manifest = read_manifest(squares / "squares.parquet")
     pictures = tmp_path / "pictures"
     shutil.copytree(squares / "pictures", pictures)
@@ -77,7 +92,7 @@ def test_it_takes_the_steps_of_a_run_on_all_images(
                 **vars(manifest),
                 "ids": Texts([*manifest.ids, *copies]),
                 "paths": Texts([*manifest.paths, *(f"{copy}.png" for copy in copies)]),
-                "splits": Texts([*["train"] * IMAGES, *["val"] * 4]),
+                "splits": Texts([*("test" if id_ in tested else "train" for id_ in manifest.ids), *["val"] * 4]),
                 "targets": np.concatenate([manifest.targets, manifest.targets[:4]]),
             }
         ),
@@ -86,14 +101,71 @@ def test_it_takes_the_steps_of_a_run_on_all_images(
     reference = tmp_path / "reference"
     data = (f"data.name={tmp_path / 'all.parquet'}", f"data.root={pictures}")
     assert driver.run(reference, *settings, *data) == [0], said(reference)
+    return reference
 
-    ours, expected, before = (load_file(run / "weights.safetensors") for run in (out, reference, first))
-    by_val = {name for name in ours if name.endswith("branch_shares")}
-    if settings:
-        by_val |= {name for name in ours if name.endswith("to_logit.bias")}
-        assert len(by_val) == 4
+
+@pytest.fixture(scope="module")
+def folded(driver: Runs, measured: Path) -> Path:
+    """Its refit, measured by three folds, and killed in the second."""
+    last = chosen_as_last(measured, measured.with_name("last"))
+    kill_in_second = [kill(STEP, EPOCHS * STEPS + 5)]
+    out = refitted(
+        driver, last, measured.with_name("folded"), "--folds", "3", code=-signal.SIGKILL, faults=kill_in_second
+    )
+    assert RunFolder(out / "folds" / "1").finished
+    assert not RunFolder(out / "folds" / "2").finished
+    refitted(driver, last, out, "--resume", code=2)
+    assert f"{out}: was started with --folds 3; resume it likewise" in said(out)
+    return refitted(driver, last, out, "--folds", "3", "--resume")
+
+
+def test_folds_measure_every_image_by_a_model_that_has_not_seen_it(
+    driver: Runs, squares: Path, folded: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(squares / "squares.parquet")
+    folds = [RunFolder(folded / "folds" / str(number)) for number in (1, 2, 3)]
+    ids = [fold.test_ids() for fold in folds]
+    assert sorted(chain.from_iterable(ids)) == sorted(manifest.ids)
+    for fold, tested in zip(folds, ids, strict=True):
+        about = fold.record().refit
+        assert about is not None
+        assert about.images == IMAGES - len(tested)
+        assert len(tested) == pytest.approx(IMAGES / 3, abs=6)
+    # Like a run that never had the fold's images, but for the branches' shares, which val chose before.
+    reference = run_on_the_others(driver, squares, list(ids[1]), tmp_path)
+    ours, expected = (load_file(run / "weights.safetensors") for run in (folds[1].path, reference))
     for name, tensor in ours.items():
-        assert torch.equal(tensor, before[name] if name in by_val else expected[name]), name
+        assert torch.equal(tensor, expected[name]) or name.endswith("branch_shares"), name
+    (ours_said, targets), (theirs, _) = (read_predictions(RunFolder(run)) for run in (folds[1].path, reference))
+    order = [RunFolder(reference).test_ids().index(id_) for id_ in ids[1]]
+    for branch in ("region", "global"):
+        np.testing.assert_allclose(ours_said[branch], theirs[branch][order], atol=1e-6)
+    rows = [list(manifest.ids).index(id_) for id_ in ids[1]]
+    np.testing.assert_array_equal(targets, manifest.targets[rows])
+
+
+def test_folds_give_figures_and_thresholds_and_change_nothing_else(driver: Runs, measured: Path, folded: Path) -> None:
+    plain = refitted(driver, measured.with_name("last"), measured.with_name("plain"))
+    assert left(plain)["tensors"] == left(folded)["tensors"]
+    for name in ("weights.safetensors", "predictions.safetensors", "metrics.jsonl"):
+        assert (plain / name).read_bytes() == (folded / name).read_bytes()
+    one, other = RunFolder(plain).result(), RunFolder(folded).result()
+    assert (one.test, one.val, one.folds) == (other.test, other.val, None)
+    found = other.folds
+    assert found is not None
+    parts = [read_predictions(RunFolder(folded / "folds" / str(number))) for number in (1, 2, 3)]
+    said_by, targets = (np.concatenate(values) for values in zip(*((p["both"], t) for p, t in parts), strict=True))
+    precisions = [average_precision_score(targets[:, label], said_by[:, label]) for label in range(targets.shape[1])]
+    assert found.metrics["both"].mAP == pytest.approx(np.mean(precisions), abs=1e-6)
+    assert found.interval[0] <= found.metrics["both"].mAP <= found.interval[1]
+    assert (found.count, found.images) == (3, IMAGES)
+    tuned = RunFolder(folded).thresholds()
+    assert "tuned on 144 images by 3 folds" in tuned.description
+    for label, threshold in enumerate(tuned.values.values()):
+        best = max(f1_score(targets[:, label], said_by[:, label] >= value) for value in said_by[:, label])
+        assert f1_score(targets[:, label], said_by[:, label] >= threshold) == pytest.approx(best)
+    assert f"3 folds: {IMAGES} images" in said(folded)
+    assert f"on {IMAGES} images by 3 models that had not seen them" in said(folded)
 
 
 def test_killed_it_ends_as_if_it_had_not_been(driver: Runs, measured: Path, tmp_path: Path) -> None:
