@@ -92,7 +92,7 @@ def run(
 
 def _show_result(result: "RunResult", device: str) -> None:
     from sspa.stage2_training.cli.metrics_table import show_metrics
-    from sspa.stage2_training.training.noteworthy import noteworthy
+    from sspa.stage2_training.training.noteworthy import ROUGH, noteworthy
 
     about = result.folder.record()
     headline = about.protocol.rules().headline
@@ -109,7 +109,7 @@ def _show_result(result: "RunResult", device: str) -> None:
     path = result.folder.path
     hints = [f"predict {path} PHOTOS", f"demo {path}", f"explain {path} PHOTO --out why"]
     if result.folder.config().data.name.endswith(".parquet"):  # of one's own, where labels are few
-        hints.append(f"refit {path}")
+        hints.append(f"refit {path}" + (" --folds 5" if of_measured < ROUGH else ""))
     say("next: " + "; ".join(f"sspa-train {hint}" for hint in hints))
 
 

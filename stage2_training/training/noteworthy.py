@@ -5,8 +5,8 @@ from sspa.stage2_training.evaluation.metrics import Metrics
 _SHOWN = 5
 # Below that, AP differs between seeds as well.
 _WORSE_BY = 0.02
-# Models with 88 mAP on a thousand photos had 91 to 100 on 12 to 27 (docs/results.md).
-_ROUGH = 100
+# Images, below which figures are rough: models with 88 mAP on a thousand photos had 91 to 100 on 12 to 27 (docs/results.md).
+ROUGH = 100
 
 
 def noteworthy(untrained: Metrics, trained: Metrics, val: Metrics, measured: str, images: int) -> list[str]:
@@ -28,7 +28,7 @@ def noteworthy(untrained: Metrics, trained: Metrics, val: Metrics, measured: str
         lines.append(f"val has no image with {_some(list(val.absent))}: their tuned threshold is 0.5")
     if trained.absent and measured != "val":
         lines.append(f"{measured} has no image with {_some(list(trained.absent))}: mAP is without them")
-    if images < _ROUGH:
+    if images < ROUGH:
         lines.append(
             f"{measured} has only {images} images: its figures are rough, and mAP of so few is mostly too high"
         )

@@ -208,6 +208,10 @@ def test_what_it_was_trained_on_cannot_measure_it(
     page, other, packaged = str(tmp_path / "page.html"), tmp_path / "other", tmp_path / "packaged"
     shutil.copytree(measured, packaged)
     (packaged / "predictions.safetensors").unlink()
+    pupil = shutil.copytree(measured, tmp_path / "pupil")
+    config = json.loads((pupil / "config.json").read_text())
+    config["teacher"]["run"] = str(measured)
+    (pupil / "config.json").write_text(json.dumps(config))
     refused = {
         (
             "evaluate",
@@ -219,6 +223,7 @@ def test_what_it_was_trained_on_cannot_measure_it(
         ("report", str(whole)): f"is a refit, whose figures are those of {measured}; that one has the report",
         ("report", str(measured), str(whole), "--out", page): f"is a refit, whose figures are those of {measured}",
         ("refit", str(whole), "--out", str(other)): "is a refit already, of",
+        ("refit", str(pupil), "--folds", "3", "--out", str(other)): f"learned from {measured}, which may have seen",
         (
             "refit",
             str(packaged),
@@ -285,8 +290,10 @@ def test_where_training_gained_nothing_it_is_the_untrained_model(driver: Runs, m
 
 
 def test_two_processes(driver: Runs, measured: Path, tmp_path: Path) -> None:
-    out = refitted(driver, chosen_as_last(measured, tmp_path / "measured"), tmp_path / "refit", world=2)
-    assert RunFolder(out).result().best_epoch == EPOCHS
+    last = chosen_as_last(measured, tmp_path / "measured")
+    out = refitted(driver, last, tmp_path / "refit", "--folds", "2", world=2)
+    result = RunFolder(out).result()
+    assert (result.best_epoch, result.folds and result.folds.images) == (EPOCHS, IMAGES)
 
 
 def test_it_is_listed_compared_and_packaged_as_what_it_is(
