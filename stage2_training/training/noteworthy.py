@@ -5,7 +5,8 @@ from sspa.stage2_training.evaluation.metrics import Metrics
 _SHOWN = 5
 # Below that, AP differs between seeds as well.
 _WORSE_BY = 0.02
-# Images, below which figures are rough: models with 88 mAP on a thousand photos had 91 to 100 on 12 to 27 (docs/results.md).
+# Images below which figures are rough: models with 88 mAP on a thousand photos had 91 to 100 on 12 to 27
+# (docs/results.md).
 ROUGH = 100
 
 
@@ -25,7 +26,7 @@ def noteworthy(untrained: Metrics, trained: Metrics, val: Metrics, measured: str
         named = [f"{key} ({100 * untrained.per_class[key]:.0f} to {100 * trained.per_class[key]:.0f})" for key in worse]
         lines.append(f"training lowered the AP of {_some(named)}: look at their images in the report")
     if val.absent:
-        lines.append(f"val has no image with {_some(list(val.absent))}: their tuned threshold is 0.5")
+        lines.append(f"val has no image with {_some(list(val.absent))}: their tuned threshold is the common one")
     if trained.absent and measured != "val":
         lines.append(f"{measured} has no image with {_some(list(trained.absent))}: mAP is without them")
     if images < ROUGH:

@@ -33,7 +33,7 @@ def test_labels_that_training_made_worse_are_named_with_both_figures() -> None:
 
 def test_labels_without_images_are_named_per_split() -> None:
     assert noteworthy(metrics(), metrics(absent="c"), metrics(absent="d"), "test", 100) == [
-        "val has no image with d: their tuned threshold is 0.5",
+        "val has no image with d: their tuned threshold is the common one",
         "test has no image with c: mAP is without them",
     ]
     assert len(noteworthy(metrics(), metrics(absent="c"), metrics(absent="c"), "val", 100)) == 1
