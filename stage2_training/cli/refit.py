@@ -57,4 +57,4 @@ def refit(
         show_metrics(f"{found.count} folds", found.metrics, about.protocol.rules().headline)
         say(f"{found.words} (95% of the images' chance)")
     say(f"{folder}: {made.words if made else ''}")
-    say(f"next: sspa-train predict {folder} PHOTOS; sspa-train package {folder} --out FOLDER")
+    say(f"next: sspa-train predict {folder} PHOTOS --threshold tuned; sspa-train package {folder} --out FOLDER")

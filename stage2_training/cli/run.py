@@ -109,6 +109,7 @@ def _show_result(result: "RunResult", device: str) -> None:
     path = result.folder.path
     hints = [f"predict {path} PHOTOS", f"demo {path}", f"explain {path} PHOTO --out why"]
     if result.folder.config().data.name.endswith(".parquet"):  # of one's own, where labels are few
+        hints[0] += " --threshold tuned"
         hints.append(f"refit {path}" + (" --folds 5" if of_measured < ROUGH else ""))
     say("next: " + "; ".join(f"sspa-train {hint}" for hint in hints))
 
