@@ -8,6 +8,7 @@ Of runs on a fold, so that no test image chooses how it is done. Prints CF1, OF1
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ Way = Callable[[NDArray[np.float32], NDArray[np.int8]], Thresholds]
 WAYS: dict[str, Way] = {
     "0.5": lambda scores, targets: Thresholds.fixed(0.5, targets.shape[1]),
     "one": tune_one,
-    **{f"prior {prior}": lambda s, t, prior=prior: tune_each(s, t, prior=prior) for prior in (0, 1, 2, 4, 8, 16)},
+    **{f"prior {prior:g}": partial(tune_each, prior=prior) for prior in (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)},
 }
 
 
