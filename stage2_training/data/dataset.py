@@ -197,6 +197,9 @@ def with_fold_as_test(dataset: Dataset, manifest: Manifest, fold: Fold) -> Datas
 
     Args:
         manifest: the data set's, which knows what images belong together.
+
+    Raises:
+        UserError: see `stratified_folds`.
     """
     train = dataset.split("train")
     place = {id_: row for row, id_ in enumerate(manifest.ids)}

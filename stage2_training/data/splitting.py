@@ -63,12 +63,18 @@ def stratified_folds(manifest: Manifest, count: int) -> NDArray[np.int64]:
 
     The same rows always give the same folds: a fold is part of the data, independent of a run's seed. Images of one
     group are in one fold; images of which nothing is known are in none (0).
+
+    Raises:
+        UserError: there are fewer images, or groups of them, than folds.
     """
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     splitter = MultilabelStratifiedKFold(n_splits=count, shuffle=True, random_state=0)
     rows = _known_rows(manifest)
     group, targets = _of_groups(manifest.only(rows))
+    if len(targets) < count:
+        what = "groups of images" if manifest.groups else "images"
+        raise UserError(f"{len(targets)} {what} with labels do not make {count} folds; ask for fewer")
     folds = np.zeros(len(manifest.ids), dtype=np.int64)
     with _columns_of(targets) as columns:
         for number, (_, chosen) in enumerate(splitter.split(np.zeros(len(targets)), columns), start=1):
@@ -167,12 +173,10 @@ def hold_out_fold(manifest: Manifest, fold: Fold) -> Manifest:
     is val as in the data set itself; if that has no val, there is none yet.
 
     Raises:
-        UserError: there are fewer images than folds.
+        UserError: see `stratified_folds`.
     """
     splits: NDArray[Any] = np.array(manifest.splits, dtype=object)
     rows = np.flatnonzero((splits == "train") | (splits == "val"))
-    if len(rows) < fold.count:
-        raise UserError(f"data.fold: {len(rows)} images to train on do not make {fold.count} folds")
     val_fraction = float((splits == "val").sum() / len(rows))
     remaining = manifest.only(rows)
     held_out = stratified_folds(remaining, fold.count) == fold.number

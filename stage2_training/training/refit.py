@@ -45,6 +45,15 @@ from sspa.stage2_training.training.trainer import Trainer, carry_out, check_opti
 _ADOPTED = ("metrics.jsonl", "predictions.safetensors", "test_ids.json", "thresholds.json")
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How to refit: whether without test, measured by how many folds, without which fold if this is one of them."""
+
+    keep_test: bool
+    folds: int | None = None
+    fold: Fold | None = None
+
+
 def refit(
     measured: RunFolder,
     out: Path,
@@ -77,15 +86,6 @@ def refit(
     """
     config = processes.everywhere(lambda: _config(measured, root, folds))
     return _refit(measured, config, out, device, _Way(keep_test, folds), resume, processes, None)
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How to refit: whether without test, measured by how many folds, without which fold if this is one of them."""
-
-    keep_test: bool
-    folds: int | None = None
-    fold: Fold | None = None
 
 
 def _refit(
@@ -181,6 +181,8 @@ class _Refitting(Trainer):
         left_out = ("train", "test") if way.keep_test else ("train",)
         self.added = [name for name in inputs.dataset.splits if name not in left_out]
         dataset = with_splits_in_train(inputs.dataset, self.added)
+        if way.folds is not None:  # rejects too few images before anything is written
+            with_fold_as_test(dataset, _manifest(config, measured), Fold(1, way.folds))
         if way.fold is not None:
             dataset = with_fold_as_test(dataset, _manifest(config, measured), way.fold)
         super().__init__(config, replace(inputs, dataset=dataset), device, processes)

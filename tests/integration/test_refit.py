@@ -144,7 +144,9 @@ def test_folds_measure_every_image_by_a_model_that_has_not_seen_it(
     np.testing.assert_array_equal(targets, manifest.targets[rows])
 
 
-def test_folds_give_figures_and_thresholds_and_change_nothing_else(driver: Runs, measured: Path, folded: Path) -> None:
+def test_folds_give_figures_and_thresholds_and_change_nothing_else(
+    driver: Runs, measured: Path, folded: Path, tmp_path: Path
+) -> None:
     plain = refitted(driver, measured.with_name("last"), measured.with_name("plain"))
     assert left(plain)["tensors"] == left(folded)["tensors"]
     for name in ("weights.safetensors", "predictions.safetensors", "metrics.jsonl"):
@@ -163,7 +165,12 @@ def test_folds_give_figures_and_thresholds_and_change_nothing_else(driver: Runs,
     assert "tuned on 144 images by 3 folds" in tuned.description
     for label, threshold in enumerate(tuned.values.values()):
         best = max(f1_score(targets[:, label], said_by[:, label] >= value) for value in said_by[:, label])
-        assert f1_score(targets[:, label], said_by[:, label] >= threshold) == pytest.approx(best)
+        # 72 positives to 4 of the threshold common to all labels, to which it is drawn.
+        assert f1_score(targets[:, label], said_by[:, label] >= threshold) > best - 0.02
+    log, package = tmp_path / "log", tmp_path / "package"
+    assert driver.ask(arguments=["package", str(folded), "--out", str(package)], log=str(log)) == [0], log.read_text()
+    assert "How good that is was measured by 3 further models" in (package / "README.md").read_text()
+    assert not (package / "folds").exists()
     assert f"3 folds: {IMAGES} images" in said(folded)
     assert f"on {IMAGES} images by 3 models that had not seen them" in said(folded)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sspa.shared.errors import UserError
 from sspa.shared.label_sets import Label, LabelSet
 from sspa.stage2_training.data.columns import Texts
 from sspa.stage2_training.data.dataset import Dataset, Split, rows_of_split, with_fold_as_test, with_splits_in_train
@@ -65,5 +66,8 @@ def test_a_fold_of_train_becomes_test(grouped: bool) -> None:
             bursts = [{ids.index(id_) // 6 for id_ in part.ids if marks[ids.index(id_)] >= 0} for part in (kept, test)]
             assert bursts[0].isdisjoint(bursts[1])
         tested += test.ids
+    few = 6 if grouped else 31
+    with pytest.raises(UserError, match=f"do not make {few} folds; ask for fewer"):
+        with_fold_as_test(dataset, manifest, Fold(1, few))
     # Each of which something is known, once.
     assert sorted(tested) == sorted(id_ for id_, mark in zip(train.ids, train.targets, strict=True) if mark >= 0)

@@ -273,7 +273,7 @@ def test_a_fold_takes_the_place_of_test_and_the_folds_are_all_of_train_and_val()
     assert sorted(scored) == list(ids[:80])
     without_val = hold_out_fold(replace(whole, splits=Texts(("train",) * 80 + ("test",) * 40)), Fold(1, 2))
     assert set(without_val.splits) == {"train", "test"}
-    with pytest.raises(UserError, match="3 images to train on do not make 4 folds"):
+    with pytest.raises(UserError, match="3 images with labels do not make 4 folds; ask for fewer"):
         hold_out_fold(manifest(ids=tuple("abcd")), Fold(1, 4))
 
 
