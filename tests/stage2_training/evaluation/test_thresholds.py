@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, precision_recall_curve
 
 from sspa.stage2_training.evaluation.thresholds import choose_thresholds, tune_each, tune_one
 
@@ -19,9 +19,11 @@ def drawn(seed: int, images: int, rates: tuple[float, ...], shifts: tuple[float,
     return (1 / (1 + np.exp(-logits))).astype(np.float32), targets
 
 
-def best_f1(scores: Scores, marks: Marks) -> float:
-    """Over every threshold there is."""
-    return max(f1_score(marks, scores >= value) for value in scores)
+def best_f1(scores: Scores, marks: Marks) -> tuple[float, float]:
+    """Over every threshold there is, and which one it is."""
+    precision, recall, thresholds = precision_recall_curve(marks, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    return float(f1.max()), float(thresholds[f1.argmax()])
 
 
 def mean_f1(scores: Scores, marks: Marks, thresholds: NDArray[np.float64]) -> float:
@@ -33,7 +35,9 @@ def test_the_common_threshold_is_the_best_there_is() -> None:
     marks[::7, 1] = -1
     one = tune_one(scores, marks)
     known = marks >= 0
-    assert f1_score(marks[known], scores[known] >= one.values[0]) == best_f1(scores[known], marks[known])
+    assert f1_score(marks[known], scores[known] >= one.values[0]) == pytest.approx(
+        best_f1(scores[known], marks[known])[0]
+    )
     assert len(set(one.values)) == 1
     assert "tuned on val" in one.description
 
@@ -45,7 +49,7 @@ def test_many_positives_have_a_threshold_of_their_own() -> None:
     for label in range(2):
         known = marks[:, label] >= 0
         own = f1_score(marks[known, label], scores[known, label] >= each.values[label])
-        assert own == pytest.approx(best_f1(scores[known, label], marks[known, label]), abs=0.002)
+        assert own == pytest.approx(best_f1(scores[known, label], marks[known, label])[0], abs=0.002)
     assert each.values[0] < 0.4 < 0.6 < each.values[1]
     assert "tuned on val" in each.description
     assert "tuned on 9 images" in tune_each(scores, marks, "9 images").description
@@ -78,11 +82,7 @@ def test_on_other_images_they_do_better_than_those_of_each_label_alone_or_of_all
     found = {"each": 0.0, "one": 0.0, "alone": 0.0}
     for seed in range(20):
         scores, marks = drawn(seed, images, rates, shifts)
-        alone = [
-            max(scores[:, c], key=lambda value, c=c: f1_score(marks[:, c], scores[:, c] >= value, zero_division=0))
-            if marks[:, c].any() else 0.5
-            for c in range(5)
-        ]  # fmt: skip
+        alone = [best_f1(scores[:, c], marks[:, c])[1] if marks[:, c].any() else 0.5 for c in range(5)]
         ways = {kind: choose_thresholds(kind, 0.5, scores, marks).values for kind in ("each", "one")}
         for way, values in {**ways, "alone": np.array(alone)}.items():
             found[way] += mean_f1(other_scores, other_marks, values) / 20
