@@ -131,6 +131,8 @@ def _show(runs: "list[ListedRun]") -> None:
         name = f"{run.run} (refit)" if run.refit_of else run.run
         named = (name, run.data, run.protocol, run.head, run.backbone, run.seed, best)
         test = number(run.test_map) if run.measured in (None, "test") else f"{number(run.test_map)} ({run.measured})"
+        if run.folds_map is not None:
+            test += f"; {number(run.folds_map)} by folds"
         rows.append((*named, number(run.val_map), test, number(run.seconds, 0)))
     print_table(columns, [rows], left=columns[:5])
     for run in runs:

@@ -28,6 +28,7 @@ class ListedRun:
         refit_of: the run that was measured, if this is a refit of one: the figures are that one's.
         epochs: as configured; `epochs_done` is the number in metrics.jsonl.
         measured: the split of `test_map` and the others after it: val where the data has no test.
+        folds_map: of a refit, by models that had not seen the images; see `sspa-train refit --folds`.
         config: the resolved configuration as JSON.
     """
 
@@ -51,6 +52,7 @@ class ListedRun:
     region_map: float | None = None
     global_map: float | None = None
     untrained_map: float | None = None
+    folds_map: float | None = None
     trained_parameters: int | None = None
     seconds: float | None = None
     peak_memory_bytes: int | None = None
@@ -164,6 +166,7 @@ def _known(path: Path) -> dict[str, Any]:
         "region_map": 100 * test["region"].mAP if "region" in test else None,
         "global_map": 100 * test["global"].mAP if "global" in test else None,
         "untrained_map": 100 * result.untrained_test["both"].mAP,
+        "folds_map": 100 * result.folds.metrics["both"].mAP if result.folds else None,
         "trained_parameters": result.trained_parameters,
         "seconds": result.seconds,
         "peak_memory_bytes": result.peak_memory_bytes,

@@ -171,6 +171,8 @@ def test_folds_give_figures_and_thresholds_and_change_nothing_else(
     assert driver.ask(arguments=["package", str(folded), "--out", str(package)], log=str(log)) == [0], log.read_text()
     assert "How good that is was measured by 3 further models" in (package / "README.md").read_text()
     assert not (package / "folds").exists()
+    assert driver.ask(arguments=["runs", str(folded)], log=str(log)) == [0], log.read_text()
+    assert f"{100 * found.metrics['both'].mAP:.2f} by folds" in " ".join(log.read_text().split())
     assert f"3 folds: {IMAGES} images" in said(folded)
     assert f"on {IMAGES} images by 3 models that had not seen them" in said(folded)
 
