@@ -48,7 +48,10 @@ def evaluate(
         Path | None, typer.Option(help="Knowledge about labels other than those the run was trained on.")
     ] = None,
     thresholds: Annotated[
-        Thresholds, typer.Option(help="The protocol's fixed one; one tuned on val; or one per label, tuned on val.")
+        Thresholds,
+        typer.Option(
+            help="The protocol's fixed one; tuned on this data's val, one for all or each its own; or the run's own."
+        ),
     ] = Thresholds.fixed,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for intervals of mAP; 0 for none.")] = 0,
     unreadable: Annotated[
@@ -88,7 +91,7 @@ def evaluate(
     scored = scored_inputs(folder, data, root, knowledge, leave_out, protocol)
     if split is not None:
         scored.dataset.split(split)
-    tuning = () if thresholds is Thresholds.fixed else ("val",)
+    tuning = ("val",) if thresholds in (Thresholds.one, Thresholds.each) else ()
     check_held_out(folder, scored.dataset, split or scored.dataset.measured, *tuning)
     if explanations:
         with loading():

@@ -19,6 +19,7 @@ class Thresholds(StrEnum):
     fixed = "fixed"
     one = "one"
     each = "each"
+    own = "own"
 
 
 class ScoringPrecision(StrEnum):

@@ -1,13 +1,15 @@
 """Evaluates a trained run on a split."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
-from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
+from sspa.stage2_training.evaluation.thresholds import ThresholdKind, Thresholds, choose_thresholds
 from sspa.stage2_training.features.inputs import Inputs
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score
@@ -20,14 +22,15 @@ def evaluate_run(
     scored: ScoredInputs,
     split: str | None,
     device: torch.device,
-    thresholds: ThresholdKind = "fixed",
+    thresholds: ThresholdKind | Literal["own"] = "fixed",
     resamples: int = 0,
     precision: Precision | Literal["auto"] = "auto",
 ) -> tuple[str, dict[str, Metrics], dict[str, Interval]]:
     """The metrics of each branch on one split, with confidence intervals of mAP.
 
     Without a `split`, it is test, or val if the data has no test; its name comes first of what is returned.
-    Thresholds other than the protocol's fixed one are tuned on the data's val split, per branch. Intervals come from
+    Thresholds "one" and "each" are tuned on the data's val split, per branch; "own" are those that the run tuned for
+    its prediction, the same for every branch. Intervals come from
     `resamples` bootstrap samples of the images; 0 gives none. With `precision` auto, the image tower computes as it
     did when the run scored itself, which reproduces the run's own metrics.
 
@@ -41,8 +44,9 @@ def evaluate_run(
     inputs = Inputs(config, dataset, recognizer.backbone, device)
     inputs.belong_to(folder.path)
     wanted = inputs.split(split or dataset.measured)
+    own = _own_thresholds(folder, dataset.labels.keys) if thresholds == "own" else None
     tuned = None
-    if thresholds != "fixed":
+    if thresholds == "one" or thresholds == "each":
         val = inputs.split("val")
         inputs.keep_features(([val], config.evaluation.views))
         tuned = {
@@ -51,6 +55,8 @@ def evaluate_run(
         }
     inputs.keep_features(([wanted], config.evaluation.views))
     probabilities = score(recognizer, inputs.scoring(wanted))
+    if own is not None:
+        tuned = dict.fromkeys(probabilities, own)
     metrics = metrics_by_branch(probabilities, wanted, dataset, tuned)
     if not resamples:
         return wanted.name, metrics, {}
@@ -59,3 +65,7 @@ def evaluate_run(
         for branch, values in probabilities.items()
     }
     return wanted.name, metrics, intervals
+
+
+def _own_thresholds(folder: RunFolder, keys: Sequence[str]) -> Thresholds:
+    return Thresholds(np.array(folder.thresholds_of(keys)), folder.thresholds().description)

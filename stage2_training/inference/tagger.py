@@ -323,13 +323,7 @@ class Tagger:
     def _thresholds_for(self, knowledge: Knowledge) -> NDArray[np.float64]:
         if self.threshold is not None:
             return np.full(len(knowledge.labels), self.threshold)
-        tuned = self.tuned_thresholds()
-        if missing := [label.key for label in knowledge.labels if label.key not in tuned]:
-            raise UserError(
-                f"{self.folder.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; "
-                "give one number for all labels"
-            )
-        return np.array([tuned[label.key] for label in knowledge.labels])
+        return np.array(self.folder.thresholds_of([label.key for label in knowledge.labels]))
 
 
 def _suited(precision: Precision | Literal["auto"], device: torch.device) -> Precision:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,20 @@ class RunFolder:
     def thresholds(self) -> ThresholdsRecord:
         """The thresholds tuned on val or by folds, per label."""
         return read_record(self.file("thresholds.json"), ThresholdsRecord)
+
+    def thresholds_of(self, keys: Sequence[str]) -> list[float]:
+        """The tuned thresholds of these labels.
+
+        Raises:
+            UserError: one of them has none.
+        """
+        tuned = self.thresholds().values
+        if missing := [key for key in keys if key not in tuned]:
+            raise UserError(
+                f"{self.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; give one number "
+                "for all labels"
+            )
+        return [tuned[key] for key in keys]
 
     def epochs(self) -> list[EpochRecord]:
         """The lines of metrics.jsonl."""

@@ -228,7 +228,7 @@ def test_what_it_was_trained_on_cannot_measure_it(
         ): f"was trained on test too, so that figures of it would say nothing; evaluate {measured}",
         ("evaluate", str(whole), "--split", "train"): "was trained on train too",
         ("evaluate", str(kept), "--split", "val"): "was trained on val too",
-        ("evaluate", str(kept), "--thresholds", "tuned"): "was trained on val too",
+        ("evaluate", str(kept), "--thresholds", "each"): "was trained on val too",
         ("report", str(whole)): f"is a refit, whose figures are those of {measured}; that one has the report",
         ("report", str(measured), str(whole), "--out", page): f"is a refit, whose figures are those of {measured}",
         ("refit", str(whole), "--out", str(other)): "is a refit already, of",
@@ -244,9 +244,12 @@ def test_what_it_was_trained_on_cannot_measure_it(
     }
     log = tmp_path / "log"
     for arguments, message in refused.items():
+        log.unlink(missing_ok=True)
         assert driver.ask(arguments=list(arguments), log=str(log)) == [2], log.read_text()
         assert message in log.read_text()
-    assert driver.ask(arguments=["evaluate", str(kept)], log=str(log)) == [0], log.read_text()
+    for more in ([], ["--thresholds", "own"]):
+        assert driver.ask(arguments=["evaluate", str(kept), *more], log=str(log)) == [0], log.read_text()
+    assert "tuned on val for its F1" in log.read_text()
     # A pupil would be measured by what its teacher was trained on.
     assert driver.run(other, "data.known_fraction=0.5", f"teacher.run={whole}") == [2]
     assert "was trained on images that the new run is measured on" in said(other)

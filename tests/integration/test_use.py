@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from sklearn.metrics import f1_score
 
 from sspa.shared.errors import UserError
 from sspa.shared.knowledge import names_only
@@ -90,6 +91,16 @@ def test_evaluate_repeats_the_runs_own_figures(trained_run: Path, sspa_train: Co
         "training": "float32",
         "scoring": "float32",
     }
+
+
+def test_evaluate_takes_the_runs_own_thresholds(trained_run: Path, sspa_train: Command) -> None:
+    found = json.loads(sspa_train("evaluate", trained_run, "--json", "--thresholds", "own").output)["both"]
+    probabilities, targets = read_predictions(RunFolder(trained_run))
+    own = json.loads((trained_run / "thresholds.json").read_text())["values"].values()
+    chosen = probabilities["both"] >= np.array(list(own))
+    assert found["at_threshold"]["OF1"] == pytest.approx(f1_score(targets.ravel(), chosen.ravel()))
+    with pytest.raises(UserError, match="has no tuned threshold for 'zebra', which it was not trained on"):
+        RunFolder(trained_run).thresholds_of(["zebra"])
 
 
 def test_a_run_differs_from_itself_in_nothing(trained_run: Path, sspa_train: Command, tmp_path: Path) -> None:
