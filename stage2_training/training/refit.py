@@ -15,6 +15,7 @@ import torch
 from sspa.shared.errors import UserError
 from sspa.shared.file_digests import file_digests
 from sspa.shared.terminal import say
+from sspa.shared.time_left import TimeLeft
 from sspa.stage2_training.compute.processes import ALONE, Processes
 from sspa.stage2_training.config.run_config import OWN_TEACHER, RunConfig
 from sspa.stage2_training.data.dataset import (
@@ -215,18 +216,25 @@ class _Refitting(Trainer):
 
     def train(self, folder: RunFolder, interruption: Interruption) -> RunResult:
         """As every training; its folds come first, so that a result is complete."""
-        # The refit itself is to be the same with folds and without.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            for number in range(1, (self.way.folds or 0) + 1):
-                fold = Fold(number, self.way.folds or 0)
-                say(f"{fold}: trained without it, measured on it")
-                way = _Way(self.way.keep_test, fold=fold)
-                self.folds.append(self._part(self.measured, self.config, folder.file("folds") / f"{number}", way))
+        if self.way.folds is not None:
+            # The refit itself is to be the same with folds and without.
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self._make_folds(folder.file("folds"), self.way.folds)
         return super().train(folder, interruption)
 
+    def _make_folds(self, path: Path, count: int) -> None:
+        pace, made = TimeLeft(), 0
+        for number in range(1, count + 1):
+            fold, finished = Fold(number, count), RunFolder(path / f"{number}").finished
+            # The refit takes about as long as a fold.
+            say(f"{fold}: trained without it, measured on it{pace.words(made, count - number + 2)}")
+            way = _Way(self.way.keep_test, fold=fold)
+            self.folds.append(self._part(self.measured, self.config, path / f"{number}", way))
+            made += not finished
+
     def wanted_features(self) -> list[tuple[list[Split], tuple[View, ...]]]:
-        wanted = [([self.train_split], self.config.training.views)]
-        return [([self.held_out], self.config.evaluation.views), *wanted] if self.held_out else wanted
+        trained = ([self.train_split], self.config.training.views)
+        return [trained] if self.held_out is None else [([self.held_out], self.config.evaluation.views), trained]
 
     def read(self, dataset: Dataset) -> None:
         super().read(dataset)
