@@ -18,7 +18,6 @@ from sspa.stage2_training.comparison.resampled import resampled_test_map
 from sspa.stage2_training.evaluation.metrics import Metrics, evaluate_scores
 from sspa.stage2_training.evaluation.paired_bootstrap import difference_interval
 from sspa.stage2_training.evaluation.protocol import Protocol
-from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.runs.run_folder import RunFolder
 from sspa.stage2_training.runs.stored_tensors import read_predictions
 
@@ -223,11 +222,7 @@ def _headline(by_seed: BySeed, tuned: bool) -> dict[str, float]:
 
 def _tuned(folder: RunFolder, keys: Sequence[str], protocol: Protocol) -> Metrics:
     probabilities, targets = read_predictions(folder)
-    tuned = folder.thresholds()
-    if missing := [key for key in keys if key not in tuned.values]:
-        raise UserError(f"{folder.path}: thresholds.json has none for {missing[0]!r}; it is damaged")
-    values = np.array([tuned.values[key] for key in keys])
-    return evaluate_scores(probabilities["both"], targets, keys, protocol, Thresholds(values, tuned.description))
+    return evaluate_scores(probabilities["both"], targets, keys, protocol, folder.tuned_for(keys))
 
 
 def _costs(folders: Sequence[RunFolder]) -> dict[str, Any]:

@@ -61,17 +61,15 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """The parameters and buffers of a TorchScript archive by name, on the CPU; none of its code runs.
 
     Raises:
-        ValueError, OSError, zipfile.BadZipFile: it is damaged, or none that `torch.jit.save` writes.
+        UNREADABLE (tensor_files.py): it is damaged, or none that `torch.jit.save` writes.
     """
     with zipfile.ZipFile(path) as archive:
         folder = _folder(archive)
         classes = _tensor_names(archive, folder)
         views = _views(_unpickle(_stored(archive, f"{folder}data.pkl")), classes)
         used = {view.storage for view in views.values()}
-        if (
-            sum(map(_View.bytes, views.values())) + sum(map(_Storage.bytes, used))
-            > _MAX_TIMES_THE_FILE * path.stat().st_size
-        ):
+        wanted = sum(map(_View.bytes, views.values())) + sum(map(_Storage.bytes, used))
+        if wanted > _MAX_TIMES_THE_FILE * path.stat().st_size:
             raise ValueError(f"its tensors are more than {_MAX_TIMES_THE_FILE} times as large as the file")
         storages = {storage: _read_storage(archive, folder, storage) for storage in used}
     return {

@@ -1,15 +1,13 @@
 """Evaluates a trained run on a split."""
 
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 
 from sspa.stage2_training.compute.precision import Precision
 from sspa.stage2_training.evaluation.bootstrap import Interval, map_interval
 from sspa.stage2_training.evaluation.metrics import Metrics
-from sspa.stage2_training.evaluation.thresholds import ThresholdKind, Thresholds, choose_thresholds
+from sspa.stage2_training.evaluation.thresholds import ThresholdKind, choose_thresholds
 from sspa.stage2_training.features.inputs import Inputs
 from sspa.stage2_training.inference.loading import load_recognizer, rebind
 from sspa.stage2_training.inference.scoring import metrics_by_branch, score
@@ -44,7 +42,7 @@ def evaluate_run(
     inputs = Inputs(config, dataset, recognizer.backbone, device)
     inputs.belong_to(folder.path)
     wanted = inputs.split(split or dataset.measured)
-    own = _own_thresholds(folder, dataset.labels.keys) if thresholds == "own" else None
+    own = folder.tuned_for(dataset.labels.keys) if thresholds == "own" else None
     tuned = None
     if thresholds == "one" or thresholds == "each":
         val = inputs.split("val")
@@ -65,7 +63,3 @@ def evaluate_run(
         for branch, values in probabilities.items()
     }
     return wanted.name, metrics, intervals
-
-
-def _own_thresholds(folder: RunFolder, keys: Sequence[str]) -> Thresholds:
-    return Thresholds(np.array(folder.thresholds_of(keys)), folder.thresholds().description)

@@ -323,7 +323,7 @@ class Tagger:
     def _thresholds_for(self, knowledge: Knowledge) -> NDArray[np.float64]:
         if self.threshold is not None:
             return np.full(len(knowledge.labels), self.threshold)
-        return np.array(self.folder.thresholds_of([label.key for label in knowledge.labels]))
+        return self.folder.tuned_for([label.key for label in knowledge.labels]).values
 
 
 def _suited(precision: Precision | Literal["auto"], device: torch.device) -> Precision:

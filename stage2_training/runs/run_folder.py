@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sspa.shared.errors import UserError
 from sspa.shared.files import replacing, replacing_folder
 from sspa.shared.holding import held
@@ -20,6 +22,7 @@ from sspa.stage2_training.compute.environment import environment
 from sspa.stage2_training.config.resolving import stored_config
 from sspa.stage2_training.config.run_config import RunConfig
 from sspa.stage2_training.data.dataset import Dataset
+from sspa.stage2_training.evaluation.thresholds import Thresholds
 from sspa.stage2_training.runs.records import (
     FORMAT_VERSION,
     DataRecord,
@@ -88,19 +91,26 @@ class RunFolder:
         """The thresholds tuned on val or by folds, per label."""
         return read_record(self.file("thresholds.json"), ThresholdsRecord)
 
-    def thresholds_of(self, keys: Sequence[str]) -> list[float]:
-        """The tuned thresholds of these labels.
+    def tuned_for(self, keys: Sequence[str]) -> Thresholds:
+        """The tuned thresholds of these labels, (C,).
 
         Raises:
             UserError: one of them has none.
         """
-        tuned = self.thresholds().values
-        if missing := [key for key in keys if key not in tuned]:
+        tuned = self.thresholds()
+        if missing := [key for key in keys if key not in tuned.values]:
+            if missing[0] in self.record().labels:
+                raise UserError(f"{self.path}: thresholds.json has none for {missing[0]!r}; it is damaged")
             raise UserError(
                 f"{self.path}: has no tuned threshold for {missing[0]!r}, which it was not trained on; give one number "
                 "for all labels"
             )
-        return [tuned[key] for key in keys]
+        return Thresholds(np.array([tuned.values[key] for key in keys]), tuned.description)
+
+    def write_thresholds(self, thresholds: Thresholds, keys: Sequence[str]) -> None:
+        """Write thresholds.json, of the labels in this order."""
+        values = dict(zip(keys, thresholds.values.tolist(), strict=True))
+        self.write_json("thresholds.json", {"description": thresholds.description, "values": values})
 
     def epochs(self) -> list[EpochRecord]:
         """The lines of metrics.jsonl."""

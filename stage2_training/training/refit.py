@@ -285,8 +285,7 @@ class _Refitting(Trainer):
         if not self.folds:
             return None
         record, thresholds = measured_by_folds(self.folds, self.dataset)
-        values = dict(zip(self.dataset.labels.keys, thresholds.values.tolist(), strict=True))
-        folder.write_json("thresholds.json", {"description": thresholds.description, "values": values})
+        folder.write_thresholds(thresholds, self.dataset.labels.keys)
         return record
 
     @torch.no_grad()

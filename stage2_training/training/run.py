@@ -202,11 +202,10 @@ class _Measuring(Trainer):
             metrics_by_branch(untrained, test, dataset),
         )
         tuned = tune_each(of_val["both"], val.targets)
-        values = dict(zip(dataset.labels.keys, tuned.values.tolist(), strict=True))
 
         def write() -> None:
             write_predictions(folder, of_test, test)
-            folder.write_json("thresholds.json", {"description": tuned.description, "values": values})
+            folder.write_thresholds(tuned, dataset.labels.keys)
             costs = self.costs(state, started)
             folder.write_json(
                 "result.json", written(result_record(result, self.recognizer, self.config, costs, self.taught))

@@ -100,7 +100,7 @@ def test_evaluate_takes_the_runs_own_thresholds(trained_run: Path, sspa_train: C
     chosen = probabilities["both"] >= np.array(list(own))
     assert found["at_threshold"]["OF1"] == pytest.approx(f1_score(targets.ravel(), chosen.ravel()))
     with pytest.raises(UserError, match="has no tuned threshold for 'zebra', which it was not trained on"):
-        RunFolder(trained_run).thresholds_of(["zebra"])
+        RunFolder(trained_run).tuned_for(["zebra"])
 
 
 def test_a_run_differs_from_itself_in_nothing(trained_run: Path, sspa_train: Command, tmp_path: Path) -> None:
