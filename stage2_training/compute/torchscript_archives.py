@@ -1,9 +1,9 @@
 """The weights of a TorchScript archive, without running it.
 
-`torch.jit.load` compiles an archive's code and runs parts of it, so a stranger's file could do anything. The weights
+Torch's own loader compiles an archive's code and runs parts of it, which would let a file do anything. The weights
 are plain bytes beside that code (`data/0`, `data/1`, ...); `data.pkl` says which module holds which of them, and the
 classes in `code/` say which attributes are parameters and buffers. Here the pickle is read as a description,
-and the code is searched as text. The tests hold the result equal to `torch.jit.load(...).state_dict()`.
+and the code is searched as text. The tests hold the result equal to the state dict that torch loads.
 """
 
 import math
@@ -271,8 +271,10 @@ def _made(name: object, arguments: tuple[Any, ...]) -> object:
 
 def _storage(pid: tuple[Any, ...]) -> _Storage:
     _, dtype, key, _, numel = pid
-    if not (isinstance(dtype, _Global) and dtype in _STORAGES and isinstance(key, str) and type(numel) is int):
+    if not (isinstance(dtype, _Global) and dtype in _STORAGES and isinstance(key, str)):
         raise ValueError("data.pkl describes a storage wrongly")
+    if type(numel) is not int or not 0 <= numel < _MAX_SIZE:
+        raise ValueError(f"data.pkl has a storage of {numel} numbers")
     return _Storage(_STORAGES[dtype], key, numel)
 
 

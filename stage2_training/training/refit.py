@@ -48,11 +48,15 @@ _ADOPTED = ("metrics.jsonl", "predictions.safetensors", "test_ids.json", "thresh
 
 @dataclass(frozen=True)
 class _Way:
-    """How to refit: whether without test, measured by how many folds, without which fold if this is one of them."""
+    """How to refit: whether without test, measured by how many folds, without which fold if this is one of them.
+
+    `manifest`: of a fold, the data set's, which says what images belong together; read once for all of them.
+    """
 
     keep_test: bool
     folds: int | None = None
     fold: Fold | None = None
+    manifest: Manifest | None = None
 
 
 def refit(
@@ -182,10 +186,11 @@ class _Refitting(Trainer):
         left_out = ("train", "test") if way.keep_test else ("train",)
         self.added = [name for name in inputs.dataset.splits if name not in left_out]
         dataset = with_splits_in_train(inputs.dataset, self.added)
-        if way.folds is not None:  # rejects too few images before anything is written
-            with_fold_as_test(dataset, _manifest(config, measured), Fold(1, way.folds))
-        if way.fold is not None:
-            dataset = with_fold_as_test(dataset, _manifest(config, measured), way.fold)
+        self.manifest = None if way.folds is None else _manifest(config, measured)
+        if way.folds is not None and self.manifest is not None:  # rejects too few images before anything is written
+            with_fold_as_test(dataset, self.manifest, Fold(1, way.folds))
+        if way.fold is not None and way.manifest is not None:
+            dataset = with_fold_as_test(dataset, way.manifest, way.fold)
         super().__init__(config, replace(inputs, dataset=dataset), device, processes)
         self.found = measured.result()
         self.folds: list[RunFolder] = []
@@ -228,7 +233,7 @@ class _Refitting(Trainer):
             fold, finished = Fold(number, count), RunFolder(path / f"{number}").finished
             # The refit takes about as long as a fold.
             say(f"{fold}: trained without it, measured on it{pace.words(made, count - number + 2)}")
-            way = _Way(self.way.keep_test, fold=fold)
+            way = _Way(self.way.keep_test, fold=fold, manifest=self.manifest)
             self.folds.append(self._part(self.measured, self.config, path / f"{number}", way))
             made += not finished
 

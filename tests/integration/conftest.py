@@ -4,6 +4,7 @@ import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from .browser import browser
 from .driver import Driver
 from .killed_runs import Runs
 from .tiny_run import train_arguments, write_inputs
+
+if TYPE_CHECKING:
+    from sspa.stage2_training.inference.tagger import Tagger
 
 __all__ = ["browser"]
 
@@ -93,6 +97,14 @@ def squares(inputs_and_run: Path) -> Path:
 def trained_run(inputs_and_run: Path) -> Path:
     """A run folder written by the real command; tests must not change it."""
     return inputs_and_run / "squares-run"
+
+
+@pytest.fixture(scope="module")
+def tagger(trained_run: Path) -> "Tagger":
+    """The trained run in Python; tests must not bind it to other labels."""
+    from sspa.stage2_training.inference.tagger import Tagger
+
+    return Tagger.load(trained_run, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -47,11 +47,6 @@ def address(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield address
 
 
-@pytest.fixture(scope="module")
-def tagger(trained_run: Path) -> Tagger:
-    return Tagger.load(trained_run, device="cpu")
-
-
 def _shown(page: "Page", place: str) -> dict[str, float]:
     """The labels in a list of the page, with their probabilities."""
     found = page.locator(f"{place} button.confidence-set")

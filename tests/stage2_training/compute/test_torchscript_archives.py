@@ -185,6 +185,7 @@ def _written(archive: Path, *modules: bytes, path: Path) -> Path:
         (_module(scale=_tensor(1, 1, offset=2**60)), "a tensor wrongly"),
         (_module(scale=_tensor(2**40, 0)), "times as large as the file"),
         (_module(scale=_tensor(1, 1, numel=2**40)), "times as large as the file"),
+        (_module(scale=_tensor(1, 1, numel=2**64 - 2**40)), f"a storage of -{2**40} numbers"),
         (_module(scale=_tensor(1, 1, numel=3)), "bytes, not 3 numbers"),
         (_module(scale=_tensor(1, 1, key="x")), "it has no odd/data/x"),
         (_module(scale=_tensor(1, 1, key="../data.pkl")), "it has no odd/data/../data.pkl"),
